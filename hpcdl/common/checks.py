@@ -1,0 +1,62 @@
+"""Checks of single values that come from a user: a name out of a list, a whole number, a factor.
+
+Every check returns the value that it accepts and raises `BadInput` otherwise. ``what`` is the word that the
+user wrote: an argument, an option or a variable of the environment.
+
+Synopsis::
+
+    one_of("lr_scaling", "liner", ("linear", "sqrt", "none"))   # BadInput: ... did you mean linear? ...
+    epochs = whole_number("epochs", 12)
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+import re
+from typing import Any, Sequence
+
+from hpcdl.common.errors import BadInput
+
+
+def one_of(what: str, value: Any, names: Sequence[str]) -> str:
+    """Accepts one of the names; the message lists them all, near ones first."""
+    if isinstance(value, str) and value in names:
+        return value
+    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise BadInput(f"unknown {what} {value!r}; {hint}use one of {', '.join(names)}")
+
+
+def whole_number(what: str, value: Any, least: int = 1) -> int:
+    """Accepts an integer of any integer type (NumPy's too) that is not below ``least``."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    # True would pass as 1, and hides a wrong order of arguments.
+    if number is None or isinstance(value, bool) or number < least:
+        raise BadInput(
+            f"{what} must be a whole number >= {least}; received {value!r}; pass e.g. {max(least, 1)}"
+        )
+    return number
+
+
+def parse_whole_number(what: str, text: str, least: int = 1) -> int:
+    """Reads digits, and nothing else that `int` would take (``1_000``, ``+1``, `` 1``)."""
+    number = int(text) if re.fullmatch("-?[0-9]+", text) else text
+    return whole_number(what, number, least)
+
+
+def parse_number(what: str, text: str, positive: bool = True) -> float:
+    """Reads a finite number > 0, or >= 0 if not ``positive``."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0 or (positive and number == 0):
+        raise BadInput(
+            f"{what} must be a number {'>' if positive else '>='} 0; received {text!r}; pass e.g. 0.1"
+        )
+    return number

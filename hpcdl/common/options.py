@@ -1,0 +1,210 @@
+"""Frozen dataclasses as options: each field is a flag, a line of help and a variable of the environment.
+
+Synopsis::
+
+    @dataclass(frozen=True)
+    class Speed:
+        \"\"\"How fast.\"\"\"
+
+        limit: Optional[int] = option(None, "N", "drive N km/h at most", at_least(1))
+        loud: bool = switch("blow the horn")
+
+    parser = OptionParser("drive", "drive [OPTIONS]", "Drive.", "", {"speed": Speed})
+    values = parser.parse(["--limit", "30"])
+    speed = take(Speed, values)                             # Speed(limit=30, loud=False)
+    to_argv(speed)                                          # ["--limit=30"]
+    to_environ(speed, "CAR_")                               # {"CAR_LIMIT": "30"}
+    from_environ(Speed, {"CAR_LOUD": "1"}, "CAR_")          # Speed(limit=None, loud=True)
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
+
+from hpcdl.common.checks import one_of, parse_number, parse_whole_number
+from hpcdl.common.errors import BadInput
+
+#: Reads a value from text; the first argument is the flag or variable that the text came from.
+Reader = Callable[[str, str], Any]
+T = TypeVar("T")
+
+
+def option(default: Any, metavar: str, help: str, read: Reader, short: str = "") -> Any:
+    """Makes a field that takes a value; ``help`` is an imperative sentence and tells the default."""
+    metadata = {"metavar": metavar, "help": help, "read": read, "short": short}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def switch(help: str) -> Any:
+    """Makes a field that is False, and True where its flag stands."""
+    return dataclasses.field(default=False, metadata={"help": help, "read": _read_switch, "is_switch": True})
+
+
+def name_out_of(names: Sequence[str]) -> Reader:
+    """Reads one of the names."""
+    return lambda what, text: one_of(what, text, names)
+
+
+def at_least(least: int) -> Reader:
+    """Reads a whole number."""
+    return lambda what, text: parse_whole_number(what, text, least)
+
+
+def positive_number(what: str, text: str) -> float:
+    """Reads a number > 0."""
+    return parse_number(what, text)
+
+
+def number_from_0(what: str, text: str) -> float:
+    """Reads a number >= 0."""
+    return parse_number(what, text, positive=False)
+
+
+def folder(what: str, text: str) -> str:
+    """Reads the name of a folder."""
+    if not text:
+        raise BadInput(f"{what} must name a folder; received an empty text; pass e.g. runs/first")
+    return text
+
+
+def flag(name: str) -> str:
+    """Gives the flag of a field: ``run_dir`` is ``--run-dir``."""
+    return "--" + name.replace("_", "-")
+
+
+def changed(options: Any) -> Dict[str, Any]:
+    """Gives the fields that differ from their defaults."""
+    return {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if getattr(options, field.name) != field.default
+    }
+
+
+def to_argv(options: Any) -> List[str]:
+    """Writes what differs from the defaults as words."""
+    return [
+        flag(name) if value is True else f"{flag(name)}={_text(value)}"
+        for name, value in changed(options).items()
+    ]
+
+
+def to_environ(options: Any, prefix: str) -> Dict[str, str]:
+    """Writes what differs from the defaults as variables."""
+    return {prefix + name.upper(): _text(value) for name, value in changed(options).items()}
+
+
+def from_environ(cls: Type[T], environ: Mapping[str, str], prefix: str) -> T:
+    """Reads what `to_environ` wrote; an empty variable counts as not set.
+
+    Raises:
+        BadInput: A variable is malformed; the message names it.
+    """
+    values = {}
+    for field in _fields(cls):
+        variable = prefix + field.name.upper()
+        if environ.get(variable):
+            values[field.name] = field.metadata["read"](variable, environ[variable])
+    return cls(**values)
+
+
+def take(cls: Type[T], values: Mapping[str, Any]) -> T:
+    """Makes the dataclass from the parsed values that are its fields."""
+    return cls(**{field.name: values[field.name] for field in _fields(cls) if field.name in values})
+
+
+class OptionParser:
+    """Parses flags into values by field name; what is wrong is `BadInput`, not a usage text and an exit.
+
+    Args:
+        prog: What the user typed before the words.
+        usage: The usage line.
+        description: What the help starts with.
+        epilog: What the help ends with.
+        groups: Title -> dataclass.
+    """
+
+    def __init__(
+        self, prog: str, usage: str, description: str, epilog: str, groups: Mapping[str, Any]
+    ) -> None:
+        self._parser = _Parser(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,  # a shortened flag in a job script would break when the next option is added
+            argument_default=argparse.SUPPRESS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self._fields = [field for cls in groups.values() for field in _fields(cls)]
+        for title, cls in groups.items():
+            group = self._parser.add_argument_group(title)
+            for field in _fields(cls):
+                _add(group, field)
+
+    def split(self, words: Sequence[str]) -> Tuple[List[str], Optional[str], List[str]]:
+        """Splits words at the first that is neither a flag nor the value of one; None if there is none."""
+        switches = {"-h", "--help"} | {flag(f.name) for f in self._fields if "is_switch" in f.metadata}
+        at = 0
+        while at < len(words):
+            word = words[at]
+            if word == "--":
+                return list(words[:at]), words[at + 1] if words[at + 1 :] else None, list(words[at + 2 :])
+            if not word.startswith("-"):
+                return list(words[:at]), word, list(words[at + 1 :])
+            holds_value = "=" in word or (len(word) > 2 and word[1] != "-")  # --np=4, -n4
+            at += 1 if word in switches or holds_value else 2
+        return list(words), None, []
+
+    def parse(self, words: Sequence[str]) -> Dict[str, Any]:
+        """Parses flags; ``--help`` prints the help and leaves with SystemExit(0).
+
+        Raises:
+            BadInput: A flag is unknown or its value malformed.
+        """
+        values, strangers = self._parser.parse_known_args(list(words))
+        if strangers:
+            self._refuse(strangers[0])
+        return vars(values)
+
+    def _refuse(self, word: str) -> NoReturn:
+        prog = self._parser.prog
+        if not word.startswith("-"):
+            raise BadInput(f"{prog} takes options only here; received {word!r}; see {prog} --help")
+        known = [flag(field.name) for field in self._fields]
+        near = difflib.get_close_matches(word.partition("=")[0], known, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise BadInput(f"unknown option {word!r}; {hint}see {prog} --help")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message}; see {self.prog} --help")
+
+
+def _add(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:
+    name, metadata = flag(field.name), field.metadata
+    if "is_switch" in metadata:
+        group.add_argument(name, action="store_true", dest=field.name, help=metadata["help"])
+        return
+    names = [short for short in (metadata["short"],) if short] + [name]
+
+    def read(text: str) -> Any:  # BadInput passes through argparse as it is
+        return metadata["read"](name, text)
+
+    group.add_argument(*names, type=read, dest=field.name, metavar=metadata["metavar"], help=metadata["help"])
+
+
+def _fields(cls: Any) -> Tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls)
+
+
+def _read_switch(what: str, text: str) -> bool:
+    return one_of(what, text, ("0", "1")) == "1"
+
+
+def _text(value: Any) -> str:
+    return "1" if value is True else str(value)  # str of a float is read back as the same float

@@ -1,0 +1,282 @@
+"""The words of ``hpcdl train``: its options, what they mean, and how they travel.
+
+The same words are parsed on the machine that starts the ranks and, inside the image, by every rank.
+`RunSettings` travel in the environment as well, so that `hpcdl.init` of a plain script sees them. Flags,
+variables and help all come from the fields of the dataclasses below: a further option is a further field.
+
+Synopsis::
+
+    command = parse_train(["--np", "2", "fashion_mnist/cnn_dropout", "--epochs", "2"])
+    command.launch.np, command.options.epochs               # 2, 2
+    train_argv(command)                                     # the same again, as argv
+    RunSettings.from_environ({"HPCDL_SEED": "7"}).seed      # 7
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.options import (
+    OptionParser,
+    at_least,
+    changed,
+    flag,
+    folder,
+    from_environ,
+    name_out_of,
+    number_from_0,
+    option,
+    positive_number,
+    switch,
+    take,
+    to_argv,
+    to_environ,
+)
+from hpcdl.common.schedule import LR_SCALINGS, parse_interval
+from hpcdl.common.topology import STRATEGIES
+
+PRECISIONS = ("float32", "float64", "mixed_float16", "mixed_bfloat16")
+
+
+def _interval(what: str, text: str) -> str:
+    parse_interval(text, what)
+    return text
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What `hpcdl.init` and `Run.fit` are told from outside, through the environment. None: not told."""
+
+    strategy: str = option(
+        "auto", "NAME", f"use strategy NAME: {', '.join(STRATEGIES)} (default: auto)", name_out_of(STRATEGIES)
+    )
+    replicas_per_process: Optional[int] = option(
+        None, "R", "train R replicas in each process (default: the devices decide; 1 on a CPU)", at_least(1)
+    )
+    seed: Optional[int] = option(
+        None, "N", "start all random numbers from N (default: what the script says, else 0)", at_least(0)
+    )
+    run_dir: Optional[str] = option(None, "DIR", "keep checkpoints and records in DIR", folder)
+    fresh: bool = switch("start anew: move an existing run folder aside instead of resuming from it")
+    checkpoint_every: Optional[str] = option(
+        None,
+        "WHEN",
+        "save a checkpoint every WHEN, e.g. 10min, 500steps, 1epoch (default: 10min,1epoch)",
+        _interval,
+    )
+    end_time: Optional[float] = option(
+        None,
+        "SECONDS",
+        "save and stop before this time, in seconds since 1970 (default: Slurm's)",
+        positive_number,
+    )
+    controller: Optional[str] = option(
+        None,
+        "NAME",
+        "let Horovod's processes meet through mpi or gloo (default: the launcher's)",
+        name_out_of(("mpi", "gloo")),
+    )
+
+    def to_environ(self) -> Dict[str, str]:
+        """Gives the variables of what differs from the default."""
+        return to_environ(self, "HPCDL_")
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> RunSettings:
+        """Reads what `to_environ` gave; an empty variable counts as not set.
+
+        Raises:
+            BadInput: A variable is malformed; the message names it.
+        """
+        return from_environ(cls, environ, "HPCDL_")
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """How the ranks are started on this machine."""
+
+    np: Optional[int] = option(
+        None, "N", "start N processes (default: 1, or the world of the launcher around)", at_least(1), "-n"
+    )
+    launcher: str = option(
+        "mpi",
+        "NAME",
+        "start them through mpi, or gloo, which needs no MPI (default: mpi)",
+        name_out_of(("mpi", "gloo")),
+    )
+    oversubscribe: bool = switch("allow more replicas than cores")
+    restarts: int = option(
+        0,
+        "N",
+        "start a run that was killed again from its checkpoint, up to N times (default: 0)",
+        at_least(0),
+    )
+    dry_run: bool = switch("print the plan and the command; train nothing, write nothing")
+    log_dir: Optional[str] = option(
+        None, "DIR", "write one log per rank to DIR (default: a new folder in hpcdl-logs)", folder
+    )
+
+
+@dataclass(frozen=True)
+class WorkloadOptions:
+    """How a workload is trained. None: as the workload recommends."""
+
+    epochs: Optional[int] = option(None, "N", "train for N epochs", at_least(1))
+    per_replica_batch_size: Optional[int] = option(
+        None, "N", "give each replica N samples in a step", at_least(1)
+    )
+    global_batch_size: Optional[int] = option(
+        None, "N", "give all replicas together N samples in a step", at_least(1)
+    )
+    reference_batch_size: Optional[int] = option(
+        None,
+        "N",
+        "take the learning rate as chosen for a global batch of N (default: the batch size that is given)",
+        at_least(1),
+    )
+    learning_rate: Optional[float] = option(
+        None, "X", "start from learning rate X, before scaling", positive_number
+    )
+    lr_scaling: Optional[str] = option(
+        None,
+        "NAME",
+        "scale the learning rate by f = global / reference batch size (linear), its root (sqrt), 1 (none)",
+        name_out_of(LR_SCALINGS),
+    )
+    warmup_epochs: Optional[float] = option(
+        None, "X", "raise the learning rate to its scaled value over X epochs", number_from_0
+    )
+    scale_epochs: bool = switch("divide the epochs by the number of replicas, rounded up")
+    precision: str = option(
+        "float32",
+        "NAME",
+        f"compute in NAME: {', '.join(PRECISIONS)} (default: float32)",
+        name_out_of(PRECISIONS),
+    )
+    data_dir: Optional[str] = option(None, "DIR", "read the data set from DIR", folder)
+
+    def __post_init__(self) -> None:
+        if self.per_replica_batch_size is not None and self.global_batch_size is not None:
+            raise BadInput(
+                "pass --per-replica-batch-size or --global-batch-size; received both"
+                f" ({self.per_replica_batch_size} and {self.global_batch_size}); leave one of them out"
+            )
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """A parsed command line of ``hpcdl train``; ``script_args`` are those of a ``*.py`` TARGET."""
+
+    settings: RunSettings
+    launch: LaunchOptions
+    options: WorkloadOptions
+    target: str
+    script_args: Tuple[str, ...] = ()
+
+    @property
+    def target_kind(self) -> str:
+        """``script`` (``a.py``), ``workload`` (``data/network``) or ``function`` (``module:function``)."""
+        return target_kind(self.target)
+
+
+def target_kind(target: str) -> str:
+    """Tells ``script``, ``workload`` and ``function`` apart by the form of TARGET.
+
+    Raises:
+        BadInput: It has none of the forms.
+    """
+    if target.endswith(".py") and not target.startswith("-"):
+        return "script"
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", target):
+        return "function"
+    if re.fullmatch(r"[A-Za-z0-9_][\w-]*/[\w.-]+", target):
+        return "workload"
+    raise BadInput(
+        f"TARGET must be a script *.py, a workload data/network or module:function; received {target!r};"
+        " e.g. hpcdl train --np 2 fashion_mnist/cnn_dropout"
+    )
+
+
+def parse_train(argv: Sequence[str], prog: str = "hpcdl train") -> TrainCommand:
+    """Parses what stands after ``hpcdl train``.
+
+    hpcdl's options stand before TARGET. After a script everything is the script's; after a workload or
+    ``module:function`` options are hpcdl's again. ``--help`` prints the help and leaves with SystemExit(0).
+
+    Args:
+        argv: The words.
+        prog: What the user typed before them, for help and messages.
+
+    Raises:
+        BadInput: An option is unknown, malformed or misplaced, or TARGET is missing or has no known form.
+    """
+    parser = _parser(prog)
+    before, target, after = parser.split(argv)
+    is_script = target is not None and target.endswith(".py")
+    words = [*before, *(() if is_script else after)]
+    _refuse_bare_batch_size(words)
+    values = parser.parse(words)
+    if target is None:
+        raise BadInput(
+            f"{prog} needs a TARGET (script.py, data/network or module:function); received none;"
+            f" e.g. {prog} --np 2 fashion_mnist/cnn_dropout"
+        )
+    target_kind(target)
+    options = take(WorkloadOptions, values)
+    if is_script and options != WorkloadOptions():
+        flags = ", ".join(flag(name) for name in changed(options))
+        raise BadInput(
+            f"a script takes no options of workloads; received {flags} before {target};"
+            f" put them after {target} if they are the script's own"
+        )
+    return TrainCommand(
+        take(RunSettings, values),
+        take(LaunchOptions, values),
+        options,
+        target,
+        tuple(after) if is_script else (),
+    )
+
+
+def train_argv(command: TrainCommand) -> List[str]:
+    """Writes a command as words that `parse_train` reads as the same command."""
+    parts = (command.settings, command.launch, command.options)
+    return [*(word for part in parts for word in to_argv(part)), command.target, *command.script_args]
+
+
+_DESCRIPTION = """\
+Train TARGET: here, in one process or in several, or as one of the ranks that mpirun or srun started.
+
+TARGET is
+  script.py          a Keras script that calls hpcdl.init(); all that follows is the script's
+  data/network       a ready workload, e.g. fashion_mnist/cnn_dropout
+  module:function    a workload of your own, given by a function
+Options of hpcdl stand before TARGET; after a workload or module:function they may follow it."""
+
+_EPILOG = """\
+examples:
+  hpcdl train --np 2 my_script.py --my-flag
+  hpcdl train --np 2 fashion_mnist/cnn_dropout --epochs 2
+  hpcdl train --np 2 --replicas-per-process 2 --strategy hybrid --oversubscribe fashion_mnist/cnn_dropout
+  hpcdl train --np 8 --dry-run fashion_mnist/cnn_dropout"""
+
+
+def _parser(prog: str) -> OptionParser:
+    groups = {
+        "the run": RunSettings,
+        "starting ranks on this machine": LaunchOptions,
+        "workloads (default: as the workload recommends)": WorkloadOptions,
+    }
+    return OptionParser(prog, f"{prog} [OPTIONS] TARGET ...", _DESCRIPTION, _EPILOG, groups)
+
+
+def _refuse_bare_batch_size(words: Sequence[str]) -> None:
+    for word in words:
+        if word.partition("=")[0] in ("--batch-size", "--batch_size", "-b"):
+            raise BadInput(
+                f"a batch size must say whose it is; received {word}; use --per-replica-batch-size for one"
+                " replica or --global-batch-size for all together"
+            )

@@ -1,0 +1,123 @@
+"""The ``hpcdl`` command: finds the subcommand, loads that one only, turns errors into one line and a status.
+
+Synopsis::
+
+    sys.exit(main(["train", "--np", "2", "train.py"]))
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from typing import Callable, Mapping, Optional, Sequence, Tuple
+
+import hpcdl
+from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, BadInput, HpcdlError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: ``module:function`` takes what stands after its name and gives the exit status."""
+
+    name: str
+    entry: str
+    purpose: str
+
+    def load(self) -> Callable[[Sequence[str]], int]:
+        """Imports the module of the command."""
+        module, _, function = self.entry.partition(":")
+        loaded: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
+        return loaded
+
+
+COMMANDS = (
+    Command("train", "hpcdl.launch.local:train_main", "train a script or a workload on this machine"),
+    Command("horovod", "hpcdl.launch.horovod:main", "install a Horovod that matches TensorFlow, or check it"),
+)
+
+_EXAMPLES = """\
+examples:
+  hpcdl train --np 2 my_script.py --my-flag        two ranks here; what follows the script is the script's
+  hpcdl train --np 2 fashion_mnist/cnn_dropout     a ready workload, no script
+  hpcdl train --dry-run --np 4 my_script.py        print the plan, train nothing
+  hpcdl horovod check                              does Horovod match this TensorFlow?
+
+`hpcdl COMMAND --help` tells more. HPCDL_DEBUG=1 shows the traceback of an error.
+Exit status: 0 done, 1 failed, 2 bad input (nothing written), 85 stopped to be requeued, 130 Ctrl-C."""
+
+
+def main(argv: Optional[Sequence[str]] = None, *, commands: Sequence[Command] = COMMANDS) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: Arguments after the program's name; those of this process if None.
+        commands: The subcommands that there are.
+
+    Returns:
+        The exit status.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(arguments, commands)
+        sys.stdout.flush()  # here, so that a closed pipe is met inside this `try`
+        return status
+    except HpcdlError as error:
+        return _fail(f"hpcdl: {error}", error.exit_status, os.environ)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`hpcdl ... | head`): that is its right. Nothing may be flushed there at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:
+        line = f"hpcdl: unexpected {type(error).__name__}: {error}; HPCDL_DEBUG=1 shows where"
+        return _fail(" ".join(line.split()), EXIT_FAILED, os.environ)
+
+
+def render_help(commands: Sequence[Command]) -> str:
+    """Writes what ``hpcdl --help`` prints."""
+    width = max(len(command.name) for command in commands)
+    rows = [f"  {command.name:<{width}}  {command.purpose}" for command in commands]
+    usage = "usage: hpcdl COMMAND [OPTIONS]\n       hpcdl --help | --version"
+    purpose = "Take a Keras model from a laptop script to a multi-node job."
+    return "\n\n".join([usage, purpose, "\n".join(["commands:", *rows]), _EXAMPLES])
+
+
+def find_command(name: str, commands: Sequence[Command]) -> Command:
+    """Finds a subcommand by its name.
+
+    Raises:
+        BadInput: There is none; the message lists near names.
+    """
+    names: Tuple[str, ...] = tuple(command.name for command in commands)
+    for command in commands:
+        if command.name == name:
+            return command
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"near names: {', '.join(near)}; " if near else ""
+    raise BadInput(f"unknown command {name!r}; {hint}all commands: {', '.join(names)}; see hpcdl --help")
+
+
+def _run(arguments: Sequence[str], commands: Sequence[Command]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(render_help(commands), file=sys.stdout if arguments else sys.stderr)
+        return EXIT_DONE if arguments else BadInput.exit_status
+    if arguments[0] in ("-V", "--version"):
+        print(f"hpcdl {hpcdl.__version__}")
+        return EXIT_DONE
+    try:
+        return find_command(arguments[0], commands).load()(arguments[1:])
+    except SystemExit as leaving:  # argparse, after it has printed a command's help
+        return leaving.code if isinstance(leaving.code, int) else EXIT_DONE
+
+
+def _fail(line: str, exit_status: int, environ: Mapping[str, str]) -> int:
+    if environ.get("HPCDL_DEBUG", "0") not in ("", "0"):
+        import traceback
+
+        traceback.print_exc()
+    print(line, file=sys.stderr)
+    return exit_status

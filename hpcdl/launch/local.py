@@ -1,0 +1,228 @@
+"""The command ``hpcdl train``: run TARGET here, in one process or in several, or join the launcher that is there.
+
+* Started by mpirun, srun or horovodrun itself, it joins: each process becomes its rank.
+* One process needs no launcher: this process becomes it.
+* Otherwise it starts the ranks on this machine, waits for them, and tells the first failure once.
+
+Synopsis::
+
+    sys.exit(train_main(["-n", "2", "fashion_mnist/cnn_dropout", "--epochs", "2"]))
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Dict, List, Mapping, NoReturn, Optional, Sequence
+
+from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_REQUEUE, BadInput
+from hpcdl.common.failures import failure_path, read_failures
+from hpcdl.common.rank_start import log_path
+from hpcdl.common.topology import Topology, read_topology
+from hpcdl.common.words import TrainCommand, parse_train, train_argv
+from hpcdl.launch.machine import read_machine
+from hpcdl.launch.mpirun import Mpirun, find_mpirun, read_version
+from hpcdl.launch.outcome import Outcome, conclude, render, summary
+from hpcdl.launch.placement import Placement, place, shell_line, start_lines, without_world
+from hpcdl.launch.ranks import start_ranks
+from hpcdl.launch.watch import Interrupts, LogFollower, watch
+
+_LOGS = Path("hpcdl-logs")
+
+
+def train_main(argv: Sequence[str]) -> int:
+    """Runs ``hpcdl train ARGV``.
+
+    Returns:
+        The exit status; where this process becomes a rank, it does not return.
+
+    Raises:
+        BadInput: The command line is wrong, or asks for more than this machine has.
+    """
+    command = parse_train(argv)
+    topology = read_topology(os.environ, socket.gethostname())
+    if topology.world_size > 1:
+        return _join(command, topology, argv)
+
+    np = command.launch.np or 1
+    placement = place(
+        read_machine(os.environ),
+        np,
+        command.settings.replicas_per_process or 1,
+        command.launch.oversubscribe,
+    )
+    # One process needs no MPI, and some MPIs refuse to run in a process that no mpirun started.
+    uses_mpi = command.launch.launcher == "mpi" and np > 1
+    mpirun = find_mpirun(Path(sys.executable).parent, shutil.which, read_version) if uses_mpi else None
+    environ = _environ(command, "mpi" if uses_mpi else "gloo")
+    becomes_rank = np == 1 and command.launch.restarts == 0 and command.launch.log_dir is None
+    if command.launch.dry_run:
+        status = _plan(argv, np, environ)
+        if status == EXIT_DONE:
+            print("\n".join(_dry_run_lines(argv, environ, None if becomes_rank else placement, mpirun)))
+        return status
+    if becomes_rank:
+        _become(argv, environ)
+    return _start_until_done(argv, command, environ, placement, mpirun)
+
+
+def runtime_argv(argv: Sequence[str]) -> List[str]:
+    """Builds the command of one rank."""
+    return [sys.executable, "-m", "hpcdl.runtime", *argv]
+
+
+def restart_argv(command: TrainCommand) -> List[str]:
+    """Builds the words for starting again: the run is there by now, so --fresh must not move it aside."""
+    return train_argv(replace(command, settings=replace(command.settings, fresh=False)))
+
+
+def new_log_dir(parent: Path, utc: time.struct_time) -> Path:
+    """Makes a folder named after the time; two starts in one second get different ones."""
+    name = time.strftime("%Y%m%dT%H%M%SZ", utc)
+    parent.mkdir(parents=True, exist_ok=True)
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        folder = parent / (name + suffix)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(str(parent / name))
+
+
+def tail(path: Path, num_lines: int) -> List[str]:
+    """Reads the last lines of a file that may be long, or missing; of a progress bar its last state."""
+    try:
+        with open(str(path), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 200 * num_lines))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+    return [line for line in lines if line.strip()][-num_lines:]
+
+
+def _join(command: TrainCommand, topology: Topology, argv: Sequence[str]) -> int:
+    """Becomes the rank that an outer launcher started."""
+    np = command.launch.np
+    if np is not None and np != topology.world_size:
+        raise BadInput(
+            f"np must be the world size of the launcher that started hpcdl; received np={np}, {topology.launcher} started {topology.world_size} processes; "
+            "leave -n out, or run hpcdl train without that launcher"
+        )
+    environ = {**os.environ, **command.settings.to_environ()}
+    if command.launch.dry_run:
+        if not topology.is_rank_0:
+            return EXIT_DONE
+        return _plan(argv, topology.world_size, without_world(environ))
+    _become(argv, environ)
+
+
+def _become(argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, runtime_argv(argv), dict(environ))
+
+
+def _environ(command: TrainCommand, controller: str) -> Dict[str, str]:
+    settings = command.settings
+    return {**os.environ, **replace(settings, controller=settings.controller or controller).to_environ()}
+
+
+def _plan(argv: Sequence[str], np: int, environ: Mapping[str, str]) -> int:
+    """Lets one process print what a world of np would do."""
+    return subprocess.call(runtime_argv(argv), env={**environ, "HPCDL_PLAN_WORLD_SIZE": str(np)})
+
+
+def _dry_run_lines(
+    argv: Sequence[str], environ: Mapping[str, str], placement: Optional[Placement], mpirun: Optional[Mpirun]
+) -> List[str]:
+    """Says what would be started; placement None: nothing but this process itself."""
+    if placement is None:
+        return ["placement  1 rank, this process", "command    " + shell_line(runtime_argv(argv))]
+    start = start_lines(runtime_argv(argv), placement, _LOGS / "dry-run", environ, mpirun)
+    added = {name: value for name, value in start[0].environ.items() if os.environ.get(name) != value}
+    lines = ["placement  " + placement.describe(), "command    " + shell_line(start[0].argv, added)]
+    if len(start) > 1:
+        lines.append("           and likewise for the other ranks")
+    return lines
+
+
+def _start_until_done(
+    argv: Sequence[str],
+    command: TrainCommand,
+    environ: Mapping[str, str],
+    placement: Placement,
+    mpirun: Optional[Mpirun],
+) -> int:
+    """Starts the ranks, and again where the user asked for that and ranks died."""
+    given = command.launch.log_dir
+    log_dir = Path(given) if given is not None else new_log_dir(_LOGS, time.gmtime())
+    log_dir.mkdir(parents=True, exist_ok=True)
+    hostname = socket.gethostname()
+    _say(f"{placement.describe()} on {hostname}; logs in {log_dir}")
+    restarts_left = command.launch.restarts
+    while True:
+        outcome = run_ranks(runtime_argv(argv), placement, log_dir, environ, mpirun)
+        if outcome.status not in (EXIT_DONE, EXIT_REQUEUE):
+            print(render(outcome, hostname, log_dir, tail), file=sys.stderr, flush=True)
+        if restarts_left == 0 or not outcome.can_restart:
+            break
+        restarts_left -= 1
+        argv = restart_argv(command)
+        environ = {name: value for name, value in environ.items() if name != "HPCDL_FRESH"}
+        _say(
+            f"starting again from the last checkpoint, since {summary(outcome, hostname)} (restarts left: {restarts_left})"
+        )
+    if outcome.status == EXIT_BAD_INPUT and given is None:
+        _forget(log_dir)
+    return outcome.status
+
+
+def run_ranks(
+    rank_command: Sequence[str],
+    placement: Placement,
+    log_dir: Path,
+    environ: Mapping[str, str],
+    mpirun: Optional[Mpirun] = None,
+) -> Outcome:
+    """Runs a command as ranks until nothing of it is left; rank 0 writes to this process' standard output."""
+    with Interrupts() as interrupts:
+        follower = LogFollower(log_path(log_dir, 0), failure_path(log_dir, 0), _write_to_stdout)
+        ranks = start_ranks(rank_command, placement, log_dir, environ, mpirun)
+        try:
+            stopped_by = watch(ranks, follower, interrupts)
+        finally:
+            ranks.kill()  # whatever went wrong here, and whatever the ranks themselves have started
+    return conclude(ranks.ends(), read_failures(log_dir), stopped_by, ranks.had_to_kill)
+
+
+def _write_to_stdout(data: bytes) -> None:
+    try:
+        sys.stdout.flush()
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        # Whoever read has left (`| head`). The run goes on, and its log has everything.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.close(nothing)
+
+
+def _say(text: str) -> None:
+    print("hpcdl: " + text, file=sys.stderr, flush=True)
+
+
+def _forget(log_dir: Path) -> None:
+    """Bad input leaves nothing behind."""
+    shutil.rmtree(str(log_dir), ignore_errors=True)
+    try:
+        log_dir.parent.rmdir()
+    except OSError:  # other runs' logs are there
+        pass

@@ -1,0 +1,186 @@
+"""Waits for ranks: shows what rank 0 writes, passes signals on, ends what does not end by itself.
+
+Synopsis::
+
+    with Interrupts() as interrupts:
+        outcome = watch(ranks, LogFollower(log, report, write), interrupts)
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Type
+
+from hpcdl.common.failures import read_failure
+from hpcdl.launch.ranks import Ranks
+
+_POLL_S = 0.05
+_CHUNK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds that ranks get to end by themselves, before SIGTERM where that makes sense, then SIGKILL.
+
+    Attributes:
+        after_failure_s: Another rank failed; survivors usually notice within a second.
+        after_requeue_s: Another rank left with a checkpoint written, as all had agreed to.
+        after_interrupt_s: Ctrl-C.
+        after_term_s: The ranks were asked to stop and to save, which takes as long as a checkpoint takes.
+        term_to_kill_s: Between SIGTERM and SIGKILL.
+    """
+
+    after_failure_s: float = 5.0
+    after_requeue_s: float = 60.0
+    after_interrupt_s: float = 10.0
+    after_term_s: float = 300.0
+    term_to_kill_s: float = 5.0
+
+
+class Interrupts:
+    """Collects the signals that reach this process, instead of dying of them."""
+
+    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+    def __init__(self) -> None:
+        self._received: Deque[int] = deque()
+        self._previous: Dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        for number in self._NUMBERS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell's background job
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: Optional[FrameType]) -> None:
+        self._received.append(number)
+
+    def take(self) -> List[int]:
+        """Gives the signals that came since the last call."""
+        taken = []
+        while self._received:
+            taken.append(self._received.popleft())
+        return taken
+
+
+class LogFollower:
+    """Copies a growing log as bytes, so that progress bars look as they do without a launcher.
+
+    It stops where the rank reported a failure: what follows in the log is the traceback, which is told once, by
+    the launcher. A rank writes its report before it prints, so whoever sees the bytes can also see the report.
+
+    Args:
+        log: The file; it need not exist yet. What is in it now is not shown.
+        report: Where the rank would report a failure.
+        write: Takes the bytes.
+    """
+
+    def __init__(self, log: Path, report: Path, write: Callable[[bytes], None]) -> None:
+        self._log = log
+        self._report = report
+        self._write = write
+        self._shown_to = log.stat().st_size if log.exists() else 0
+
+    def copy(self) -> None:
+        """Copies what is new."""
+        if not self._log.exists():
+            return
+        with open(str(self._log), "rb") as file:
+            file.seek(self._shown_to)
+            chunk = file.read(_CHUNK_BYTES)
+            while chunk:
+                failure = read_failure(self._report)
+                if failure is not None and failure.is_failure and failure.log_bytes is not None:
+                    chunk = chunk[: max(0, failure.log_bytes - self._shown_to)]
+                if chunk:
+                    self._write(chunk)
+                self._shown_to += len(chunk)
+                chunk = file.read(_CHUNK_BYTES) if chunk else b""
+
+
+def watch(
+    ranks: Ranks,
+    follower: LogFollower,
+    interrupts: Interrupts,
+    patience: Patience = Patience(),
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Optional[int]:
+    """Waits until all ranks have ended.
+
+    SIGUSR1, SIGUSR2 and SIGTERM are passed on, each time: the ranks agree to stop and save. SIGHUP, the terminal
+    gone, is passed on as SIGTERM. Ctrl-C is passed on once; the second one kills.
+
+    Returns:
+        The signal (SIGINT, SIGTERM or SIGHUP) that asked for the end; None if nobody did.
+    """
+    agenda = _Agenda()
+    stopped_by: Optional[int] = None
+    while ranks.is_running():
+        follower.copy()
+        now = clock()
+        for number in interrupts.take():
+            if number == signal.SIGINT and stopped_by == signal.SIGINT:
+                ranks.kill()
+            elif number == signal.SIGINT:
+                stopped_by = number
+                ranks.signal(number)
+                agenda.plan("interrupt", [(now + patience.after_interrupt_s, signal.SIGKILL)])
+            elif number in (signal.SIGTERM, signal.SIGHUP):
+                stopped_by = stopped_by or number
+                ranks.signal(signal.SIGTERM)
+                agenda.plan("term", [(now + patience.after_term_s, signal.SIGKILL)])
+            else:
+                ranks.signal(number)
+        for reason, applies, wait_s in (
+            ("failure", ranks.any_failed, patience.after_failure_s),
+            ("requeue", ranks.any_left_for_requeue, patience.after_requeue_s),
+        ):
+            if reason not in agenda and applies():
+                term = now + wait_s
+                agenda.plan(
+                    reason, [(term, signal.SIGTERM), (term + patience.term_to_kill_s, signal.SIGKILL)]
+                )
+        for number in agenda.due(now):
+            if number == signal.SIGKILL:
+                ranks.kill()
+            else:
+                ranks.signal(number)
+        sleep(_POLL_S)
+    follower.copy()
+    return stopped_by
+
+
+class _Agenda:
+    """Signals to be sent later, each with the reason that put it there; a reason counts once."""
+
+    def __init__(self) -> None:
+        self._reasons: List[str] = []
+        self._entries: List[Tuple[float, int]] = []
+
+    def __contains__(self, reason: str) -> bool:
+        return reason in self._reasons
+
+    def plan(self, reason: str, entries: List[Tuple[float, int]]) -> None:
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+            self._entries = sorted(self._entries + entries)
+
+    def due(self, now: float) -> List[int]:
+        numbers = [number for at, number in self._entries if at <= now]
+        self._entries = self._entries[len(numbers) :]
+        return numbers

@@ -1,0 +1,105 @@
+"""What a Python interpreter holds for distributed training: TensorFlow, Horovod, what each was built with.
+
+It stands alone (no import of hpcdl), so that the launch side, which never loads TensorFlow, can hand its text
+to any interpreter, also one in an image that has no hpcdl, and read the answer, one line of JSON.
+
+Synopsis::
+
+    python -m hpcdl.runtime.inventory python tensorflow horovod
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import sys
+import sysconfig
+from typing import Any, Callable, Dict, Optional
+
+
+def describe_python() -> Dict[str, Any]:
+    """Says which interpreter this is, and where it installs packages."""
+    return {
+        "version": platform.python_version(),
+        "tag": f"cp{sys.version_info[0]}{sys.version_info[1]}",
+        "platform": sysconfig.get_platform(),
+        "libc": "".join(platform.libc_ver()),
+        "prefix": sys.prefix,
+        "site_packages": sysconfig.get_path("platlib"),
+    }
+
+
+def describe_tensorflow() -> Optional[Dict[str, Any]]:
+    """Says which TensorFlow is here and where its headers are; None if there is none."""
+    if not _is_installed("tensorflow"):
+        return None
+    tensorflow = importlib.import_module("tensorflow")
+    build = dict(tensorflow.sysconfig.get_build_info())
+    return {
+        "version": tensorflow.__version__,
+        "include": tensorflow.sysconfig.get_include(),
+        "cuda": str(build.get("cuda_version") or "unknown") if tensorflow.test.is_built_with_cuda() else None,
+    }
+
+
+def describe_horovod() -> Optional[Dict[str, Any]]:
+    """Says which Horovod is here and what it was built with; None if there is none.
+
+    Its library is loaded for this, so one that was built for another TensorFlow fails here, and not in a run.
+    """
+    if not _is_installed("horovod"):
+        return None
+    horovod = importlib.import_module("horovod")
+    answer: Dict[str, Any] = {
+        "version": str(horovod.__version__),
+        "folder": os.path.dirname(str(horovod.__file__)),
+        "tensorflow": None,
+    }
+    try:
+        with open(os.path.join(answer["folder"], "metadata.json"), encoding="utf-8") as file:
+            answer["tensorflow"] = json.load(file).get("tensorflow")
+    except (OSError, ValueError):
+        pass  # older releases write no such file; what counts is whether the library loads
+    try:
+        hvd = importlib.import_module("horovod.tensorflow")
+    except Exception as error:
+        return {**answer, "error": _one_line(error)}
+    for name in ("mpi", "gloo", "nccl", "cuda"):
+        answer[name] = bool(getattr(hvd, f"{name}_built")())
+    return answer
+
+
+def _is_installed(name: str) -> bool:
+    # A folder of that name without code in it (what a removed package can leave behind) is none.
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
+
+
+SECTIONS: Dict[str, Callable[[], Any]] = {
+    "python": describe_python,
+    "tensorflow": describe_tensorflow,
+    "horovod": describe_horovod,
+}
+
+
+def main() -> int:
+    """Prints the sections named on the command line as one line of JSON."""
+    answer: Dict[str, Any] = {}
+    for name in sys.argv[1:]:
+        try:
+            answer[name] = SECTIONS[name]()
+        except Exception as error:
+            answer[name] = {"error": _one_line(error)}
+    print("\n" + json.dumps(answer), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""The `hpcdl` command: one line and a status for every error, and an answer in a blink."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import List, Sequence
+
+import pytest
+
+import hpcdl
+from hpcdl.common.errors import BadInput, Diverged
+from hpcdl.launch.cli import COMMANDS, Command, find_command, main, render_help
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bad_input(argv: Sequence[str]) -> int:
+    raise BadInput("np must be positive; received 0; pass e.g. --np 2")
+
+
+def diverged(argv: Sequence[str]) -> int:
+    raise Diverged("ranks 0 and 1 differ in dense/kernel")
+
+
+def interrupted(argv: Sequence[str]) -> int:
+    raise KeyboardInterrupt
+
+
+def surprised(argv: Sequence[str]) -> int:
+    raise ValueError("two\nlines")
+
+
+def helped(argv: Sequence[str]) -> int:
+    raise SystemExit(0)
+
+
+def requeue(argv: Sequence[str]) -> int:
+    return 85
+
+
+FAKES = tuple(
+    Command(entry.__name__, f"{__name__}:{entry.__name__}", "")
+    for entry in (bad_input, diverged, interrupted, surprised, helped, requeue)
+)
+
+
+@pytest.fixture(autouse=True)
+def _without_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HPCDL_DEBUG", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "line"),
+    [
+        ("bad_input", 2, "hpcdl: np must be positive; received 0; pass e.g. --np 2\n"),
+        ("diverged", 1, "hpcdl: ranks 0 and 1 differ in dense/kernel\n"),
+        ("interrupted", 130, ""),
+        ("surprised", 1, "hpcdl: unexpected ValueError: two lines; HPCDL_DEBUG=1 shows where\n"),
+        ("helped", 0, ""),
+        ("requeue", 85, ""),
+    ],
+)
+def test_every_ending_has_its_status_and_at_most_one_line(
+    name: str, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name], commands=FAKES) == status
+    assert capsys.readouterr().err == line
+
+
+def test_debug_shows_the_traceback_before_the_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HPCDL_DEBUG", "1")
+    assert main(["bad_input"], commands=FAKES) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback")
+    assert shown.endswith("hpcdl: np must be positive; received 0; pass e.g. --np 2\n")
+
+
+@pytest.mark.parametrize(("typed", "near"), [("trian", "train"), ("horvod", "horovod")])
+def test_an_unknown_command_lists_near_names(typed: str, near: str) -> None:
+    with pytest.raises(BadInput, match=f"unknown command '{typed}'; near names: {near};"):
+        find_command(typed, COMMANDS)
+
+
+def test_an_unknown_command_that_is_near_to_none_lists_all() -> None:
+    with pytest.raises(BadInput, match="all commands: train, horovod"):
+        find_command("zzz", COMMANDS)
+
+
+def test_an_option_in_place_of_a_command_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--np", "2"]) == 2
+    assert capsys.readouterr().err.startswith("hpcdl: unknown command '--np'")
+
+
+def test_no_arguments_give_the_help_on_stderr_and_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", render_help(COMMANDS) + "\n")
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hpcdl {hpcdl.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_exists_and_is_in_the_help(command: Command) -> None:
+    assert callable(command.load())
+    assert f"  {command.name} " in render_help(COMMANDS)
+
+
+def test_help_answers_within_150_ms() -> None:
+    assert min(_seconds_of([sys.executable, "-m", "hpcdl", "--help"]) for _ in range(5)) < 0.15
+
+
+def test_a_reader_who_leaves_early_is_no_error() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "hpcdl", "--help"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+    assert child.stderr is not None
+    with child.stderr:
+        assert child.stderr.read() == b""
+    child.wait()
+
+
+def _seconds_of(argv: List[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(argv, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started

@@ -1,0 +1,167 @@
+"""The worlds of the tests: which Python is taken, when an environment is made again, what is skipped."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Dict, Set
+
+import pytest
+
+from hpcdl.common.errors import BadInput
+from hpcdl.launch.logged import Screen
+from tools import environments, interpreters
+from tools.environments import World, environ_of, find_worlds
+from tools.interpreters import Interpreter, InterpreterMissing, find_interpreter
+
+RELEASE = f"{sys.version_info[0]}.{sys.version_info[1]}"
+PYTHON = Interpreter("/usr/bin/python3.11", "3.11.2", has_ensurepip=True)
+
+
+def fake_python(path: Path, version: str) -> Path:
+    """A stand-in that says it is a Python of a version; "" makes one that does not start, as pyenv's can."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fields = f'"path": "{path}", "version": "{version}", "has_ensurepip": true, "usable": true'
+    path.write_text(f"#!/bin/sh\necho '{{{fields}}}'\n" if version else "#!/bin/sh\nexit 127\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_the_python_at_hand_is_taken_if_its_version_is_wanted() -> None:
+    found = find_interpreter(["3.0", RELEASE], {"PATH": "", "HOME": "/nowhere"})
+    assert found.version.startswith(RELEASE + ".")
+    assert found.path == os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+
+
+def test_otherwise_the_first_wanted_version_on_path_is_taken(tmp_path: Path) -> None:
+    fake_python(tmp_path / "python3.7", "3.7.1")
+    fake_python(tmp_path / "python3.6", "3.6.9")
+    assert find_interpreter(["3.6", "3.7"], {"PATH": str(tmp_path)}).version == "3.6.9"
+
+
+def test_a_stand_in_that_does_not_start_is_passed_over(tmp_path: Path) -> None:
+    fake_python(tmp_path / "shims" / "python3.7", "")
+    good = fake_python(tmp_path / "bin" / "python3.7", "3.7.1")
+    environ = {"PATH": f"{tmp_path}/shims:{tmp_path}/bin"}
+    assert find_interpreter(["3.7"], environ).path == str(good)
+
+
+def test_pyenv_is_searched_after_path(tmp_path: Path) -> None:
+    good = fake_python(tmp_path / "versions" / "3.7.1" / "bin" / "python3.7", "3.7.1")
+    assert find_interpreter(["3.7"], {"PATH": "", "PYENV_ROOT": str(tmp_path)}).path == str(good)
+
+
+def test_a_python_of_another_version_than_its_name_says_is_passed_over(tmp_path: Path) -> None:
+    fake_python(tmp_path / "python3.7", "3.9.1")
+    with pytest.raises(InterpreterMissing):
+        find_interpreter(["3.7"], {"PATH": str(tmp_path), "HOME": "/nowhere"})
+
+
+def test_a_missing_python_is_named_with_a_cure() -> None:
+    with pytest.raises(
+        InterpreterMissing, match="no python3.7 or python3.6 on PATH or in pyenv; install one"
+    ):
+        find_interpreter(["3.7", "3.6"], {"PATH": "", "HOME": "/nowhere"})
+
+
+def test_a_python_that_can_make_no_environment_is_none(tmp_path: Path) -> None:
+    path = fake_python(tmp_path / "python3.7", "3.7.1")
+    path.write_text(path.read_text().replace('"usable": true', '"usable": false'))
+    assert interpreters.probe(str(path)) is None
+
+
+def test_a_group_stands_for_its_worlds() -> None:
+    assert [world.name for world in find_worlds(["tested", "tf2.17"])] == [
+        "tf2.21",
+        "tf2.15",
+        "tf2.12",
+        "tf2.17",
+    ]
+
+
+def test_an_unknown_world_lists_those_that_are() -> None:
+    with pytest.raises(
+        BadInput, match=r"unknown world 'tf1'; worlds are tf2\.21, .* groups are tested, matrix"
+    ):
+        find_worlds(["tf1"])
+
+
+def test_every_world_has_its_requirement_file() -> None:
+    for world in find_worlds(["tested", "matrix"]):
+        assert (environments.ROOT / "requirements" / world.requirements).is_file()
+
+
+@pytest.mark.parametrize(
+    ("changed", "made_again"),
+    [
+        ("requirements/world.txt", {"packages", "project", "horovod"}),
+        ("requirements/test.txt", {"packages", "project", "horovod"}),
+        ("pyproject.toml", {"project"}),
+        ("requirements/other.txt", set()),
+    ],
+)
+def test_a_change_makes_again_what_depends_on_it(
+    changed: str, made_again: Set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "ROOT", tmp_path)
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "world.txt").write_text("-r test.txt\ntensorflow\n")
+    (tmp_path / "requirements" / "test.txt").write_text("pytest\n")
+    (tmp_path / "requirements" / "other.txt").write_text("x\n")
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    world = World("w", ("3.11",), "world.txt")
+    before = environments.digests(world, PYTHON)
+    with (tmp_path / changed).open("a") as file:
+        file.write("# changed\n")
+    after = environments.digests(world, PYTHON)
+    assert {part for part in before if before[part] != after[part]} == made_again
+
+
+def test_another_python_makes_all_again() -> None:
+    (world,) = find_worlds(["tf2.21"])
+    other = Interpreter(PYTHON.path, "3.11.3", has_ensurepip=True)
+    before, after = environments.digests(world, PYTHON), environments.digests(world, other)
+    assert all(before[part] != after[part] for part in before)
+
+
+@pytest.mark.parametrize(("user_id", "is_allowed"), [(0, True), (1000, False)])
+def test_commands_see_the_environment_and_not_the_one_active_outside(user_id: int, is_allowed: bool) -> None:
+    outside: Dict[str, str] = {
+        "PATH": "/outer/bin:/bin",
+        "VIRTUAL_ENV": "/outer",
+        "PYTHONPATH": "/x",
+        "HOME": "/me",
+    }
+    inside = environ_of(Path("/w"), outside, user_id)
+    assert inside["PATH"] == f"/w/bin{os.pathsep}/outer/bin:/bin"
+    assert inside["VIRTUAL_ENV"] == "/w"
+    assert "PYTHONPATH" not in inside
+    assert inside["HOME"] == "/me"
+    assert ("OMPI_ALLOW_RUN_AS_ROOT" in inside) is is_allowed
+
+
+@pytest.fixture
+def impossible(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("PYENV_ROOT", "/nowhere")
+    return World("tf0.1", ("2.0",), "tf2.21.txt")
+
+
+def test_a_world_without_its_python_is_skipped_aloud(
+    impossible: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HPCDL_REQUIRE_ALL_WORLDS", raising=False)
+    stream = io.StringIO()
+    assert not environments.make_or_skip(impossible, Screen(stream))
+    assert stream.getvalue().startswith("SKIPPED tf0.1: no python2.0 on PATH")
+
+
+def test_a_skipped_world_is_an_error_where_all_are_required(
+    impossible: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPCDL_REQUIRE_ALL_WORLDS", "1")
+    with pytest.raises(InterpreterMissing):
+        environments.make_or_skip(impossible, Screen(io.StringIO()))
