@@ -1,7 +1,7 @@
 """Why a rank failed: a small file that the rank writes and that whoever started the ranks reads.
 
-A rank that fails writes ``rank-0007.json`` into the folder named by ``$HPCDL_STATUS_DIR`` *before* it prints its
-traceback; the launcher then tells the user about the first failure once, instead of once per rank.
+A rank that fails writes ``rank-0007.json`` into the folder named by ``$HPCDL_STATUS_DIR`` *before* it prints
+its traceback; the launcher then tells the user about the first failure once, instead of once per rank.
 
 Synopsis::
 
@@ -79,8 +79,8 @@ def write_failure(
 ) -> bool:
     """Reports the end of this process; call it before the traceback is printed.
 
-    A report that cannot be written must not hide the error that it reports, so a full disk is said on standard
-    error and nothing is raised.
+    A report that cannot be written must not hide the error that it reports, so a full disk is said on
+    standard error and nothing is raised.
 
     Returns:
         Whether the report was written.
@@ -141,7 +141,7 @@ def _rank_of(path: Path) -> int:
 
 
 def _log_bytes() -> Optional[int]:
-    """Length of the file that standard output is written to, after everything written so far has reached it."""
+    """Length of the file that standard output goes to, once everything written so far has reached it."""
     try:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -106,7 +106,7 @@ def unused_job(environ: Mapping[str, str]) -> Optional[str]:
     """Finds the variable of a Slurm job that has room for several ranks; for a process that has no place."""
     if "SLURM_JOB_ID" in environ:
         for name in ("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_JOB_NUM_NODES", "SLURM_NNODES"):
-            if environ.get(name, "").isdigit() and int(environ[name]) > 1:
+            if environ.get(name, "").isdecimal() and int(environ[name]) > 1:
                 return name
     return None
 
@@ -146,21 +146,24 @@ def _read_family(family: _Family, environ: Mapping[str, str]) -> Place:
 def _is_in_slurm_step(environ: Mapping[str, str]) -> bool:
     """Whether srun started this process; a batch script or salloc's shell has a job, but no such step."""
     step = environ.get("SLURM_STEP_ID", environ.get("SLURM_STEPID", ""))
-    return "SLURM_PROCID" in environ and step.isdigit() and int(step) < _SLURM_MAX_NORMAL_STEP_ID
+    is_step = "SLURM_PROCID" in environ and step.isdecimal() and int(step) < _SLURM_MAX_NORMAL_STEP_ID
+    # A batch script that was submitted from a shell of `srun --pty` has inherited the variables of that step.
+    is_inherited = environ.get("SLURM_STEP_NUM_TASKS") == "1" and environ.get("SLURM_NTASKS", "1") != "1"
+    return is_step and not is_inherited
 
 
 def _read_slurm_step(environ: Mapping[str, str]) -> Place:
-    # SLURM_NTASKS and its like can be the job's: those of the step come first.
-    size = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
-    layout = "SLURM_STEP_TASKS_PER_NODE"
-    layout = layout if layout in environ else "SLURM_TASKS_PER_NODE"
-    world_size = _number(environ, size)
+    world_size = _number(environ, "SLURM_STEP_NUM_TASKS")
     node_rank = _number(environ, "SLURM_NODEID")
-    tasks_per_node = expand_tasks_per_node(layout, _word(environ, layout))
-    if sum(tasks_per_node) != world_size or node_rank >= len(tasks_per_node):
+    layout = _word(environ, "SLURM_STEP_TASKS_PER_NODE")
+    tasks_per_node = expand_tasks_per_node("SLURM_STEP_TASKS_PER_NODE", layout)
+    ntasks = environ.get("SLURM_NTASKS", str(world_size))
+    if ntasks != str(world_size) or sum(tasks_per_node) != world_size or node_rank >= len(tasks_per_node):
         raise BadInput(
-            f"a Slurm step's tasks per node must add up to its tasks; received {layout}={environ[layout]},"
-            f" {size}={world_size}, SLURM_NODEID={node_rank} (a heterogeneous job?); {WAY_OUT}"
+            "the variables of a Slurm step must agree; received"
+            f" SLURM_STEP_NUM_TASKS={world_size}, SLURM_NTASKS={ntasks}, SLURM_STEP_TASKS_PER_NODE={layout},"
+            f" SLURM_NODEID={node_rank}; a job submitted from inside a step inherits them: unset"
+            f" SLURM_STEP_ID there, or {WAY_OUT}"
         )
     return Place(
         launcher="srun",

@@ -1,9 +1,9 @@
 """The last step before a rank begins: where it runs and where it writes, then the program itself.
 
 The launchers start this module once per rank. It binds the process to its cores, because TensorFlow takes its
-thread counts from the affinity that it finds; it sends standard output and error to the rank's own log, because
-mpirun mixes the lines of ranks; it leaves a note of the process id; and it is then *replaced* by the command, so
-that signals and exit statuses are those of the rank itself.
+thread counts from the affinity that it finds; it sends standard output and error to the rank's own log,
+because mpirun mixes the lines of ranks; it leaves a note of the process id; and it is then *replaced* by the
+command, so that signals and exit statuses are those of the rank itself.
 
 Synopsis::
 
@@ -68,7 +68,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     arguments.log_dir.mkdir(parents=True, exist_ok=True)
     _write_pid(pid_path(arguments.log_dir, topology.rank))
     _redirect(log_path(arguments.log_dir, topology.rank))
-    # Python itself ignores SIGPIPE, and background jobs inherit an ignored SIGINT: the command gets the defaults.
+    # Python ignores SIGPIPE, and a background job has inherited an ignored SIGINT: back to the defaults.
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     try:
@@ -88,6 +88,8 @@ def _write_pid(path: Path) -> None:
 def _redirect(path: Path) -> None:
     """Makes the log standard output and error, in one file description so that their order is kept."""
     log = os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    if os.fstat(log).st_size:
+        os.write(log, b"--- hpcdl: started again ---\n")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(log, 1)

@@ -127,7 +127,8 @@ def scaled_epochs(epochs: int, num_replicas: int) -> int:
 
 def warmup_steps(warmup_epochs: float, steps_in_epoch: int) -> int:
     """Turns warmup epochs, which may be a fraction, into the nearest number of steps."""
-    if not (isinstance(warmup_epochs, (int, float)) and 0 <= warmup_epochs < math.inf):
+    is_number = isinstance(warmup_epochs, (int, float)) and not isinstance(warmup_epochs, bool)
+    if not (is_number and 0 <= warmup_epochs < math.inf):
         raise BadInput(
             f"warmup_epochs must be a number >= 0; received {warmup_epochs!r}; pass e.g. 1 (0: none)"
         )

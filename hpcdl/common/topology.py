@@ -81,8 +81,8 @@ class Topology:
 def read_topology(environ: Mapping[str, str], hostname: str) -> Topology:
     """Reads the place of this process from the variables that its launcher set (see `launchers`).
 
-    A batch script and a shell of salloc know how many tasks their Slurm job has, but are no rank of it: such a
-    process is alone, and the topology carries a warning that names the cure.
+    A batch script and a shell of salloc know how many tasks their Slurm job has, but are no rank of it: such
+    a process is alone, and the topology carries a warning that names the cure.
 
     Args:
         environ: The environment of the process.

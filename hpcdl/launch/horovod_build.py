@@ -18,10 +18,10 @@ import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import hpcdl
-from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.errors import BadInput
 from hpcdl.launch import horovod_recipe
 from hpcdl.launch.horovod_recipe import HOROVOD_VERSION, Horovod, Mpi, Nccl, Recipe, Target, TensorFlow, Tools
 from hpcdl.launch.logged import Screen, build_progress, run_logged
@@ -97,38 +97,38 @@ def build_wheel(target: Target, recipe: Recipe, cache: Path, screen: Screen) -> 
     Raises:
         HpcdlError: A step failed; its telling lines were shown, and the message names the log.
     """
-    log = cache / "logs" / f"{recipe.key}.log"
-    with contextlib.suppress(FileNotFoundError):
-        log.unlink()
+    log = _new_log(cache, recipe.key)
+    python = str(target.python)
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
     with tempfile.TemporaryDirectory(prefix="hpcdl-horovod-") as name:
         folder = Path(name)
         environ = _build_environ(target, recipe, folder)
-        python = str(target.python)
-        pip = [python, "-m", "pip", "--disable-pip-version-check"]
-        tools = [*pip, "install", "--target", str(folder / "tools"), *horovod_recipe.BUILD_REQUIREMENTS]
-        run_logged(tools, title="fetching build tools", log=log, screen=screen)
-        run_logged(
-            [
-                *[*pip, "download", "--no-deps", "--no-build-isolation", "--no-binary", "horovod"],
-                *["--dest", str(folder), f"horovod=={HOROVOD_VERSION}"],
-            ],
-            title=f"fetching Horovod {HOROVOD_VERSION}",
-            log=log,
-            screen=screen,
-            environ=environ,
-        )
+
+        def run(title: str, argv: Sequence[str], cwd: Path = folder) -> None:
+            run_logged(
+                [*argv],
+                title=title,
+                log=log,
+                screen=screen,
+                environ=environ,
+                cwd=cwd,
+                read_progress=build_progress,
+            )
+
+        tools = ["install", "--target", str(folder / "tools"), *horovod_recipe.BUILD_REQUIREMENTS]
+        run("fetching build tools", [*pip, *tools])
+        options = ["--no-deps", "--no-build-isolation", "--no-binary", "horovod"]
+        download = [*pip, "download", *options, f"horovod=={HOROVOD_VERSION}"]
+        run(f"fetching Horovod {HOROVOD_VERSION}", download)
         sources = _unpack(folder / f"horovod-{HOROVOD_VERSION}.tar.gz", folder)
         _patch(recipe, sources)
-        run_logged(
-            [python, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", str(folder / "wheel")],
-            title=f"building Horovod {HOROVOD_VERSION} for TensorFlow {_tensorflow_version(target)}",
-            log=log,
-            screen=screen,
-            environ=environ,
+        wheels = folder / "wheels"
+        run(
+            f"building Horovod {HOROVOD_VERSION} for TensorFlow {_tensorflow_version(target)}",
+            [python, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", str(wheels)],
             cwd=sources,
-            read_progress=build_progress,
         )
-        (wheel,) = (folder / "wheel").glob("*.whl")
+        (wheel,) = wheels.glob("*.whl")
         return _keep(wheel, _wheel_folder(recipe, cache))
 
 
@@ -138,7 +138,7 @@ def install_wheel(target: Target, wheel: Path, cache: Path, screen: Screen) -> N
     Raises:
         HpcdlError: pip failed; its telling lines were shown, and the message names the log.
     """
-    log = cache / "logs" / f"install-{wheel.parent.name}.log"
+    log = _new_log(cache, f"install-{wheel.parent.name}")
     instead = ["--force-reinstall", "--no-deps"] if target.horovod else []
     argv = [str(target.python), "-m", "pip", "--disable-pip-version-check", "install", *instead, str(wheel)]
     run_logged(argv, title="installing Horovod", log=log, screen=screen)
@@ -203,6 +203,7 @@ def _build_environ(target: Target, recipe: Recipe, folder: Path) -> Dict[str, st
         "CMAKE_GENERATOR": "Ninja",
         "CMAKE_BUILD_PARALLEL_LEVEL": jobs,
         "MAKEFLAGS": f"-j{jobs}",  # unless this is set, Horovod asks for 8 jobs
+        "PIP_USER": "0",  # a site's pip may install for the user by default, which excludes --target
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
 
@@ -239,12 +240,21 @@ def _wheel_folder(recipe: Recipe, cache: Path) -> Path:
     return cache / "wheels" / recipe.key
 
 
+def _new_log(cache: Path, name: str) -> Path:
+    log = cache / "logs" / f"{name}.log"
+    with _errors_named(log.parent):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")
+    return log
+
+
 def _keep(wheel: Path, folder: Path) -> Path:
     """Puts a wheel into the cache under its name only when all of it is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with _errors_named(folder), tempfile.TemporaryDirectory(dir=folder) as name:
-        part = Path(shutil.copy(wheel, name))
-        os.replace(part, folder / wheel.name)
+    with _errors_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            part = Path(shutil.copy(wheel, name))
+            os.replace(part, folder / wheel.name)
     return folder / wheel.name
 
 
@@ -254,4 +264,6 @@ def _errors_named(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = f"cannot write {folder} ({error.strerror})"
-        raise HpcdlError(f"{reason}; set HPCDL_CACHE to a folder with room") from error
+        raise BadInput(
+            f"{reason}; set HPCDL_CACHE to a folder that can be written, or free some room"
+        ) from error

@@ -1,4 +1,4 @@
-"""The command ``hpcdl train``: run TARGET here, in one process or in several, or join the launcher that is there.
+"""The command ``hpcdl train``: run TARGET here, in one process or several, or join the launcher around.
 
 * Started by mpirun, srun or horovodrun itself, it joins: each process becomes its rank.
 * One process needs no launcher: this process becomes it.
@@ -11,6 +11,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -68,7 +69,7 @@ def train_main(argv: Sequence[str]) -> int:
             print("\n".join(_dry_run_lines(argv, environ, None if becomes_rank else placement, mpirun)))
         return status
     if becomes_rank:
-        _become(argv, environ)
+        return _become(argv, environ)
     return _start_until_done(argv, command, environ, placement, mpirun)
 
 
@@ -113,15 +114,16 @@ def _join(command: TrainCommand, topology: Topology, argv: Sequence[str]) -> int
     np = command.launch.np
     if np is not None and np != topology.world_size:
         raise BadInput(
-            f"np must be the world size of the launcher that started hpcdl; received np={np}, {topology.launcher} started {topology.world_size} processes; "
-            "leave -n out, or run hpcdl train without that launcher"
+            f"np must be the world size of the launcher that started hpcdl; received np={np}, and"
+            f" {topology.launcher} started {topology.world_size} processes;"
+            " leave --np out, or run hpcdl train without that launcher"
         )
     environ = {**os.environ, **command.settings.to_environ()}
     if command.launch.dry_run:
         if not topology.is_rank_0:
             return EXIT_DONE
         return _plan(argv, topology.world_size, without_world(environ))
-    _become(argv, environ)
+    return _become(argv, environ)
 
 
 def _become(argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
@@ -178,7 +180,8 @@ def _start_until_done(
         argv = restart_argv(command)
         environ = {name: value for name, value in environ.items() if name != "HPCDL_FRESH"}
         _say(
-            f"starting again from the last checkpoint, since {summary(outcome, hostname)} (restarts left: {restarts_left})"
+            f"starting again from the last checkpoint, since {summary(outcome, hostname)}"
+            f" (restarts left: {restarts_left})"
         )
     if outcome.status == EXIT_BAD_INPUT and given is None:
         _forget(log_dir)
@@ -222,7 +225,5 @@ def _say(text: str) -> None:
 def _forget(log_dir: Path) -> None:
     """Bad input leaves nothing behind."""
     shutil.rmtree(str(log_dir), ignore_errors=True)
-    try:
+    with contextlib.suppress(OSError):  # other runs' logs are there
         log_dir.parent.rmdir()
-    except OSError:  # other runs' logs are there
-        pass

@@ -15,7 +15,7 @@ import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable, Mapping, Optional, Tuple
+from typing import Callable, Iterable, List, Mapping, Optional, Tuple
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def group_cores(
 
 def parse_cpu_list(text: str) -> Tuple[int, ...]:
     """Reads the kernel's list form: ``0-2,8`` is 0, 1, 2, 8."""
-    cpus = []
+    cpus: List[int] = []
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
         cpus.extend(range(int(first), int(last or first) + 1))
@@ -105,7 +105,7 @@ def count_gpus(environ: Mapping[str, str], device_names: Iterable[str]) -> int:
 
 
 def read_cpu_limit(root: Path = Path("/")) -> Optional[float]:
-    """Reads the container's CPU limit (cgroup v2, then v1); the tightest one on the way up, None if there is none."""
+    """Reads the container's CPU limit (cgroup v2 or v1), the tightest on the way up; None: unlimited."""
     limits = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)

@@ -33,13 +33,12 @@ class Mpirun:
 class RankEnd:
     """How a rank ended, seen from outside. ``exit_status`` is 128 + n where signal n ended it.
 
-    mpirun names a rank either by its number or by its process id: the other one is None.
+    ``rank`` is None where only mpirun's own exit status is known.
     """
 
     rank: Optional[int]
     exit_status: int
     signal: Optional[int] = None
-    pid: Optional[int] = None
 
     def describe(self) -> str:
         """Says how it ended, for example "killed by SIGKILL (out of memory, or a kill from outside)"."""
@@ -117,6 +116,8 @@ def first_end(text: str) -> Optional[RankEnd]:
     """Finds the rank that ended first, and how, in what mpirun itself has printed.
 
     mpirun is the parent of the ranks, so this is the only account of a rank that could not write its own.
+    Open MPI gives one; MPICH prints how its *last* rank ended, mostly by MPICH's own hand, which is of no
+    use.
     """
     text = " ".join(text.split())  # its lines are wrapped at about 75 characters
     killed = re.search(r"process rank (\d+) with PID \d+ on node \S+ exited on signal (\d+)", text)
@@ -126,12 +127,4 @@ def first_end(text: str) -> Optional[RankEnd]:
     exited = re.search(r"Process name: \[\S+?,(\d+)\] Exit code: (\d+)", text)
     if exited:
         return RankEnd(int(exited.group(1)), int(exited.group(2)))
-    hydra = re.search(r"BAD TERMINATION .*?PID (\d+) RUNNING AT \S+ = EXIT CODE: (\d+)", text)
-    if hydra:
-        code = int(hydra.group(2))
-        by_signal = re.search(r"\(signal (\d+)\)", text)
-        if by_signal:
-            number = int(by_signal.group(1))
-            return RankEnd(None, 128 + number, number, pid=int(hydra.group(1)))
-        return RankEnd(None, code, pid=int(hydra.group(1)))
     return None

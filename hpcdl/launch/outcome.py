@@ -62,9 +62,9 @@ def conclude(
 ) -> Outcome:
     """Decides which rank was the cause, and the exit status.
 
-    The cause is, in this order: a rank that died of a signal such as SIGKILL or SIGSEGV, which no other rank's
-    death brings about; the earliest report that is not about another rank's death; a rank that ended without a
-    report; any report.
+    The cause is, in this order: a rank that died of a signal such as SIGKILL or SIGSEGV, which no other
+    rank's death brings about; the earliest report that is not about another rank's death; a rank that ended
+    without a report; any report.
 
     Args:
         ends: How ranks ended, in order, without those that the launcher killed.

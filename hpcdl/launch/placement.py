@@ -1,13 +1,14 @@
 """Which cores each rank of this machine gets, and the argv and environment that say so. Pure functions.
 
-Both launchers place ranks in the same way: the launcher leaves them unbound, and ``hpcdl.common.rank_start`` binds
-each one to its cores before the rank's Python starts. So Open MPI 4 and 5, MPICH and Gloo give the same masks, also
-in a container that may use CPUs 12 and 40 only, where mpirun's own binding differs between versions.
+Both launchers place ranks in the same way: the launcher leaves them unbound, and ``hpcdl.common.rank_start``
+binds each one to its cores before the rank's Python starts. So Open MPI 4 and 5, MPICH and Gloo give the same
+masks, also in a container that may use CPUs 12 and 40 only, where mpirun's own binding differs between
+versions.
 
 Synopsis::
 
     placement = place(machine, np=2)
-    for line in start_lines(command, placement, log_dir, os.environ, mpirun):      # mpirun=None: Gloo, a line a rank
+    for line in start_lines(command, placement, log_dir, os.environ, mpirun):    # mpirun=None: Gloo
         subprocess.Popen(line.argv, env=line.environ)
 """
 
@@ -35,9 +36,9 @@ class Placement:
         num_ranks: Ranks on this machine.
         num_threads: Threads that each rank computes with: its cores, or 1 where ranks share them.
         cpus: The logical CPUs of each local rank, disjoint; None where ranks stay unbound.
-        yield_when_idle: Whether Horovod's waiting thread must give its core away. It busy-waits in MPI, and takes
-            a third of the speed where the rank has no core to spare: with one core, or where TensorFlow computes
-            on the CPU and so fills every core.
+        yield_when_idle: Whether Horovod's waiting thread must give its core away. It busy-waits in MPI, and
+            takes a third of the speed where the rank has no core to spare: with one core, or where TensorFlow
+            computes on the CPU and so fills every core.
     """
 
     num_ranks: int
@@ -69,29 +70,35 @@ def place(machine: Machine, np: int, replicas_per_process: int = 1, oversubscrib
 
     Every rank gets the same number of whole cores; cores that are left over stay free.
 
+    Args:
+        machine: Where the ranks run.
+        np: Number of ranks.
+        replicas_per_process: Replicas that each rank trains; on a CPU they compute at the same time, too.
+        oversubscribe: Share cores and GPUs where there are too few.
+
     Raises:
-        BadInput: More ranks than cores, or more replicas than GPUs, without ``oversubscribe``.
+        BadInput: More replicas than cores or GPUs, without ``oversubscribe``.
     """
-    if np > machine.num_cores and not oversubscribe:
+    num_replicas = np * replicas_per_process
+    received = (
+        f"np={np}" if replicas_per_process == 1 else f"np={np} x replicas_per_process={replicas_per_process}"
+    )
+    num_busy = num_replicas if machine.num_gpus == 0 else np
+    if num_busy > machine.num_cores and not oversubscribe:
         limited = " (the container's CPU limit)" if machine.is_limited else ""
         raise BadInput(
-            "np must not exceed the cores that may be used; received np={} on {} with {}{}; "
-            "pass -n {} or fewer, or --oversubscribe to share cores".format(
-                np, machine.hostname, _count(machine.num_cores, "core"), limited, machine.num_cores
-            )
+            f"every rank, and on a CPU every replica, needs a core; received {received} on {machine.hostname}"
+            f" with {_count(machine.num_cores, 'core')}{limited}; pass fewer, or --oversubscribe to share them"
         )
-    num_replicas = np * replicas_per_process
     if 0 < machine.num_gpus < num_replicas and not oversubscribe:
         raise BadInput(
-            "every replica needs a GPU of its own; received np={} x replicas_per_process={} on {} with {}; "
-            "pass fewer, --oversubscribe to share GPUs, or CUDA_VISIBLE_DEVICES= to compute on the CPU".format(
-                np, replicas_per_process, machine.hostname, _count(machine.num_gpus, "GPU")
-            )
+            f"every replica needs a GPU of its own; received {received} on {machine.hostname}"
+            f" with {_count(machine.num_gpus, 'GPU')}; pass fewer, --oversubscribe to share GPUs,"
+            " or CUDA_VISIBLE_DEVICES= to compute on the CPU"
         )
     cores_per_rank = machine.num_cores // np
-    computes_on_cpu = machine.num_gpus == 0
-    # A container with a time limit on many cores owns none of them: pinning all containers of a host to its first
-    # cores would be worse than the kernel's choice.
+    # A container with a time limit on many cores owns none of them: pinning all containers of a host to its
+    # first cores would be worse than the kernel's choice.
     bind = cores_per_rank > 0 and not machine.is_limited
     cpus = tuple(
         tuple(cpu for core in machine.cores[i * cores_per_rank : (i + 1) * cores_per_rank] for cpu in core)
@@ -101,7 +108,7 @@ def place(machine: Machine, np: int, replicas_per_process: int = 1, oversubscrib
         num_ranks=np,
         num_threads=max(1, cores_per_rank),
         cpus=cpus if bind else None,
-        yield_when_idle=computes_on_cpu or cores_per_rank < 2,
+        yield_when_idle=machine.num_gpus == 0 or cores_per_rank < 2,
     )
 
 
@@ -163,7 +170,7 @@ def rank_environ(environ: Mapping[str, str], placement: Placement) -> Dict[str, 
 
 
 def mpi_environ(environ: Mapping[str, str], placement: Placement, mpirun: Mpirun) -> Dict[str, str]:
-    """Adds what mpirun needs in order to start ranks on this machine only; a value that the user set is kept."""
+    """Adds what mpirun needs to start ranks on this machine only; a value that the user set is kept."""
     if mpirun.kind != "openmpi":
         return dict(environ)
     ours = {

@@ -1,8 +1,8 @@
 """Facts about processes from /proc, and the bond that ends children with their parent. Linux only.
 
-Every child is started as the leader of a session of its own, so "what belongs to this run" is "what is in one of
-its sessions": that finds grandchildren too. Process ids are used again by the kernel, so a process is known by its
-id *and* its start time, and none that somebody else started is ever touched.
+Every child is started as the leader of a session of its own, so "what belongs to this run" is "what is in one
+of its sessions": that finds grandchildren too. Process ids are used again by the kernel, so a process is
+known by its id *and* its start time, and none that somebody else started is ever touched.
 
 Synopsis::
 
@@ -52,7 +52,8 @@ def identify(pid: int) -> Optional[Process]:
 def members(leaders: Collection[Process]) -> List[int]:
     """Lists the living processes in the sessions that the given processes lead or led.
 
-    An id is not used again while a session has it for a name; once another process has it, the session is gone.
+    An id is not used again while a session has it for a name; once another process has it, the session is
+    gone.
     """
     own = set()
     for leader in leaders:
@@ -88,6 +89,6 @@ def _read_stat(pid: int) -> Optional[_Stat]:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # proc(5): "pid (name) state ppid pgrp session ... starttime(22)"; the name may hold spaces and parentheses.
+    # proc(5): "pid (name) state ppid pgrp session ... starttime"; the name may hold ")" and spaces.
     fields = text[text.rindex(")") + 2 :].split()
     return _Stat(is_dead=fields[0] in "ZX", session=int(fields[3]), start_ticks=int(fields[19]))

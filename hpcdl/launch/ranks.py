@@ -13,7 +13,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from dataclasses import replace
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 from typing import BinaryIO, Dict, List, Mapping, Optional, Sequence
@@ -89,8 +88,9 @@ class Ranks:
     def signal(self, number: int) -> None:
         """Sends a signal to every rank.
 
-        It goes to the ranks themselves, since what mpirun makes of a signal differs between versions. Ranks that
-        are not up yet have nothing to save: a signal that asks for the end then ends mpirun, and them with it.
+        It goes to the ranks themselves, since what mpirun makes of a signal differs between versions. Ranks
+        that are not up yet have nothing to save: a signal that asks for the end then ends mpirun, and them
+        with it.
         """
         for process in self._ranks.values():
             if process.is_alive():
@@ -126,12 +126,7 @@ class Ranks:
         with open(str(self._launcher_log), "rb") as log:
             log.seek(self._launcher_log_start)
             first = first_end(log.read().decode(errors="replace"))
-        if first is None:
-            return list(self._ends)
-        if first.rank is None:
-            rank = next((rank for rank, process in self._ranks.items() if process.pid == first.pid), None)
-            first = replace(first, rank=rank)
-        return [first]
+        return list(self._ends) if first is None else [first]
 
     def _note_ranks(self) -> None:
         """Gets to know the ranks that mpirun has started, each while it has just left its process id."""
@@ -155,7 +150,8 @@ def start_ranks(
     Args:
         command: What every rank runs.
         placement: How many, and where.
-        log_dir: An existing folder. Logs grow if they are there already; reports of an earlier run are removed.
+        log_dir: An existing folder. Logs grow if they are there already; reports of an earlier run are
+            removed.
         environ: What the ranks get, besides what their placement and launcher add.
         mpirun: Starts the ranks; without it they are started directly, and meet in a folder for Gloo.
     """

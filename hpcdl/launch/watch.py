@@ -51,7 +51,7 @@ class Interrupts:
         self._received: Deque[int] = deque()
         self._previous: Dict[int, Any] = {}
 
-    def __enter__(self) -> "Interrupts":
+    def __enter__(self) -> Interrupts:
         for number in self._NUMBERS:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell's background job
                 self._previous[number] = signal.signal(number, self._note)
@@ -80,8 +80,9 @@ class Interrupts:
 class LogFollower:
     """Copies a growing log as bytes, so that progress bars look as they do without a launcher.
 
-    It stops where the rank reported a failure: what follows in the log is the traceback, which is told once, by
-    the launcher. A rank writes its report before it prints, so whoever sees the bytes can also see the report.
+    It stops where the rank reported a failure: what follows in the log is the traceback, which is told once,
+    by the launcher. A rank writes its report before it prints, so whoever sees the bytes can also see the
+    report.
 
     Args:
         log: The file; it need not exist yet. What is in it now is not shown.
@@ -122,8 +123,8 @@ def watch(
 ) -> Optional[int]:
     """Waits until all ranks have ended.
 
-    SIGUSR1, SIGUSR2 and SIGTERM are passed on, each time: the ranks agree to stop and save. SIGHUP, the terminal
-    gone, is passed on as SIGTERM. Ctrl-C is passed on once; the second one kills.
+    SIGUSR1, SIGUSR2 and SIGTERM are passed on, each time: the ranks agree to stop and save. SIGHUP, the
+    terminal gone, is passed on as SIGTERM. Ctrl-C is passed on once; the second one kills.
 
     Returns:
         The signal (SIGINT, SIGTERM or SIGHUP) that asked for the end; None if nobody did.

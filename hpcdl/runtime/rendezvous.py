@@ -1,16 +1,13 @@
 """Horovod without MPI: how ranks find each other, so that its Gloo controller can connect them.
 
-Horovod's Gloo needs an HTTP server through which the ranks exchange their addresses, and ``HOROVOD_*`` variables
-that say who is who and where that server is; ``horovodrun`` supplies both, over ssh. Here the ranks do it, whoever
-started them, with nothing but a folder that all of them can see:
+Horovod's Gloo needs an HTTP server through which the ranks exchange their addresses, and ``HOROVOD_*``
+variables that say who is who and where that server is; ``horovodrun`` supplies both, over ssh. Here the ranks
+do it, whoever started them, with nothing but a folder that all of them can see:
 
 1. every rank announces itself in the folder: ``rank-0007.json``;
-2. rank 0 waits for all, starts Horovod's own rendezvous server and publishes ``plan.json``: its address, and the
-   place of every rank;
+2. rank 0 waits for all, starts Horovod's own rendezvous server and publishes ``plan.json``: its address, and
+   the place of every rank;
 3. every rank takes its variables from the plan. The server closes itself when all ranks are connected.
-
-Limit: Gloo connects all pairs, about 2.5 requests for each, and a Python server answers about 1,000 a second:
-comfortable up to some hundred ranks.
 
 Synopsis, before Horovod is initialised::
 
@@ -22,19 +19,18 @@ from __future__ import annotations
 
 import json
 import os
-import socketserver
-import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Union
 
 from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.common.topology import Topology
 from hpcdl.runtime.interfaces import address_towards, interface_of, ipv4_interfaces
+from hpcdl.runtime.rendezvous_server import serve
 
 _LOOPBACK = "127.0.0.1"
 _POLL_S = 0.05
-_LISTEN_QUEUE = 1024  # Horovod's default of 5 makes ranks that all come at once wait and retry
+_SHOWN = 8
 
 Announcement = Mapping[str, Any]
 
@@ -63,9 +59,8 @@ def gloo_environ(
     addresses = ipv4_interfaces()
     if interface is not None and interface not in addresses:
         raise BadInput(
-            "the network interface must exist and have an IPv4 address; received {!r} on {}; choose one of {}".format(
-                interface, topology.hostname, ", ".join(addresses)
-            )
+            f"the network interface must exist and have an IPv4 address; received {interface!r} on"
+            f" {topology.hostname}; choose one of {', '.join(addresses)}"
         )
     _write(folder / f"rank-{topology.rank:04d}.json", announcement(topology, addresses))
     deadline = time.monotonic() + timeout_s
@@ -73,8 +68,8 @@ def gloo_environ(
         announcements = _await_all(folder, topology, deadline, timeout_s)
         ranks = plan_ranks(announcements)
         address = _server_address(announcements, addresses, interface)
-        port = _serve(address, topology.world_size, allowed=_addresses_of(announcements))
-        plan = {"address": address, "port": port, "ranks": ranks}
+        port = serve(address, topology.world_size, allowed=_addresses_of(announcements))
+        plan: Dict[str, Any] = {"address": address, "port": port, "ranks": ranks}
         _write(folder / "plan.json", plan)
     else:
         plan = _await_plan(folder, topology, deadline, timeout_s)
@@ -95,47 +90,48 @@ def announcement(topology: Topology, addresses: Mapping[str, str]) -> Announceme
 
 
 def plan_ranks(announcements: Sequence[Announcement]) -> List[Dict[str, Any]]:
-    """Gives every rank its place in Horovod's three communicators (global, local, cross), in the order of ranks.
+    """Gives every rank, in order, its place in Horovod's three communicators: global, local, cross.
 
     The cross communicator of a rank joins the ranks with its local rank on all nodes that have one.
 
     Raises:
-        BadInput: Ranks are not numbered node by node, which Horovod takes for granted, or disagree on the world.
+        BadInput: Ranks are not numbered node by node, which Horovod takes for granted, or disagree on the
+            world.
     """
     announcements = sorted(announcements, key=lambda one: int(one["rank"]))
     world_size = len(announcements)
     for one in announcements:
         if one["world_size"] != world_size:
             raise BadInput(
-                "all ranks must be started together; rank {} on {} believes in a world of {}, {} ranks announced "
-                "themselves; use a new rendezvous folder for each start".format(
-                    one["rank"], one["hostname"], one["world_size"], world_size
-                )
+                f"all ranks must start together; rank {one['rank']} on {one['hostname']} believes in"
+                f" a world of {one['world_size']}, {world_size} ranks announced themselves; use a new rendezvous"
+                " folder for each start"
             )
-    local_ranks: Dict[int, List[int]] = {}
+    nodes: Dict[Any, List[int]] = {}
     for one in announcements:
-        local_ranks.setdefault(one["node_rank"], []).append(one["local_rank"])
-    order = [(node, local) for node, locals_ in sorted(local_ranks.items()) for local in range(len(locals_))]
-    received = [(one["node_rank"], one["local_rank"]) for one in announcements]
-    if received != order:
-        raise BadInput(
-            f"Horovod needs ranks that are numbered node by node; received (node, local rank) = {received}; "
-            "start them with srun --distribution=block or mpirun --map-by slot"
-        )
+        nodes.setdefault(_node(one), []).append(one["local_rank"])
+    block_wise = [(node, i) for node, local_ranks in nodes.items() for i in range(len(local_ranks))]
+    for one, (node, local_rank) in zip(announcements, block_wise):
+        if (_node(one), one["local_rank"]) != (node, local_rank):
+            raise BadInput(
+                f"Horovod needs ranks that are numbered node by node; received rank {one['rank']} as local"
+                f" rank {one['local_rank']} of node {_node(one)} instead of local rank {local_rank} of node"
+                f" {node}; start them with srun --distribution=block or mpirun --map-by slot"
+            )
     ranks = []
     for one in announcements:
         local_rank = one["local_rank"]
-        nodes = [node for node, locals_ in sorted(local_ranks.items()) if local_rank < len(locals_)]
+        cross = [node for node, local_ranks in nodes.items() if local_rank < len(local_ranks)]
         ranks.append(
             {
                 # Horovod names the local communicator after the host: two nodes must not share a name.
-                "hostname": "{}-{}".format(one["hostname"], one["node_rank"]),
+                "hostname": f"{one['hostname']}-{list(nodes).index(_node(one))}",
                 "rank": one["rank"],
                 "size": world_size,
                 "local_rank": local_rank,
-                "local_size": len(local_ranks[one["node_rank"]]),
-                "cross_rank": nodes.index(one["node_rank"]),
-                "cross_size": len(nodes),
+                "local_size": len(nodes[_node(one)]),
+                "cross_rank": cross.index(_node(one)),
+                "cross_size": len(cross),
             }
         )
     return ranks
@@ -158,18 +154,23 @@ def missing_text(announcements: Sequence[Announcement], topology: Topology, time
     """Says which ranks did not come, and where they should be, judging from those that did."""
     hosts = {one["node_rank"]: one["hostname"] for one in announcements}
     present = {one["rank"] for one in announcements}
+    missing = [rank for rank in range(topology.world_size) if rank not in present]
     places = []
-    for rank in (rank for rank in range(topology.world_size) if rank not in present):
-        node = rank * topology.num_nodes // topology.world_size
-        places.append("rank {} (node {}, {})".format(rank, node, hosts.get(node, "of which no rank arrived")))
-    shown = ", ".join(places[:8]) + (f", and {len(places) - 8} more" if len(places) > 8 else "")
-    return f"{len(places)} of {topology.world_size} ranks did not arrive within {timeout_s:g} s: {shown}; see their logs"
+    for rank in missing[:_SHOWN]:
+        node = None if topology.num_nodes is None else rank * topology.num_nodes // topology.world_size
+        host = hosts.get(node, "from which no rank came")
+        places.append(f"rank {rank}" if node is None else f"rank {rank} (node {node}, {host})")
+    more = f", and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+    return (
+        f"{len(missing)} of {topology.world_size} ranks did not come within {timeout_s:g} s:"
+        f" {', '.join(places)}{more}; see their logs"
+    )
 
 
 def _await_all(folder: Path, topology: Topology, deadline: float, timeout_s: float) -> List[Announcement]:
     while True:
         announcements = _announcements(folder)
-        if len(announcements) == topology.world_size:
+        if len(announcements) >= topology.world_size:
             return announcements
         if time.monotonic() > deadline:
             raise HpcdlError(missing_text(announcements, topology, timeout_s))
@@ -188,6 +189,11 @@ def _await_plan(folder: Path, topology: Topology, deadline: float, timeout_s: fl
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def _node(one: Announcement) -> Any:
+    """What tells a rank's node from others: its index, or its name where nodes have no number."""
+    return one["hostname"] if one["node_rank"] is None else one["node_rank"]
+
+
 def _announcements(folder: Path) -> List[Announcement]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("rank-*.json")]
 
@@ -204,7 +210,8 @@ def _server_address(
     """Chooses the one address that the server listens on."""
     if interface is not None:
         return addresses[interface]
-    elsewhere = [one for one in announcements if one["node_rank"] != announcements[0]["node_rank"]]
+    rank_0 = next(one for one in announcements if one["rank"] == 0)
+    elsewhere = [one for one in announcements if _node(one) != _node(rank_0)]
     if not elsewhere:
         return _LOOPBACK
     for address in elsewhere[0]["addresses"]:
@@ -215,51 +222,3 @@ def _server_address(
 
 def _addresses_of(announcements: Sequence[Announcement]) -> Set[str]:
     return {address for one in announcements for address in one["addresses"]} | {_LOOPBACK}
-
-
-def _serve(address: str, world_size: int, allowed: Set[str]) -> int:
-    """Starts Horovod's rendezvous server in a thread and gives its port.
-
-    The client cannot carry a secret, so the guard is what can be checked: the source address, one value for each
-    key, and an end as soon as all ranks have said that they are connected.
-    """
-    from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
-
-    connected: Set[str] = set()
-    lock = threading.Lock()
-
-    class Handler(RendezvousHandler):  # type: ignore[misc]
-        def _put_value(self, scope: str, key: str, value: bytes) -> None:
-            with self.server.cache_lock:
-                self.server.cache.setdefault(scope, {}).setdefault(key, value)
-
-        def do_DELETE(self) -> None:
-            # A rank deletes its key in each communicator once it is connected there; cross comes last.
-            self.send_status_code(200)
-            _, scope, _ = self.path.split("/")
-            with lock:
-                if scope.startswith("cross_"):
-                    connected.add(self.path)
-                complete = len(connected) == world_size
-            if complete:
-                self.server.shutdown()
-
-    class Server(RendezvousHTTPServer):  # type: ignore[misc]
-        request_queue_size = _LISTEN_QUEUE
-        daemon_threads = True
-
-        def server_bind(self) -> None:
-            # HTTPServer's own asks the name service for its host name, which can take seconds and is never used.
-            socketserver.TCPServer.server_bind(self)
-
-        def verify_request(self, request: Any, client_address: Tuple[str, int]) -> bool:
-            return client_address[0] in allowed
-
-    server = Server((address, 0), Handler, 0)
-
-    def serve() -> None:
-        with server:
-            server.serve_forever(poll_interval=_POLL_S)
-
-    threading.Thread(target=serve, name="hpcdl-rendezvous", daemon=True).start()
-    return int(server.server_address[1])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Dict, Optional
 
 import pytest
 
 from hpcdl.common.errors import BadInput, HpcdlError
-from hpcdl.launch.horovod_build import find_tools, find_wheel
+from hpcdl.launch.horovod_build import build_wheel, find_tools, find_wheel
 from hpcdl.launch.horovod_recipe import (
     PATCHED_FILES,
     Mpi,
@@ -22,6 +23,7 @@ from hpcdl.launch.horovod_recipe import (
     patch_sources,
     plan_recipe,
 )
+from hpcdl.launch.logged import Screen
 
 OWN_MPI = Mpi("openmpi", "4.1.8", Path("/env/bin/mpicxx"))
 SITE_MPI = Mpi("openmpi", "4.1.8", Path("/opt/mpi/bin/mpicxx"))
@@ -210,3 +212,10 @@ def test_nccl_is_found_by_its_variable_if_header_and_library_are_there(tmp_path:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "libnccl.so").touch()
     assert find_tools(target(tensorflow()), environ).nccl == Nccl(tmp_path, tmp_path / "lib" / "libnccl.so")
+
+
+def test_a_cache_that_cannot_be_written_is_bad_input_before_anything_is_built(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    recipe = plan_recipe(target(tensorflow()), TOOLS, {})
+    with pytest.raises(BadInput, match=r"cannot write .*; set HPCDL_CACHE to a folder that can be written"):
+        build_wheel(target(tensorflow()), recipe, tmp_path / "file", Screen(io.StringIO()))

@@ -67,16 +67,20 @@ def test_a_command_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
 def test_ctrl_c_ends_the_command_and_its_children(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     code = f"""
-import sys
+import signal, sys
 from pathlib import Path
 from hpcdl.launch.logged import Screen, run_logged
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests with & has it ignored
 run_logged(["sh", "-c", "sleep 60 & echo $! > {pid_file}; wait"], title="x", log=Path("{tmp_path}/x.log"),
            screen=Screen(sys.stderr))
 """
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    grandchild = int(_wait_for_text(pid_file))
-    child.send_signal(signal.SIGINT)
-    child.wait(10)
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as child:
+        try:
+            grandchild = int(_wait_for_text(pid_file))
+            child.send_signal(signal.SIGINT)
+            child.wait(10)
+        finally:
+            child.kill()
     assert _ends_within(grandchild, seconds=5)
 
 

@@ -1,0 +1,29 @@
+"""hpcdl takes a Keras model from a laptop script to a multi-node job, and shows how well it scaled.
+
+Synopsis::
+
+    import hpcdl
+    run = hpcdl.init()
+    with run.scope():
+        model = build()                       # any compiled Keras model, with a plain Keras optimizer
+    run.fit(model, x_train, y_train, per_replica_batch_size=128, epochs=12)
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["BadInput", "__version__", "init"]
+
+
+def __getattr__(name: str) -> Any:
+    # TensorFlow must not be loaded by `import hpcdl`: the command line answers in a blink, and devices are pinned
+    # before TensorFlow looks at them.
+    if name == "init":
+        from hpcdl.runtime.training import init
+
+        return init
+    if name == "BadInput":
+        from hpcdl.common.errors import BadInput
+
+        return BadInput
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,36 @@
+"""The files that a run writes and others read.
+
+``run.json`` is the record of a run: first written with status ``running``, so that a run which died can be told from
+one that ended. ``history.csv`` has a row for each epoch.
+
+Synopsis::
+
+    write_json(run_dir / "run.json", {"schema_version": SCHEMA_VERSION, "status": "running", ...})
+    write_history(run_dir / "history.csv", {"loss": [0.5, 0.4], "val_loss": [0.6, 0.5]})
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+#: Of run.json; raised when the meaning of a key changes.
+SCHEMA_VERSION = 1
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file so that a reader sees the old one or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(str(temporary), str(path))
+
+
+def write_history(path: Path, history: Mapping[str, Sequence[float]]) -> None:
+    """Writes one row for each epoch, counted from 1: the values of all metrics."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["epoch", *history])
+        rows.writerows([epoch, *values] for epoch, values in enumerate(zip(*history.values()), start=1))

@@ -1,0 +1,116 @@
+"""What `Run.fit` refuses: models and arguments with which the steps would not be exact, or not be possible.
+
+Every message has the rule, what was received, and the way out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Sequence, Tuple
+
+import numpy as np
+import tensorflow as tf
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.plan import Plan
+from hpcdl.runtime.gradients import check_plain
+
+_RATE_SETTERS = ("LearningRateScheduler", "ReduceLROnPlateau")
+_MEANS = ("sum_over_batch_size", "auto")
+
+
+def nest_of_arrays(data: Any) -> Tuple[Any, int]:
+    """Makes arrays of ``(x, y, sample_weight)``, floating ones in Keras' floatx, as Keras does; Nones fall away.
+
+    Returns:
+        The nest, and its number of rows.
+    """
+    while data and data[-1] is None:
+        data = data[:-1]
+
+    def array(value: Any) -> np.ndarray:
+        made = np.asarray(value)
+        if made.dtype == object or made.ndim == 0:
+            raise BadInput(
+                f"data must be arrays of rows; received {type(value).__name__}; pass NumPy arrays (or lists or dicts"
+                " of them) for x, y and sample_weight"
+            )
+        return made.astype(tf.keras.backend.floatx()) if made.dtype.kind == "f" else made
+
+    arrays = tf.nest.map_structure(array, data)
+    rows = [len(a) for a in tf.nest.flatten(arrays)]
+    if not rows or len(set(rows)) > 1 or rows[0] == 0:
+        raise BadInput(f"all arrays must have the same number of rows, at least 1; received {rows}")
+    return arrays, rows[0]
+
+
+def check_model(model: Any, world_size: int) -> None:
+    """Refuses a model that is not compiled, or that cannot be trained exactly in this world."""
+    if getattr(model, "optimizer", None) is None:
+        raise BadInput(
+            "the model must be compiled; received one without an optimizer; call model.compile(...) first"
+        )
+    check_plain(model.optimizer)
+    if not model.built:
+        raise BadInput(
+            f"the model must have its variables; received {model.name}, which is not built; give it a"
+            " keras.Input, or call model.build(input_shape)"
+        )
+    _check_execution(model)
+    if world_size == 1:
+        return
+    for loss in tf.nest.flatten(model.loss):
+        reduction = getattr(loss, "reduction", "sum_over_batch_size")
+        if reduction not in _MEANS:
+            raise BadInput(
+                f"a loss must be a mean over the samples, so that the means of ranks have a mean; received"
+                f" {type(loss).__name__} with reduction={reduction!r}; use reduction='sum_over_batch_size'"
+            )
+    for layer in model._flatten_layers():
+        if getattr(layer, "mask_zero", False) or isinstance(layer, tf.keras.layers.Masking):
+            raise BadInput(
+                "a loss over masked samples has a denominator of its own on each rank, which is not supported yet;"
+                f" received layer {layer.name}; take the mask away, or train in one process"
+            )
+        if getattr(layer, "synchronized", False):
+            raise BadInput(
+                f"synchronized BatchNormalization is not supported yet; received layer {layer.name};"
+                " use synchronized=False"
+            )
+
+
+def _check_execution(model: Any) -> None:
+    if int(getattr(model, "steps_per_execution", None) or 1) != 1:
+        raise BadInput("steps_per_execution other than 1 is not supported yet; leave it out of compile()")
+    if getattr(model, "jit_compile", False) is True:
+        raise BadInput(
+            "Horovod's exchange cannot be compiled by XLA; compile the model with jit_compile=False"
+        )
+    if getattr(model.optimizer, "gradient_accumulation_steps", None):
+        raise BadInput(
+            "gradient_accumulation_steps is not supported yet; use a larger per_replica_batch_size instead"
+        )
+    if tf.keras.mixed_precision.global_policy().name.startswith("mixed"):
+        raise BadInput(
+            f"precision must be float32 or float64 for now; received {tf.keras.mixed_precision.global_policy().name}"
+        )
+
+
+def learning_rate(model: Any) -> Optional[float]:
+    """Gives the user's own learning rate; None if it is a schedule."""
+    rate = model.optimizer._learning_rate
+    if hasattr(rate, "numpy"):
+        return float(rate.numpy())
+    return None
+
+
+def check_rate(plan: Plan, callbacks: Sequence[Any]) -> None:
+    """Refuses to scale a learning rate that somebody else sets too."""
+    if plan.factor == 1:
+        return
+    setters = [type(c).__name__ for c in callbacks if type(c).__name__ in _RATE_SETTERS]
+    if plan.learning_rate is None or setters:
+        raise BadInput(
+            "lr_scaling other than 'none' does not go together with a learning-rate schedule or a callback that sets"
+            f" the rate yet; received lr_scaling={plan.lr_scaling!r} with {setters or 'a schedule'};"
+            " scale the schedule yourself and use lr_scaling='none'"
+        )

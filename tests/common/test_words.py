@@ -1,0 +1,240 @@
+"""The words of ``hpcdl train``: what they mean, how they travel, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+from typing import Any, Dict, List
+
+import pytest
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.words import (
+    LaunchOptions,
+    RunSettings,
+    TrainCommand,
+    WorkloadOptions,
+    parse_train,
+    target_kind,
+    train_argv,
+)
+
+WORKLOAD = "fashion_mnist/cnn_dropout"
+
+#: A value that is not the default, for every field.
+SETTINGS = RunSettings(
+    strategy="hybrid",
+    replicas_per_process=2,
+    seed=0,
+    run_dir="runs/a b=c",
+    fresh=True,
+    checkpoint_every="10min,1epoch",
+    end_time=1795513200.123456,
+    controller="gloo",
+)
+LAUNCH = LaunchOptions(np=4, launcher="gloo", oversubscribe=True, restarts=3, dry_run=True, log_dir="-logs")
+OPTIONS = WorkloadOptions(
+    epochs=2,
+    per_replica_batch_size=64,
+    reference_batch_size=128,
+    learning_rate=1e-05,
+    lr_scaling="sqrt",
+    warmup_epochs=0.5,
+    scale_epochs=True,
+    precision="mixed_bfloat16",
+    data_dir="/data/é",
+)
+COMMANDS = [
+    TrainCommand(RunSettings(), LaunchOptions(), WorkloadOptions(), "train.py"),
+    TrainCommand(SETTINGS, LAUNCH, WorkloadOptions(), "dir/my script.py", ("--np", "9", "--", "-h", "")),
+    TrainCommand(SETTINGS, LAUNCH, OPTIONS, WORKLOAD),
+    TrainCommand(
+        SETTINGS,
+        LAUNCH,
+        replace(OPTIONS, per_replica_batch_size=None, global_batch_size=7),
+        "my.models:build",
+    ),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.target)
+def test_a_command_survives_the_way_through_argv(command: TrainCommand) -> None:
+    assert parse_train(train_argv(command)) == command
+
+
+@pytest.mark.parametrize("part", [SETTINGS, LAUNCH, replace(OPTIONS, global_batch_size=None)])
+def test_the_round_trips_cover_every_field(part: Any) -> None:
+    unchanged = {
+        field.name for field in dataclasses.fields(part) if getattr(part, field.name) == field.default
+    }
+    assert unchanged <= {"global_batch_size"}
+
+
+def test_the_default_command_is_its_target() -> None:
+    assert train_argv(COMMANDS[0]) == ["train.py"]
+
+
+@pytest.mark.parametrize("settings", [RunSettings(), SETTINGS])
+def test_settings_survive_the_way_through_the_environment(settings: RunSettings) -> None:
+    environ = {"HOME": "/home/user", "HPCDL_RANK": "1", **settings.to_environ()}
+    assert RunSettings.from_environ(environ) == settings
+
+
+def test_settings_travel_under_their_own_names() -> None:
+    assert SETTINGS.to_environ() == {
+        "HPCDL_STRATEGY": "hybrid",
+        "HPCDL_REPLICAS_PER_PROCESS": "2",
+        "HPCDL_SEED": "0",
+        "HPCDL_RUN_DIR": "runs/a b=c",
+        "HPCDL_FRESH": "1",
+        "HPCDL_CHECKPOINT_EVERY": "10min,1epoch",
+        "HPCDL_END_TIME": "1795513200.123456",
+        "HPCDL_CONTROLLER": "gloo",
+    }
+    assert RunSettings().to_environ() == {}
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert RunSettings.from_environ({"HPCDL_SEED": "", "HPCDL_FRESH": "0"}) == RunSettings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HPCDL_STRATEGY", "hybird"),
+        ("HPCDL_REPLICAS_PER_PROCESS", "0"),
+        ("HPCDL_SEED", "-1"),
+        ("HPCDL_SEED", "1.5"),
+        ("HPCDL_FRESH", "yes"),
+        ("HPCDL_CHECKPOINT_EVERY", "often"),
+        ("HPCDL_END_TIME", "tomorrow"),
+        ("HPCDL_END_TIME", "nan"),
+        ("HPCDL_CONTROLLER", "nccl"),
+    ],
+)
+def test_a_malformed_variable_is_named_with_its_value(variable: str, value: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        RunSettings.from_environ({variable: value})
+    assert variable in str(caught.value)
+    assert repr(value).strip("'") in str(caught.value)
+
+
+def test_after_a_script_everything_is_the_scripts() -> None:
+    command = parse_train(
+        ["--np", "2", "train.py", "--np", "3", "--help", "--batch-size", "9", "other.py", "--"]
+    )
+    assert command.launch.np == 2
+    assert command.script_args == ("--np", "3", "--help", "--batch-size", "9", "other.py", "--")
+
+
+@pytest.mark.parametrize("target", [WORKLOAD, "my.models:build"])
+def test_options_are_hpcdls_on_both_sides_of_a_workload(target: str) -> None:
+    command = parse_train(["-n2", "--fresh", target, "--epochs=3", "--strategy", "horovod", "--dry-run"])
+    assert (command.launch.np, command.settings.fresh, command.launch.dry_run) == (2, True, True)
+    assert (command.options.epochs, command.settings.strategy) == (3, "horovod")
+    assert command.script_args == ()
+
+
+@pytest.mark.parametrize("words", [["-n", "2"], ["-n2"], ["--np", "2"], ["--np=2"]])
+def test_the_value_of_an_option_is_never_taken_for_the_target(words: List[str]) -> None:
+    command = parse_train([*words, "--run-dir", "a.py", "train.py"])
+    assert (command.launch.np, command.settings.run_dir, command.target) == (2, "a.py", "train.py")
+
+
+def test_of_an_option_given_twice_the_later_one_holds() -> None:
+    assert parse_train(["--epochs", "1", WORKLOAD, "--epochs", "2"]).options.epochs == 2
+
+
+def test_a_double_dash_ends_the_options() -> None:
+    assert parse_train(["--np", "2", "--", "train.py", "-x"]).script_args == ("-x",)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        ("train.py", "script"),
+        ("/home/user/my dir/train.py", "script"),
+        (WORKLOAD, "workload"),
+        ("synthetic/resnet50", "workload"),
+        ("build:model", "function"),
+        ("my.models:nets.build", "function"),
+    ],
+)
+def test_the_form_of_a_target_tells_its_kind(target: str, kind: str) -> None:
+    assert target_kind(target) == kind
+    assert parse_train([target]).target_kind == kind
+
+
+@pytest.mark.parametrize(
+    "target", ["train", "train.sh", "a/b/c", "/abs/path", "../x", "1a:b", "a:", ":b", "", "-"]
+)
+def test_a_target_of_no_known_form_is_refused(target: str) -> None:
+    with pytest.raises(BadInput, match="must be a script"):
+        target_kind(target)
+
+
+REFUSED: Dict[str, List[str]] = {
+    "received none": ["--np", "2"],
+    "needs a TARGET": [],
+    "did you mean --epochs": [WORKLOAD, "--epoch", "3"],
+    "did you mean --replicas-per-process": ["--replica-per-process=2", "train.py"],
+    "unknown option '--np2'": ["--np2", "3", "train.py"],
+    "did you mean hybrid": ["--strategy", "hybird", "train.py"],
+    "unknown --launcher 'slurm'": ["--launcher", "slurm", "train.py"],
+    "unknown --lr-scaling 'cubic'": [WORKLOAD, "--lr-scaling", "cubic"],
+    "unknown --precision 'fp16'": [WORKLOAD, "--precision", "fp16"],
+    "--np must be a whole number >= 1; received 0": ["--np", "0", "train.py"],
+    "--np must be a whole number >= 1; received -1": ["-n", "-1", "train.py"],
+    "--restarts must be": ["--restarts", "x", "train.py"],
+    "--learning-rate must be a number > 0; received '-0.1'": [WORKLOAD, "--learning-rate", "-0.1"],
+    "--warmup-epochs must be a number >= 0": [WORKLOAD, "--warmup-epochs", "inf"],
+    "--checkpoint-every must be": ["--checkpoint-every", "10", "train.py"],
+    "--run-dir must name a folder": ["--run-dir=", "train.py"],
+    "expected one argument": [WORKLOAD, "--epochs"],
+    "ignored explicit argument": ["--fresh=1", "train.py"],
+    "takes options only here; received 'fc64'": [WORKLOAD, "fc64"],
+    "received --epochs, --scale-epochs before train.py": ["--epochs", "2", "--scale-epochs", "train.py"],
+    "received both (32 and 64)": [WORKLOAD, "--per-replica-batch-size=32", "--global-batch-size=64"],
+    "use --per-replica-batch-size for one": ["--batch-size", "32", "train.py"],
+    "received --batch_size=32": [WORKLOAD, "--batch_size=32"],
+}
+
+
+@pytest.mark.parametrize("message", sorted(REFUSED))
+def test_bad_input_is_one_line_with_the_values_and_the_way_out(message: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse_train(REFUSED[message])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--np", "2", "-h"], [WORKLOAD, "--help"]])
+def test_help_shows_every_option_the_forms_of_a_target_and_examples(
+    argv: List[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        parse_train(argv)
+    assert leaving.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: hpcdl train [OPTIONS] TARGET ...")
+    for part in (RunSettings, LaunchOptions, WorkloadOptions):
+        for field in dataclasses.fields(part):
+            assert "--" + field.name.replace("_", "-") in text
+    for words in ("script.py", "data/network", "module:function", "examples:"):
+        assert words in text
+
+
+def test_messages_name_the_program_that_the_user_called() -> None:
+    with pytest.raises(BadInput, match="see hpcdl submit --help"):
+        parse_train(["--nope", "train.py"], prog="hpcdl submit")
+
+
+def test_the_examples_of_the_help_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_train(["--help"])
+    examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
+    assert examples
+    for example in examples:
+        prog, subcommand, *words = example.split()
+        assert (prog, subcommand) == ("hpcdl", "train")
+        assert parse_train(words).launch.np

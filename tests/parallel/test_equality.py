@@ -1,0 +1,83 @@
+"""A step in any world equals the step of plain Keras in one process on the whole global batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.parallel.programs.equality import CASES
+
+PROGRAMS = Path(__file__).parent / "programs"
+ROOT = Path(__file__).parents[2]
+IS_KERAS_3 = hasattr(tf.keras, "ops")
+
+
+def run_program(name, *args, np=1, launcher="mpi", check=True):
+    """Starts a program as users start a script, on np ranks."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    command = [
+        sys.executable,
+        "-m",
+        "hpcdl",
+        "train",
+        "--np",
+        str(np),
+        "--launcher",
+        launcher,
+        "--oversubscribe",
+    ]
+    command += [str(PROGRAMS / name), *args]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=240)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory):
+    """Gives the results of each rank for a case; all cases of one world are trained in one launch."""
+    folders = {}
+
+    def of(how, case, num_ranks=1, launcher="mpi"):
+        world = (how, num_ranks, launcher)
+        if world not in folders:
+            folders[world] = tmp_path_factory.mktemp("-".join(map(str, world)))
+            cases = "sgd" if how == "wrapped" else ",".join(CASES)
+            run_program("equality.py", how, cases, str(folders[world]), np=num_ranks, launcher=launcher)
+        return [np.load(folders[world] / f"{case}-{rank}.npz") for rank in range(num_ranks)]
+
+    return of
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+@pytest.mark.parametrize(("num_ranks", "launcher"), [(1, "mpi"), (2, "mpi"), (4, "gloo")])
+def test_every_world_equals_plain_keras(case, num_ranks, launcher, results):
+    (plain,) = results("plain", case)
+    ranks = results("run", case, num_ranks, launcher)
+    for rank in ranks:
+        assert set(rank.files) == set(plain.files)
+        assert np.abs(rank["weights"] - plain["weights"]).max() <= 1e-12
+        for name in plain.files:
+            np.testing.assert_allclose(rank[name], plain[name], atol=1e-6, rtol=0, err_msg=name)
+        np.testing.assert_array_equal(rank["weights"], ranks[0]["weights"])
+
+
+@pytest.mark.skipif(not IS_KERAS_3, reason="under Keras 2 Horovod's own optimizer averages in model.fit")
+def test_horovods_own_optimizer_fails_the_same_equality_under_keras_3(results):
+    first, second = (rank["weights"] for rank in results("wrapped", "sgd", 2))
+    (plain,) = results("plain", "sgd")
+    assert np.abs(first - plain["weights"]).max() > 1e-3
+    assert np.abs(first - second).max() > 1e-3  # and nobody said so
+
+
+def test_a_weight_changed_on_one_rank_stops_the_run():
+    done = run_program("perturbed.py", np=2, check=False)
+    assert done.returncode == 1
+    assert "all ranks must hold the same variables" in done.stderr
+    assert "rank(s) 1" in done.stderr
