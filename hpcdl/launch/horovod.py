@@ -132,10 +132,7 @@ def render_plan(recipe: Recipe, wheel: Optional[Path], compiler: Optional[Path])
             ("source", f"the source distribution of Horovod {HOROVOD_VERSION}, built with {compiler}")
         )
         rows.append(("options", options))
-        if recipe.without_xla:
-            rows.append(("patch", "XLA operations left out: this TensorFlow ships no headers for them"))
-        if recipe.rpath:
-            rows.append(("patch", f"MPI is looked for in {recipe.rpath}, so that the wheel can move"))
+        rows.extend(("patch", line) for line in recipe.patches.describe())
     rows.extend(("note", note) for note in recipe.notes)
     return "\n".join(f"{name:<8} {value}" for name, value in rows)
 
@@ -227,7 +224,7 @@ def _answer(as_json: bool, action: str, text: str, target: Target, recipe: Optio
         return
     plan: Dict[str, Any] = {}
     if recipe:
-        plan = {"wheel": recipe.key, "notes": list(recipe.notes), "without_xla": recipe.without_xla}
+        plan = {"wheel": recipe.key, "patches": recipe.patches.describe(), "notes": list(recipe.notes)}
     print(json.dumps({"action": action, **plan, **_facts(target)}))
 
 

@@ -22,8 +22,18 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import hpcdl
 from hpcdl.common.errors import BadInput
-from hpcdl.launch import horovod_recipe
-from hpcdl.launch.horovod_recipe import HOROVOD_VERSION, Horovod, Mpi, Nccl, Recipe, Target, TensorFlow, Tools
+from hpcdl.launch.horovod_patch import PATCHED_FILES, patch_sources
+from hpcdl.launch.horovod_recipe import (
+    BUILD_REQUIREMENTS,
+    HOROVOD_VERSION,
+    Horovod,
+    Mpi,
+    Nccl,
+    Recipe,
+    Target,
+    TensorFlow,
+    Tools,
+)
 from hpcdl.launch.logged import Screen, build_progress, run_logged
 from hpcdl.launch.mpirun import find_mpirun, read_version
 
@@ -115,7 +125,7 @@ def build_wheel(target: Target, recipe: Recipe, cache: Path, screen: Screen) -> 
                 read_progress=build_progress,
             )
 
-        tools = ["install", "--target", str(folder / "tools"), *horovod_recipe.BUILD_REQUIREMENTS]
+        tools = ["install", "--target", str(folder / "tools"), *BUILD_REQUIREMENTS]
         run("fetching build tools", [*pip, *tools])
         options = ["--no-deps", "--no-build-isolation", "--no-binary", "horovod"]
         download = [*pip, "download", *options, f"horovod=={HOROVOD_VERSION}"]
@@ -227,8 +237,8 @@ def _unpack(archive: Path, folder: Path) -> Path:
 
 
 def _patch(recipe: Recipe, sources: Path) -> None:
-    texts = {name: (sources / name).read_text(encoding="utf-8") for name in horovod_recipe.PATCHED_FILES}
-    for name, text in horovod_recipe.patch_sources(recipe, texts).items():
+    texts = {name: (sources / name).read_text(encoding="utf-8") for name in PATCHED_FILES}
+    for name, text in patch_sources(recipe.patches, texts).items():
         (sources / name).write_text(text, encoding="utf-8")
 
 

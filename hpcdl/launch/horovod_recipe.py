@@ -1,4 +1,4 @@
-"""How Horovod is built for one interpreter, as plain values: what is here, what follows, what is patched.
+"""How Horovod is built for one interpreter, as plain values: what is here, what follows from that.
 
 Nothing is run or written here; `horovod_build` does that.
 
@@ -7,7 +7,7 @@ Synopsis::
     recipe = plan_recipe(target, tools, os.environ)
     recipe.key                    # names the wheel in the cache: all that the binary depends on
     recipe.environ                # for the build
-    cmake_lists = patch_sources(recipe, {name: text for name in PATCHED_FILES})
+    recipe.patches                # of the sources
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Tuple
 
-from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.errors import BadInput
+from hpcdl.launch.horovod_patch import Patches, plan_patches
 
 HOROVOD_VERSION = "0.28.1"  # the last release; 0.27.0 does not build against new kernel headers
 #: Goes up when a patch or an option changes what is built, so that an older wheel in a cache is not used.
@@ -34,21 +35,6 @@ BUILD_REQUIREMENTS = (
     "cloudpickle",
     "psutil",
     "pyyaml",
-)
-
-_TOP_LISTS = "CMakeLists.txt"
-_TENSORFLOW_LISTS = "horovod/tensorflow/CMakeLists.txt"
-PATCHED_FILES = (_TOP_LISTS, _TENSORFLOW_LISTS)
-
-#: What horovod/tensorflow/xla_mpi_ops.cc includes of TensorFlow's compiler; later TensorFlows leave some out.
-_XLA_HEADERS = (
-    "tensorflow/compiler/tf2xla/xla_op_kernel.h",
-    "tensorflow/compiler/tf2xla/xla_op_registry.h",
-    "tensorflow/compiler/xla/client/xla_builder.h",
-    "tensorflow/compiler/xla/service/custom_call_target_registry.h",
-    "tensorflow/compiler/xla/service/hlo.pb.h",
-    "tensorflow/compiler/xla/shape.h",
-    "tensorflow/compiler/xla/xla_data.pb.h",
 )
 
 
@@ -129,19 +115,13 @@ class Recipe:
     Attributes:
         key: Name of the wheel in the cache; two recipes of the same key give interchangeable wheels.
         environ: Variables for the build, to be laid over the caller's.
-        without_xla: Leave the XLA operations out. They need headers that newer TensorFlows do not ship;
-            allreduce inside XLA is opt-in in Horovod, and hpcdl does not use it.
-        rpath: Where the library finds the MPI of its own environment, relative to itself; None to let CMake
-            write the absolute folder of an MPI elsewhere.
-        for_gpu: Whether operations on GPUs are built, for which CUDA and NCCL are linked.
+        patches: What is changed in Horovod's sources.
         notes: What a user should know, each with its way out.
     """
 
     key: str
     environ: Mapping[str, str]
-    without_xla: bool
-    rpath: Optional[str]
-    for_gpu: bool
+    patches: Patches
     notes: Tuple[str, ...]
 
 
@@ -191,45 +171,13 @@ def plan_recipe(target: Target, tools: Tools, environ: Mapping[str, str]) -> Rec
     special = {**users, **compiler_words, **gpu_options}
     if special:
         parts.append(_digest([*sorted(special.items()), str(tools.nccl)]))
+    for_gpu = any(name.startswith("HOROVOD_GPU") for name in (*ours, *users))
     return Recipe(
         key=re.sub(r"[^\w.+-]", "_", "-".join(part for part in parts if part)),
         environ={**ours, **users},
-        without_xla=bool(missing_xla_headers(tensorflow)),
-        rpath=_rpath(target, tools.mpi),
-        for_gpu=any(name.startswith("HOROVOD_GPU") for name in (*ours, *users)),
+        patches=plan_patches(tensorflow.include, _rpath(target, tools.mpi), for_gpu),
         notes=(*mpi_notes, *gpu_notes),
     )
-
-
-def missing_xla_headers(tensorflow: TensorFlow) -> Tuple[str, ...]:
-    """Lists the headers of Horovod's XLA operations that this TensorFlow does not ship."""
-    return tuple(header for header in _XLA_HEADERS if not (tensorflow.include / header).is_file())
-
-
-def patch_sources(recipe: Recipe, sources: Mapping[str, str]) -> Dict[str, str]:
-    """Changes the CMake files of Horovod's source distribution.
-
-    Args:
-        recipe: What is to be built.
-        sources: Text of each of PATCHED_FILES by its path.
-
-    Returns:
-        The new text of the files that change.
-
-    Raises:
-        HpcdlError: A line that is to be changed is not there.
-    """
-    patched = {}
-    if recipe.without_xla:
-        line = 'list(APPEND TF_SOURCES "${PROJECT_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc")\n'
-        patched[_TENSORFLOW_LISTS] = _replace_once(_TENSORFLOW_LISTS, sources, line, "")
-    if recipe.rpath is not None:
-        line = "project(horovod CXX)\n"
-        rpath = f'set(CMAKE_BUILD_WITH_INSTALL_RPATH TRUE)\nset(CMAKE_INSTALL_RPATH "{recipe.rpath}")\n'
-        if recipe.for_gpu:  # NCCL and CUDA lie elsewhere: after our own folder, look where they were linked
-            rpath += "set(CMAKE_INSTALL_RPATH_USE_LINK_PATH TRUE)\n"
-        patched[_TOP_LISTS] = _replace_once(_TOP_LISTS, sources, line, line + rpath)
-    return patched
 
 
 def _mpi_part(tools: Tools) -> Tuple[Dict[str, str], List[str]]:
@@ -284,9 +232,3 @@ def _rpath(target: Target, mpi: Optional[Mpi]) -> Optional[str]:
 
 def _digest(values: List[object]) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()[:8]
-
-
-def _replace_once(name: str, sources: Mapping[str, str], old: str, new: str) -> str:
-    if sources[name].count(old) != 1:
-        raise HpcdlError(f"cannot patch Horovod {HOROVOD_VERSION}: {name} has no single line {old.strip()!r}")
-    return sources[name].replace(old, new)

@@ -16,6 +16,7 @@ import pytest
 from hpcdl.common.errors import BadInput
 from hpcdl.launch import horovod
 from hpcdl.launch.horovod_build import read_horovod, read_target
+from hpcdl.launch.horovod_patch import Patches
 from hpcdl.launch.horovod_recipe import Horovod, Mpi, Recipe, TensorFlow, Tools
 
 PYTHON = Path("/env/bin/python")
@@ -129,7 +130,7 @@ def test_a_kept_horovod_without_mpi_is_told_that_mpi_is_here() -> None:
 
 
 def test_the_plan_tells_source_options_and_notes() -> None:
-    recipe = Recipe("some-key", {"HOROVOD_WITHOUT_MPI": "1"}, True, None, False, ("no MPI found",))
+    recipe = Recipe("some-key", {"HOROVOD_WITHOUT_MPI": "1"}, Patches(without_xla=True), ("no MPI found",))
     assert horovod.render_plan(recipe, None, Path("/usr/bin/c++")).splitlines() == [
         "wheel    some-key",
         "source   the source distribution of Horovod 0.28.1, built with /usr/bin/c++",

@@ -1,26 +1,22 @@
-"""How Horovod is built: what the recipe decides from what is here, what names the wheel, what is patched."""
+"""How Horovod is built: what the recipe decides from what is here, what names the wheel."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Optional
 
 import pytest
 
-from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.errors import BadInput
 from hpcdl.launch.horovod_build import build_wheel, find_tools, find_wheel
 from hpcdl.launch.horovod_recipe import (
-    PATCHED_FILES,
     Mpi,
     Nccl,
-    Recipe,
     Target,
     TensorFlow,
     Tools,
-    missing_xla_headers,
-    patch_sources,
     plan_recipe,
 )
 from hpcdl.launch.logged import Screen
@@ -81,11 +77,13 @@ def test_two_environments_with_the_same_versions_share_a_wheel() -> None:
         moved, dataclasses.replace(TOOLS, mpi=Mpi("openmpi", "4.1.8", Path("/b/bin/mpicxx"))), {}
     )
     assert one == other
-    assert one.rpath == "$ORIGIN/../../../.."
+    assert one.patches.rpath == "$ORIGIN/../../../.."
 
 
 def test_an_mpi_outside_the_environment_is_linked_where_it_lies() -> None:
-    assert plan_recipe(target(tensorflow()), dataclasses.replace(TOOLS, mpi=SITE_MPI), {}).rpath is None
+    assert (
+        plan_recipe(target(tensorflow()), dataclasses.replace(TOOLS, mpi=SITE_MPI), {}).patches.rpath is None
+    )
 
 
 def test_without_mpi_it_is_built_with_gloo_and_says_the_way_out() -> None:
@@ -111,7 +109,7 @@ def test_a_cuda_tensorflow_without_nccl_gets_a_cpu_build_and_a_note() -> None:
 
 def test_a_cpu_tensorflow_is_built_for_cpus_also_where_cuda_is() -> None:
     recipe = plan_recipe(target(tensorflow()), GPU_TOOLS, {})
-    assert not recipe.for_gpu
+    assert "HOROVOD_GPU_OPERATIONS" not in recipe.environ
     assert recipe.notes == ()
 
 
@@ -127,57 +125,6 @@ def test_building_needs_tensorflow_and_a_compiler() -> None:
         plan_recipe(target(None), TOOLS, {})
     with pytest.raises(BadInput, match=r"found no \$CXX, c\+\+ or g\+\+ on PATH; install g\+\+"):
         plan_recipe(target(tensorflow()), dataclasses.replace(TOOLS, compiler=None), {})
-
-
-def test_xla_operations_are_left_out_exactly_if_a_header_is_missing(tmp_path: Path) -> None:
-    headers = missing_xla_headers(tensorflow(include=tmp_path))
-    assert headers
-    for header in headers:
-        (tmp_path / header).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / header).touch()
-    assert not plan_recipe(target(tensorflow(include=tmp_path)), TOOLS, {}).without_xla
-    (tmp_path / headers[0]).unlink()
-    assert plan_recipe(target(tensorflow(include=tmp_path)), TOOLS, {}).without_xla
-
-
-XLA_LINE = 'list(APPEND TF_SOURCES "${PROJECT_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc")\n'
-SOURCES = dict(zip(PATCHED_FILES, ("a\nproject(horovod CXX)\nb\n", f"before\n{XLA_LINE}after\n")))
-
-
-@pytest.mark.parametrize(
-    ("without_xla", "rpath", "for_gpu", "expected"),
-    [
-        (False, None, False, {}),
-        (True, None, False, {PATCHED_FILES[1]: "before\nafter\n"}),
-        (
-            False,
-            "$ORIGIN/..",
-            False,
-            {
-                PATCHED_FILES[0]: "a\nproject(horovod CXX)\nset(CMAKE_BUILD_WITH_INSTALL_RPATH TRUE)\n"
-                'set(CMAKE_INSTALL_RPATH "$ORIGIN/..")\nb\n'
-            },
-        ),
-        (
-            False,
-            "$ORIGIN/..",
-            True,
-            {
-                PATCHED_FILES[0]: "a\nproject(horovod CXX)\nset(CMAKE_BUILD_WITH_INSTALL_RPATH TRUE)\n"
-                'set(CMAKE_INSTALL_RPATH "$ORIGIN/..")\nset(CMAKE_INSTALL_RPATH_USE_LINK_PATH TRUE)\nb\n'
-            },
-        ),
-    ],
-)
-def test_patches_change_their_line_and_nothing_else(
-    without_xla: bool, rpath: Optional[str], for_gpu: bool, expected: Dict[str, str]
-) -> None:
-    assert patch_sources(Recipe("key", {}, without_xla, rpath, for_gpu, ()), SOURCES) == expected
-
-
-def test_a_source_without_the_line_to_patch_is_refused() -> None:
-    with pytest.raises(HpcdlError, match="cannot patch Horovod"):
-        patch_sources(Recipe("key", {}, True, None, False, ()), {name: "" for name in PATCHED_FILES})
 
 
 def test_only_a_wheel_of_the_same_recipe_is_taken_from_the_cache(tmp_path: Path) -> None:
