@@ -26,7 +26,7 @@ from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_REQUEUE, BadInpu
 from hpcdl.common.failures import failure_path, read_failures
 from hpcdl.common.rank_start import log_path
 from hpcdl.common.topology import Topology, read_topology
-from hpcdl.common.words import TrainCommand, parse_train, train_argv
+from hpcdl.common.words import RunSettings, TrainCommand, parse_train, train_argv
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import Mpirun, find_mpirun, read_version
 from hpcdl.launch.outcome import Outcome, conclude, render, summary
@@ -52,21 +52,24 @@ def train_main(argv: Sequence[str]) -> int:
         return _join(command, topology, argv)
 
     np = command.launch.np or 1
-    placement = place(
-        read_machine(os.environ),
-        np,
-        command.settings.replicas_per_process or 1,
-        command.launch.oversubscribe,
-    )
     # One process needs no MPI, and some MPIs refuse to run in a process that no mpirun started.
     uses_mpi = command.launch.launcher == "mpi" and np > 1
-    mpirun = find_mpirun(Path(sys.executable).parent, shutil.which, read_version) if uses_mpi else None
     environ = _environ(command, "mpi" if uses_mpi else "gloo")
+    settings = RunSettings.from_environ(environ)
+    if settings.controller == "mpi" and np > 1 and not uses_mpi:
+        raise BadInput(
+            "MPI connects only ranks that mpirun started; received launcher gloo with controller mpi;"
+            " leave one of them out"
+        )
+    placement = place(
+        read_machine(os.environ), np, settings.replicas_per_process or 1, command.launch.oversubscribe
+    )
+    mpirun = find_mpirun(Path(sys.executable).parent, shutil.which, read_version) if uses_mpi else None
     becomes_rank = np == 1 and command.launch.restarts == 0 and command.launch.log_dir is None
     if command.launch.dry_run:
         status = _plan(argv, np, environ)
         if status == EXIT_DONE:
-            print("\n".join(_dry_run_lines(argv, environ, None if becomes_rank else placement, mpirun)))
+            print("\n".join(_dry_run_lines(command, environ, None if becomes_rank else placement, mpirun)))
         return status
     if becomes_rank:
         return _become(argv, environ)
@@ -133,8 +136,9 @@ def _become(argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
 
 
 def _environ(command: TrainCommand, controller: str) -> Dict[str, str]:
-    settings = command.settings
-    return {**os.environ, **replace(settings, controller=settings.controller or controller).to_environ()}
+    """Hands on what the user said, in variables or, which wins, in words; ``controller`` is for want of a word."""
+    said = {**os.environ, **command.settings.to_environ()}
+    return {**said, "HPCDL_CONTROLLER": said.get("HPCDL_CONTROLLER") or controller}
 
 
 def _plan(argv: Sequence[str], np: int, environ: Mapping[str, str]) -> int:
@@ -143,12 +147,17 @@ def _plan(argv: Sequence[str], np: int, environ: Mapping[str, str]) -> int:
 
 
 def _dry_run_lines(
-    argv: Sequence[str], environ: Mapping[str, str], placement: Optional[Placement], mpirun: Optional[Mpirun]
+    command: TrainCommand,
+    environ: Mapping[str, str],
+    placement: Optional[Placement],
+    mpirun: Optional[Mpirun],
 ) -> List[str]:
     """Says what would be started; placement None: nothing but this process itself."""
+    rank_command = runtime_argv(train_argv(replace(command, launch=replace(command.launch, dry_run=False))))
     if placement is None:
-        return ["placement  1 rank, this process", "command    " + shell_line(runtime_argv(argv))]
-    start = start_lines(runtime_argv(argv), placement, _LOGS / "dry-run", environ, mpirun)
+        return ["placement  1 rank, this process", "command    " + shell_line(rank_command)]
+    log_dir = Path(command.launch.log_dir or _LOGS / "dry-run")
+    start = start_lines(rank_command, placement, log_dir, environ, mpirun)
     added = {name: value for name, value in start[0].environ.items() if os.environ.get(name) != value}
     lines = ["placement  " + placement.describe(), "command    " + shell_line(start[0].argv, added)]
     if len(start) > 1:

@@ -137,22 +137,22 @@ def start_lines(
         "--",
         *command,
     ]
-    environ = {**rank_environ(environ, placement), "HPCDL_STATUS_DIR": str(log_dir)}
+    environ = {
+        **rank_environ(environ, placement),
+        "HPCDL_STATUS_DIR": str(log_dir),
+        "HPCDL_RENDEZVOUS_DIR": str(rendezvous_dir(log_dir)),
+    }
     if mpirun is not None:
         argv = mpirun_argv(mpirun, placement.num_ranks, start)
         return [StartLine(None, tuple(argv), mpi_environ(environ, placement, mpirun))]
     return [
-        StartLine(
-            rank,
-            tuple(start),
-            gloo_environ_of_rank(environ, rank, placement.num_ranks, rendezvous_dir(log_dir)),
-        )
+        StartLine(rank, tuple(start), place_environ(environ, rank, placement.num_ranks))
         for rank in range(placement.num_ranks)
     ]
 
 
 def rendezvous_dir(log_dir: Path) -> Path:
-    """Names the folder where ranks meet that no MPI launcher starts."""
+    """Names the folder where ranks meet whom Gloo connects; whom MPI connects need none."""
     return log_dir / "rendezvous"
 
 
@@ -185,7 +185,7 @@ def mpi_environ(environ: Mapping[str, str], placement: Placement, mpirun: Mpirun
     return {**ours, **environ}
 
 
-def gloo_environ_of_rank(environ: Mapping[str, str], rank: int, np: int, folder: Path) -> Dict[str, str]:
+def place_environ(environ: Mapping[str, str], rank: int, np: int) -> Dict[str, str]:
     """Adds a rank's place in the world, for ranks that no MPI launcher starts."""
     return {
         **environ,
@@ -195,7 +195,6 @@ def gloo_environ_of_rank(environ: Mapping[str, str], rank: int, np: int, folder:
         "HPCDL_LOCAL_WORLD_SIZE": str(np),
         "HPCDL_NODE_RANK": "0",
         "HPCDL_NUM_NODES": "1",
-        "HPCDL_RENDEZVOUS_DIR": str(folder),
     }
 
 

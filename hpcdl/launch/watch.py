@@ -35,7 +35,7 @@ class Patience:
         term_to_kill_s: Between SIGTERM and SIGKILL.
     """
 
-    after_failure_s: float = 5.0
+    after_failure_s: float = 3.0
     after_requeue_s: float = 60.0
     after_interrupt_s: float = 10.0
     after_term_s: float = 300.0

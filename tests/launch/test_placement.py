@@ -16,7 +16,6 @@ from hpcdl.launch.machine import Machine
 from hpcdl.launch.mpirun import Mpirun
 from hpcdl.launch.placement import (
     Placement,
-    gloo_environ_of_rank,
     mpi_environ,
     place,
     rank_environ,
@@ -172,9 +171,13 @@ def test_without_mpi_each_rank_has_a_line_that_differs_in_its_place_only(tmp_pat
     assert lines[0].environ["HPCDL_WORLD_SIZE"] == "2"
 
 
-def test_a_rank_without_mpi_is_told_where_the_ranks_meet(tmp_path: Path) -> None:
-    environ = gloo_environ_of_rank({}, 1, 2, tmp_path)
-    assert environ["HPCDL_RENDEZVOUS_DIR"] == str(tmp_path)
+@pytest.mark.parametrize("mpirun", [None, OPEN_MPI])
+def test_ranks_are_told_where_they_would_meet_since_gloo_can_connect_what_mpirun_started(
+    tmp_path: Path, mpirun: Optional[Mpirun]
+) -> None:
+    outer = {"HPCDL_RENDEZVOUS_DIR": "/of/an/enclosing/run"}
+    for line in start_lines(["python"], PLACEMENT, tmp_path, outer, mpirun):
+        assert line.environ["HPCDL_RENDEZVOUS_DIR"] == str(tmp_path / "rendezvous")
 
 
 def test_log_dir_is_passed_on_as_an_absolute_path_since_a_script_may_change_its_folder() -> None:
