@@ -140,7 +140,8 @@ def render(outcome: Outcome, hostname: str, log_dir: Path, tail: Callable[[Path,
     elif failure is None and rank != 0:  # what rank 0 wrote has been on the screen already
         last = tail(log, _LOG_LINES)
         if last:
-            lines += ["  the last lines of its log:", *_indent(last)]
+            whose = "its log" if rank is not None else "the launcher's log"
+            lines += [f"  the last lines of {whose}:", *_indent(last)]
     lines.append(f"  log: {log}")
     return "\n".join(lines)
 
