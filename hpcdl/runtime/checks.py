@@ -13,6 +13,8 @@ import tensorflow as tf
 from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan
 from hpcdl.runtime.gradients import check_plain
+from hpcdl.runtime.keras_edge import learning_rate_variable, steps_per_execution
+from hpcdl.runtime.replicas import Replicas
 
 _RATE_SETTERS = ("LearningRateScheduler", "ReduceLROnPlateau")
 _MEANS = ("sum_over_batch_size", "auto")
@@ -43,7 +45,7 @@ def nest_of_arrays(data: Any) -> Tuple[Any, int]:
     return arrays, rows[0]
 
 
-def check_model(model: Any, world_size: int) -> None:
+def check_model(model: Any, replicas: Replicas) -> None:
     """Refuses a model that is not compiled, or that cannot be trained exactly in this world."""
     if getattr(model, "optimizer", None) is None:
         raise BadInput(
@@ -56,7 +58,12 @@ def check_model(model: Any, world_size: int) -> None:
             " keras.Input, or call model.build(input_shape)"
         )
     _check_execution(model)
-    if world_size == 1:
+    if replicas.per_process > 1 and model.distribute_strategy is not replicas.distribution:
+        raise BadInput(
+            "the model must be built inside `with run.scope():`, since each replica needs a copy of its variables;"
+            f" received {model.name}, which was built outside"
+        )
+    if replicas.num_replicas == 1:
         return
     for loss in tf.nest.flatten(model.loss):
         reduction = getattr(loss, "reduction", "sum_over_batch_size")
@@ -79,7 +86,7 @@ def check_model(model: Any, world_size: int) -> None:
 
 
 def _check_execution(model: Any) -> None:
-    if int(getattr(model, "steps_per_execution", None) or 1) != 1:
+    if steps_per_execution(model) != 1:
         raise BadInput("steps_per_execution other than 1 is not supported yet; leave it out of compile()")
     if getattr(model, "jit_compile", False) is True:
         raise BadInput(
@@ -97,10 +104,8 @@ def _check_execution(model: Any) -> None:
 
 def learning_rate(model: Any) -> Optional[float]:
     """Gives the user's own learning rate; None if it is a schedule."""
-    rate = model.optimizer._learning_rate
-    if hasattr(rate, "numpy"):
-        return float(rate.numpy())
-    return None
+    rate = learning_rate_variable(model.optimizer)
+    return None if rate is None else float(rate.numpy())
 
 
 def check_rate(plan: Plan, callbacks: Sequence[Any]) -> None:

@@ -4,29 +4,34 @@ One callback, the first in Keras' list, so that every other callback sees values
 
 Synopsis::
 
-    model.fit(..., callbacks=[following(model, processes, hook, plan, guard_every=100), *callbacks])
+    model.fit(..., callbacks=[Following(replicas, hook, plan, validation_steps), *callbacks])
 """
 
 from __future__ import annotations
 
 import time
-import zlib
 from typing import Any, List
 
-import numpy as np
 import tensorflow as tf
 
-from hpcdl.common.errors import BadInput, Diverged
+from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan
 from hpcdl.runtime.gradients import Hook
-from hpcdl.runtime.steps import metric_variables, moving_averages, shared_variables
+from hpcdl.runtime.guard import compare
+from hpcdl.runtime.keras_edge import (
+    learning_rate_variable,
+    metric_variables,
+    non_trainable_variables,
+    synchronized_variables,
+)
+from hpcdl.runtime.replicas import Replicas
 
 
 class Following(tf.keras.callbacks.Callback):
     """Follows the steps of one `Run.fit`.
 
     Args:
-        processes: The world.
+        replicas: Of the run.
         hook: Of the optimizer; it must have run in the first step.
         plan: Of the run: steps, and the multiplier on the learning rate.
         validation_steps: Steps of a validation; 0 without one.
@@ -37,10 +42,10 @@ class Following(tf.keras.callbacks.Callback):
     """
 
     def __init__(
-        self, processes: Any, hook: Hook, plan: Plan, validation_steps: int, guard_every: int = 100
+        self, replicas: Replicas, hook: Hook, plan: Plan, validation_steps: int, guard_every: int = 100
     ) -> None:
         super().__init__()
-        self._processes, self._hook, self._plan = processes, hook, plan
+        self._replicas, self._hook, self._plan = replicas, hook, plan
         self._validation_steps, self._guard_every = validation_steps, guard_every
         self._epoch = 0
         self._base_rate = 0.0
@@ -73,46 +78,23 @@ class Following(tf.keras.callbacks.Callback):
                 " self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))"
             )
         if step == 0 or (step + 1) % self._guard_every == 0:
-            self._compare()
+            compare(self._replicas, synchronized_variables(self.model), f"step {step + 1}")
         if batch == self._plan.steps_per_epoch - 1:
             self.epoch_seconds.append(time.perf_counter() - self._started)
             self._sum_metrics()
-            self._average(moving_averages(self.model))
+            self._replicas.average(non_trainable_variables(self.model))
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         if batch == self._validation_steps - 1:
             self._sum_metrics()
 
     def _rate(self) -> Any:
-        optimizer = self.model.optimizer
-        rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
-        return rate if isinstance(rate, tf.Variable) else rate.value
+        return learning_rate_variable(self.model.optimizer)
 
     def _sum_metrics(self) -> None:
-        """Sums the metric states over the ranks; Keras then works out global values from them by itself."""
+        """Sums the metric states over the replicas; Keras then works out global values from them by itself."""
         variables = metric_variables(self.model)
-        for variable, total in zip(variables, self._processes.sum([v.read_value() for v in variables])):
-            variable.assign(total)
-
-    def _average(self, variables: List[Any]) -> None:
-        if variables:
-            for variable, total in zip(variables, self._processes.sum([v.read_value() for v in variables])):
-                variable.assign(total / self._processes.size)
-
-    def _compare(self) -> None:
-        """Compares what all ranks must hold alike; moving averages differ until the end of an epoch."""
-        averages = {id(v) for v in moving_averages(self.model)}
-        variables = [v for v in shared_variables(self.model) if id(v) not in averages]
-        digests = np.array(
-            [zlib.crc32(np.ascontiguousarray(v.numpy()).tobytes()) for v in variables], np.int64
-        )
-        of_ranks = self._processes.gather(digests)
-        differing = np.argwhere((of_ranks != of_ranks[0]).any(axis=0))
-        if differing.size:
-            first = int(differing[0, 0])
-            ranks = np.flatnonzero(of_ranks[:, first] != of_ranks[0, first]).tolist()
-            raise Diverged(
-                f"all ranks must hold the same variables; {variables[first].name} of rank(s)"
-                f" {', '.join(map(str, ranks))} differs from rank 0's in epoch {self._epoch + 1};"
-                f" {differing.size} of {len(variables)} variables differ; change variables only in train_step"
-            )
+        for variable, total in zip(variables, self._replicas.sums(variables)):
+            # Keras sums the copies in this process: one holds the total.
+            for r, copy in enumerate(self._replicas.copies(variable)):
+                copy.assign(total if r == 0 else tf.zeros_like(total))

@@ -10,34 +10,39 @@ optimizer, so that under loss scaling all ranks see the same overflow and take t
 
 Synopsis::
 
-    with averaged_gradients(model.optimizer, processes) as hook:
-        model.fit(...)           # the train step sets hook.samples before it applies the gradients
+    with averaged_gradients(model.optimizer, replicas) as hook:
+        model.fit(...)           # the train step says hook.begin(samples) before it applies the gradients
     hook.calls                   # 0 means that the optimizer went another way: its gradients stayed local
 """
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
+from hpcdl.runtime.keras_edge import is_keras_3, is_legacy
+from hpcdl.runtime.replicas import Replicas
 
 
 class Hook:
     """Averages gradients over the replicas.
 
     Attributes:
-        samples: Tensor, the number of samples of this rank's part in the present step.
         calls: How often gradients were averaged (while a graph is traced, or eagerly).
     """
 
-    def __init__(self, processes: Any, multiplier: Any = None) -> None:
-        self.samples: Optional[tf.Tensor] = None
+    def __init__(self, replicas: Replicas) -> None:
         self.calls = 0
-        self.multiplier = multiplier
-        self._processes = processes
+        self._replicas = replicas
+        self._step = threading.local()  # each local replica is a thread
+
+    def begin(self, samples: Any) -> None:
+        """Begins a replica's step on so many samples, a tensor."""
+        self._step.samples = samples
 
     def average(self, gradients: Sequence[Any]) -> List[Any]:
         """Gives sum_r(n_r g_r) / sum_r(n_r), dense; a None stays a None."""
@@ -45,50 +50,62 @@ class Hook:
         present = [i for i, gradient in enumerate(gradients) if gradient is not None]
         # Dense in every strategy, also alone: Keras 3 does not add up the duplicate rows of sparse gradients.
         dense = [tf.convert_to_tensor(gradients[i]) for i in present]
-        if self._processes.size > 1 and dense:
+        if self._replicas.num_replicas > 1 and dense:
             count = tf.cast(
-                self.samples, dense[0].dtype
-            )  # of the gradients' dtype, to ride in their exchange
-            *sums, total = self._processes.sum([g * tf.cast(count, g.dtype) for g in dense] + [count])
+                self._step.samples, dense[0].dtype
+            )  # of their dtype, to ride in the same exchange
+            *sums, total = self._replicas.sum_in_step([g * tf.cast(count, g.dtype) for g in dense] + [count])
             dense = [s / tf.cast(total, s.dtype) for s in sums]
         averaged = list(gradients)
         for i, gradient in zip(present, dense):
             averaged[i] = gradient
         return averaged
 
+    def average_pairs(self, grads_and_vars: Any) -> List[Tuple[Any, Any]]:
+        """Averages the gradients of (gradient, variable) pairs."""
+        pairs = list(grads_and_vars)
+        averaged = self.average([gradient for gradient, _ in pairs])
+        return [(gradient, variable) for gradient, (_, variable) in zip(averaged, pairs)]
+
 
 @contextmanager
-def averaged_gradients(optimizer: Any, processes: Any) -> Iterator[Hook]:
-    """Makes an optimizer of Keras 3 or of Keras 2 average its gradients over the replicas.
+def averaged_gradients(optimizer: Any, replicas: Replicas) -> Iterator[Hook]:
+    """Makes a plain Keras optimizer average its gradients over the replicas.
 
     Raises:
-        BadInput: Horovod wrapped the optimizer, or it is one of Keras' legacy optimizers.
+        BadInput: The optimizer was wrapped by Horovod, or its gradients cannot be reached.
     """
     check_plain(optimizer)
-    hook = Hook(processes)
-    target = optimizer
-    if hasattr(optimizer, "apply"):  # Keras 3
-        base = type(optimizer)
+    hook = Hook(replicas)
+    inner = getattr(optimizer, "inner_optimizer", None)
+    plain_classes: Dict[Any, type] = {}
+
+    def override(target: Any, **methods: Callable[..., Any]) -> None:
+        plain_classes[target] = type(target)
+        target.__class__ = _subclass(type(target), methods)
+
+    plain_aggregator: Optional[Any] = None
+    if is_keras_3(optimizer):
+        plain = type(optimizer)
 
         def apply(self: Any, grads: Any, trainable_variables: Any = None) -> Any:
-            return base.apply(self, hook.average(list(grads)), trainable_variables)
+            return plain.apply(self, hook.average(list(grads)), trainable_variables)
 
-        overrides = {"apply": apply}
+        override(optimizer, apply=apply, _all_reduce_sum_gradients=_as_they_are)
+        if inner is not None:
+            override(inner, _all_reduce_sum_gradients=_as_they_are)
+    elif is_legacy(optimizer):
+        plain_aggregator = (inner or optimizer).gradient_aggregator
+        (inner or optimizer).gradient_aggregator = hook.average_pairs
     else:  # Keras 2; under loss scaling the wrapper asks its inner optimizer to aggregate
-        target = getattr(optimizer, "inner_optimizer", optimizer)
-
-        def aggregate_gradients(self: Any, grads_and_vars: Any) -> Any:
-            pairs = list(grads_and_vars)
-            averaged = hook.average([gradient for gradient, _ in pairs])
-            return [(gradient, variable) for gradient, (_, variable) in zip(averaged, pairs)]
-
-        overrides = {"aggregate_gradients": aggregate_gradients}
-    plain = type(target)
-    target.__class__ = _subclass(plain, overrides)
+        override(inner or optimizer, aggregate_gradients=lambda self, pairs: hook.average_pairs(pairs))
     try:
         yield hook
     finally:
-        target.__class__ = plain
+        for target, plain_class in plain_classes.items():
+            target.__class__ = plain_class
+        if plain_aggregator is not None:
+            (inner or optimizer).gradient_aggregator = plain_aggregator
 
 
 def check_plain(optimizer: Any) -> None:
@@ -99,15 +116,20 @@ def check_plain(optimizer: Any) -> None:
             f" Horovod ({type(optimizer).__name__}); take hvd.DistributedOptimizer away"
         )
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if not hasattr(optimizer, "apply") and not hasattr(inner, "aggregate_gradients"):
+    if not (is_keras_3(optimizer) or is_legacy(optimizer) or hasattr(inner, "aggregate_gradients")):
         raise BadInput(
-            "the optimizer must be one of tf.keras.optimizers; received the legacy one"
+            "the optimizer must be one of tf.keras.optimizers; received"
             f" {type(inner).__module__}.{type(inner).__name__}, whose gradients would stay local;"
-            " use tf.keras.optimizers (with TensorFlow 2.12 not `import keras`, which gives the legacy ones)"
+            " derive it from a Keras optimizer"
         )
 
 
-def _subclass(base: type, overrides: dict) -> type:
-    subclass = type(base.__name__, (base,), {**overrides, "__module__": base.__module__})
+def _as_they_are(self: Any, grads_and_vars: Any) -> Any:
+    """Takes the place of the sum over the local replicas: averaged gradients are the same on each."""
+    return grads_and_vars
+
+
+def _subclass(base: type, methods: Dict[str, Any]) -> type:
+    subclass = type(base.__name__, (base,), {**methods, "__module__": base.__module__})
     subclass.__qualname__ = base.__qualname__  # what it saves must load as the plain optimizer
     return subclass

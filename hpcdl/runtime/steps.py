@@ -1,56 +1,85 @@
 """The step: `model.fit` stays in charge, and what it calls is made to see the whole world.
 
-Within `exact_steps` a model's train_step and test_step take elements of hpcdl's feed, ``(data, [rows, counts])``, its
-optimizer averages gradients over the ranks, and its metric states and moving averages can be summed. After it the
-model is the plain one again.
+Within `exact_steps` a model's train_step and test_step take elements of hpcdl's feed, ``(data, [rows, counts])``,
+and its optimizer averages gradients over the replicas. After it the model is the plain one again.
 
 Synopsis::
 
-    with exact_steps(model, processes) as hook:
+    with exact_steps(model, replicas) as hook:
         model.fit(feed(...), callbacks=[...])
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable, Dict, Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from hpcdl.runtime.gradients import Hook, averaged_gradients
+from hpcdl.runtime.keras_edge import has_own_train_step, metric_variables, replica_means, seed_variables
+from hpcdl.runtime.replicas import Replicas
 
 
 @contextmanager
-def exact_steps(model: Any, processes: Any) -> Iterator[Hook]:
+def exact_steps(model: Any, replicas: Replicas) -> Iterator[Hook]:
     """Makes the steps of a compiled model those of the whole world."""
-    plain = {name: model.__dict__.get(name) for name in ("train_step", "test_step")}
-    train_step, test_step = model.train_step, model.test_step
-    with averaged_gradients(model.optimizer, processes) as hook:
+    train_step, test_step, symbolic_build = (
+        model.train_step,
+        model.test_step,
+        getattr(model, "_symbolic_build", None),
+    )
+    with ExitStack() as stack:
+        hook = stack.enter_context(averaged_gradients(model.optimizer, replicas))
+        if replicas.per_process > 1:
+            stack.enter_context(replica_means(model))
 
         def train(element: Any) -> Any:
             data, info = element
-            hook.samples = info[0]
-            return _counted(model, train_step, data, info[1])
+            hook.begin(samples=info[0])
+            logs = _counted(model, train_step, data, info[1])
+            return _averaged_logs(model, logs, info[0], replicas)
 
         def test(element: Any) -> Any:
             data, info = element
             return _counted(model, test_step, data, info[1])
 
-        try:
-            model.train_step, model.test_step = train, test
-            _forget_functions(model)
-            yield hook
-        finally:
-            for name, value in plain.items():
-                if value is None:
-                    delattr(model, name)
-                else:
-                    setattr(model, name, value)
-            _forget_functions(model)
+        overrides: Dict[str, Any] = {"train_step": train, "test_step": test}
+        if symbolic_build is not None:
+
+            def build_from_data(iterator: Any = None, data_batch: Any = None) -> Any:
+                # Keras 3 builds from an element when there is a strategy: it must see the user's part of it.
+                return symbolic_build(data_batch=data_batch[0])
+
+            overrides["_symbolic_build"] = build_from_data
+        stack.enter_context(_attributes(model, overrides))
+        yield hook
 
 
-def _counted(model: Any, step: Any, data: Any, counts: tf.Tensor) -> Any:
+@contextmanager
+def _attributes(model: Any, values: Dict[str, Any]) -> Iterator[None]:
+    plain = {name: model.__dict__.get(name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(model, name, value)
+        _forget_functions(model)
+        yield
+    finally:
+        for name, value in plain.items():
+            if value is None:
+                delattr(model, name)
+            else:
+                setattr(model, name, value)
+        _forget_functions(model)
+
+
+def _forget_functions(model: Any) -> None:
+    """Drops the compiled functions, which hold the steps that they were made of."""
+    model.train_function = model.test_function = None
+
+
+def _counted(model: Any, step: Callable[[Any], Any], data: Any, counts: tf.Tensor) -> Any:
     """Runs a step whose part is left out of the metrics where ``counts`` is 0."""
     before = [(v, tf.identity(v)) for v in metric_variables(model)]
     logs = step(data)
@@ -59,66 +88,30 @@ def _counted(model: Any, step: Any, data: Any, counts: tf.Tensor) -> Any:
     return logs
 
 
-def _forget_functions(model: Any) -> None:
-    """Drops the compiled functions, which hold the steps that they were made of."""
-    model.train_function = model.test_function = None
+def _averaged_logs(model: Any, logs: Any, samples: tf.Tensor, replicas: Replicas) -> Any:
+    """Averages what a train_step of the user's logs beside the metrics; Keras works those out from their states."""
+    if replicas.num_replicas == 1 or not has_own_train_step(model) or not isinstance(logs, dict):
+        return logs
+    tensors = {name: tf.convert_to_tensor(logs[name]) for name in set(logs) - set(model.get_metrics_result())}
+    own = sorted(name for name, tensor in tensors.items() if tensor.dtype.is_floating)
+    if not own:
+        return logs
+    weight = tf.cast(samples, tensors[own[0]].dtype)
+    *sums, total = replicas.sum_in_step(
+        [tf.cast(tensors[name], weight.dtype) * weight for name in own] + [weight]
+    )
+    return {**logs, **{name: value / total for name, value in zip(own, sums)}}
 
 
-def plain_variable(variable: Any) -> Any:
-    """Gives the tf.Variable behind a variable of Keras 3, or the variable itself."""
-    return variable if isinstance(variable, tf.Variable) else variable.value
-
-
-def metric_variables(model: Any) -> List[Any]:
-    """Lists the states of a model's metrics, each once."""
-    states: Dict[int, Any] = {}
-    for metric in model.metrics:
-        for variable in metric.variables:
-            states[id(variable)] = plain_variable(variable)
-    return list(states.values())
-
-
-def optimizer_variables(optimizer: Any) -> List[Any]:
-    """Lists the variables of an optimizer: Keras 3 has a property, Keras 2 a method or a callable list."""
-    variables = optimizer.variables
-    return [plain_variable(v) for v in (variables() if callable(variables) else variables)]
-
-
-def seed_variables(model: Any) -> List[Any]:
-    """Lists the states of the seed generators of Keras 3."""
-    return [plain_variable(v) for v in model.variables if "seed_generator" in v.name]
-
-
-def shared_variables(model: Any) -> List[Any]:
-    """Lists what all ranks hold alike from the first step on: weights, averages and optimizer, not seeds."""
-    seeds = {id(v) for v in seed_variables(model)}
-    listed: Dict[int, Any] = {}
-    for variable in [plain_variable(v) for v in model.variables] + optimizer_variables(model.optimizer):
-        if id(variable) not in seeds:
-            listed[id(variable)] = variable
-    return list(listed.values())
-
-
-def moving_averages(model: Any) -> List[Any]:
-    """Lists the floating-point variables that layers update by themselves, as BatchNormalization does."""
-    seeds = {id(v) for v in seed_variables(model)}
-    metrics = {id(v) for v in metric_variables(model)}
-    variables = [plain_variable(v) for v in model.non_trainable_variables]
-    return [v for v in variables if v.dtype.is_floating and id(v) not in seeds | metrics]
-
-
-def build_optimizer(model: Any) -> None:
-    """Makes the optimizer's variables now, so that they can be broadcast before the first step."""
-    optimizer = model.optimizer
-    if not getattr(optimizer, "built", False):
-        optimizer.build(model.trainable_variables)
-
-
-def split_seeds(model: Any, seed: int, replica: int) -> None:
-    """Gives a replica random streams of its own, a pure function of seed and replica; replica 0 keeps Keras'."""
-    if replica == 0:
-        return
-    for k, state in enumerate(seed_variables(model)):
-        value = state.numpy()
-        value[0] = np.random.SeedSequence([seed, replica, k]).generate_state(1)[0]
-        state.assign(value)
+def split_seeds(model: Any, seed: int, replicas: Replicas) -> None:
+    """Gives each replica random streams of its own, a pure function of seed and replica; replica 0 keeps Keras'."""
+    for k, variable in enumerate(seed_variables(model)):
+        for r, copy in enumerate(replicas.copies(variable)):
+            replica = replicas.first + r
+            if replica > 0:
+                value = copy.numpy()
+                key = (
+                    0 if value.size == 2 else -1
+                )  # Keras 3: (seed, counter); TensorFlow: (counter, counter, key)
+                value[key] = np.random.SeedSequence([seed, replica, k]).generate_state(1)[0]
+                copy.assign(value)

@@ -29,9 +29,9 @@ from hpcdl.common.records import SCHEMA_VERSION, write_history, write_json
 from hpcdl.common.schedule import resolve_batches
 from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topology
 from hpcdl.common.words import RunSettings
+from hpcdl.runtime.devices import pin_devices
 from hpcdl.runtime.processes import Alone, HorovodProcesses
-
-_READY_STRATEGIES = ("single", "horovod")
+from hpcdl.runtime.replicas import Replicas
 
 
 def init(
@@ -42,7 +42,7 @@ def init(
     Options of `hpcdl train`, or HPCDL_* variables, win over these arguments where they are given.
 
     Args:
-        strategy: ``single``, ``horovod`` or ``auto``.
+        strategy: ``single``, ``mirrored``, ``horovod``, ``hybrid`` or ``auto`` (the table of `choose_strategy`).
         replicas: Replicas per process; None lets the devices decide.
         seed: Of weights, data order and random layers.
         run_dir: Where the run keeps its records; None keeps none.
@@ -66,25 +66,21 @@ def init(
         len(gpus),
         "GPU" if gpus else "CPU",
     )
-    if choice.strategy not in _READY_STRATEGIES:
-        raise BadInput(
-            f"this version trains with strategy {' or '.join(_READY_STRATEGIES)}; received {choice.strategy};"
-            " start one process per device, with one replica each"
-        )
     for warning in topology.warnings:
         print(f"hpcdl: {warning}", file=sys.stderr)
-    if gpus:
-        gpu = gpus[0] if len(gpus) == 1 else gpus[topology.local_rank]
-        tf.config.set_visible_devices([gpu], "GPU")
-        tf.config.experimental.set_memory_growth(gpu, True)
     is_plan_only = planned_world is not None
+    devices = ["CPU:0"] if is_plan_only else pin_devices(choice.replicas, topology.local_rank)
     processes = (
         Alone() if world.world_size == 1 or is_plan_only else _start_horovod(topology, settings.controller)
     )
     seed = settings.seed if settings.seed is not None else seed
     tf.keras.utils.set_random_seed(seed)
+    if not hasattr(tf.keras, "ops"):  # Keras 2: random layers draw from generators whose state can be kept
+        tf.keras.backend.experimental.enable_tf_random_generator()
     where = settings.run_dir or run_dir
-    return Run(world, choice, processes, seed, Path(where) if where else None, is_plan_only)
+    return Run(
+        world, choice, Replicas(processes, devices), seed, Path(where) if where else None, is_plan_only
+    )
 
 
 def _planned(topology: Topology, world_size: int) -> Topology:
@@ -142,7 +138,7 @@ class Run:
         self,
         topology: Topology,
         choice: Choice,
-        processes: Any,
+        replicas: Replicas,
         seed: int,
         run_dir: Optional[Path],
         is_plan_only: bool = False,
@@ -154,7 +150,7 @@ class Run:
         self.seed = seed
         self.run_dir = run_dir
         self.samples_per_second: Optional[float] = None
-        self._processes = processes
+        self._replicas = replicas
         self._is_plan_only = is_plan_only
 
     @property
@@ -175,7 +171,8 @@ class Run:
     @contextmanager
     def scope(self) -> Iterator[None]:
         """The scope in which the model is built and compiled."""
-        yield
+        with self._replicas.scope():
+            yield
 
     def fit(
         self,
@@ -224,12 +221,14 @@ class Run:
             BadInput: An argument breaks a rule, or the model cannot be trained exactly; nothing was written.
             Diverged: Ranks hold different variables.
         """
-        from hpcdl.runtime import checks
+        from hpcdl.runtime import checks, keras_edge
 
         batches = resolve_batches(
             per_replica_batch_size, global_batch_size, reference_batch_size, num_replicas=self.num_replicas
         )
-        checks.check_model(model, self.world_size)
+        checks.check_model(model, self._replicas)
+        with self._replicas.scope():
+            keras_edge.build_optimizer(model)
         data, num_samples = checks.nest_of_arrays((x, y, sample_weight))
         plan = Plan(
             title=title,
@@ -269,29 +268,27 @@ class Run:
         callbacks: Sequence[Any],
         verbose: Any,
     ) -> Tuple[Any, Any]:
-        from hpcdl.runtime import steps
+        from hpcdl.runtime import keras_edge, steps
         from hpcdl.runtime.feed import Order, feed
         from hpcdl.runtime.following import Following
 
         order = Order(plan.num_samples, plan.batches.global_batch_size, self.seed if shuffle else None)
-        place = (self.rank, self.world_size)
         fit_arguments: Dict[str, Any] = {}
         validation_steps = 0
         if validation is not None:
             validation_order = Order(validation[1], plan.batches.global_batch_size, None)
             validation_steps = validation_order.steps_per_epoch
             fit_arguments = {
-                "validation_data": feed(validation[0], validation_order, *place, epochs=None),
+                "validation_data": feed(validation[0], validation_order, self._replicas, epochs=None),
                 "validation_steps": validation_steps,
             }
-        steps.build_optimizer(model)
-        for variable in steps.shared_variables(model):
-            variable.assign(self._processes.broadcast(variable.read_value()))
-        steps.split_seeds(model, self.seed, self.rank)
-        with steps.exact_steps(model, self._processes) as hook:
-            following = Following(self._processes, hook, plan, validation_steps)
+        self._replicas.broadcast(keras_edge.synchronized_variables(model))
+        self._replicas.broadcast(keras_edge.non_trainable_variables(model))
+        steps.split_seeds(model, self.seed, self._replicas)
+        with steps.exact_steps(model, self._replicas) as hook:
+            following = Following(self._replicas, hook, plan, validation_steps)
             history = model.fit(
-                feed(data, order, *place, epochs=plan.epochs_to_run),
+                feed(data, order, self._replicas, epochs=plan.epochs_to_run),
                 epochs=plan.epochs_to_run,
                 steps_per_epoch=plan.steps_per_epoch,
                 callbacks=[following, *callbacks],
@@ -304,7 +301,7 @@ class Run:
     def _check_agreement(self, model: Any, plan: Plan) -> None:
         """Stops ranks that would take different steps, before one of them waits for the others for ever."""
         mine = {"plan": repr(plan), "shapes": [[v.name, list(v.shape)] for v in model.trainable_variables]}
-        ranks = self._processes.gather_json(mine)
+        ranks = self._replicas.processes.gather_json(mine)
         for rank, other in enumerate(ranks):
             for what in mine:
                 if other[what] != ranks[0][what]:
@@ -359,7 +356,7 @@ class Run:
     def _end_record(
         self, record: Dict[str, Any], history: Any, epoch_seconds: Sequence[float], plan: Plan
     ) -> None:
-        slowest = self._processes.gather(np.asarray(epoch_seconds)).max(axis=0)
+        slowest = self._replicas.processes.gather(np.asarray(epoch_seconds)).max(axis=0)
         self.samples_per_second = float(
             plan.num_samples / np.median(slowest[1:] if len(slowest) > 1 else slowest)
         )

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 IS_KERAS_3 = hasattr(tf.keras, "ops")
 
 
-def run_program(name, *args, np=1, launcher="mpi", check=True):
+def run_program(name, *args, np=1, replicas=1, launcher="mpi", check=True):
     """Starts a program as users start a script, on np ranks."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     command = [
@@ -31,6 +31,8 @@ def run_program(name, *args, np=1, launcher="mpi", check=True):
         "--launcher",
         launcher,
         "--oversubscribe",
+        "--replicas-per-process",
+        str(replicas),
     ]
     command += [str(PROGRAMS / name), *args]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=240)
@@ -44,22 +46,39 @@ def results(tmp_path_factory):
     """Gives the results of each rank for a case; all cases of one world are trained in one launch."""
     folders = {}
 
-    def of(how, case, num_ranks=1, launcher="mpi"):
-        world = (how, num_ranks, launcher)
+    def of(how, case, num_ranks=1, replicas=1, launcher="mpi"):
+        world = (how, num_ranks, replicas, launcher)
         if world not in folders:
             folders[world] = tmp_path_factory.mktemp("-".join(map(str, world)))
             cases = "sgd" if how == "wrapped" else ",".join(CASES)
-            run_program("equality.py", how, cases, str(folders[world]), np=num_ranks, launcher=launcher)
+            run_program(
+                "equality.py",
+                how,
+                cases,
+                str(folders[world]),
+                np=num_ranks,
+                replicas=replicas,
+                launcher=launcher,
+            )
         return [np.load(folders[world] / f"{case}-{rank}.npz") for rank in range(num_ranks)]
 
     return of
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
-@pytest.mark.parametrize(("num_ranks", "launcher"), [(1, "mpi"), (2, "mpi"), (4, "gloo")])
-def test_every_world_equals_plain_keras(case, num_ranks, launcher, results):
+@pytest.mark.parametrize(
+    ("num_ranks", "replicas", "launcher"),
+    [
+        pytest.param(1, 1, "mpi", id="single"),
+        pytest.param(1, 2, "mpi", id="mirrored"),
+        pytest.param(2, 1, "mpi", id="horovod"),
+        pytest.param(2, 2, "mpi", id="hybrid"),
+        pytest.param(4, 1, "gloo", id="horovod-gloo"),
+    ],
+)
+def test_every_strategy_equals_plain_keras(case, num_ranks, replicas, launcher, results):
     (plain,) = results("plain", case)
-    ranks = results("run", case, num_ranks, launcher)
+    ranks = results("run", case, num_ranks, replicas, launcher)
     for rank in ranks:
         assert set(rank.files) == set(plain.files)
         assert np.abs(rank["weights"] - plain["weights"]).max() <= 1e-12

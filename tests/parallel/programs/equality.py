@@ -4,6 +4,7 @@ HOW: ``plain`` (model.fit in one process on the whole global batch), ``run`` (hp
 made) or ``wrapped`` (Horovod's own DistributedOptimizer with model.fit on each rank's share).
 """
 
+import contextlib
 import os
 import sys
 
@@ -79,7 +80,8 @@ def main(how, cases, out):
         y = (x @ rng.normal(size=(NUM_FEATURES, 3))).argmax(-1)
         test = x[50:133], y[50:133]
         keras.utils.set_random_seed(0)
-        model = build(optimizer)
+        with run.scope() if run else contextlib.nullcontext():
+            model = build(optimizer)
         if run is not None:
             batch = {"global_batch_size": GLOBAL_BATCH_SIZE}
             history = run.fit(model, x, y, **batch, epochs=EPOCHS, validation_data=test, verbose=0).history

@@ -1,0 +1,172 @@
+"""What differs between the generations of Keras, in one place; private names of Keras appear here and nowhere else.
+
+A model says which Keras made it: Keras 3 (``keras``), or Keras 2 (``keras`` with TensorFlow up to 2.15, and
+``tf_keras``).
+
+Synopsis::
+
+    with replica_means(model):      # the loss of a replica is the mean over its own samples
+        model.fit(...)
+"""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional
+
+import tensorflow as tf
+
+from hpcdl.common.errors import HpcdlError
+
+#: Where a Model is defined, below the root package of its Keras -> where losses are scaled, and by which functions.
+_LOSSES = {
+    ".models.model": (".losses.loss", ("scale_loss_for_distribution", "unscale_loss_for_distribution")),
+    ".engine.training": (".utils.losses_utils", ("scale_loss_for_distribution",)),
+}
+
+
+@contextmanager
+def replica_means(model: Any) -> Iterator[None]:
+    """Switches off the division of losses by the number of replicas in this process.
+
+    Under MirroredStrategy Keras divides every loss that it reduces by the number of local replicas, but not one that
+    a train_step of the user's reduces by itself. Without the division all losses are means over the replica's own
+    samples, as in one process, whoever made them; hpcdl takes the mean over the replicas.
+
+    Raises:
+        HpcdlError: This Keras keeps its losses elsewhere.
+    """
+    module, names = _loss_functions(model)
+    plain = {name: getattr(module, name, None) for name in names}
+    missing = [name for name, function in plain.items() if function is None]
+    if missing:
+        raise HpcdlError(
+            f"hpcdl knows Keras 2.12 to 3.15; received one whose {module.__name__} has no {', '.join(missing)};"
+            " use strategy single or horovod, which do not need it"
+        )
+    for name in names:
+        setattr(module, name, lambda value: value)
+    try:
+        yield
+    finally:
+        for name, function in plain.items():
+            setattr(module, name, function)
+
+
+def _loss_functions(model: Any) -> Any:
+    for base in type(model).__mro__:
+        for suffix, (losses, names) in _LOSSES.items():
+            if base.__module__.endswith(suffix):
+                return importlib.import_module(base.__module__[: -len(suffix)] + losses), names
+    raise HpcdlError(
+        f"the model must be a Keras model; received {type(model).__module__}.{type(model).__qualname__};"
+        " derive it from tf.keras.Model"
+    )
+
+
+def plain_variable(variable: Any) -> Any:
+    """Gives the TensorFlow variable behind a variable of Keras 3, or the variable itself."""
+    is_keras_3 = hasattr(variable, "value") and not callable(variable.value)
+    return variable.value if is_keras_3 else variable
+
+
+def metric_variables(model: Any) -> List[Any]:
+    """Lists the states of a model's metrics, each once."""
+    return _each_once(v for metric in model.metrics for v in metric.variables)
+
+
+def optimizer_variables(optimizer: Any) -> List[Any]:
+    """Lists the variables of an optimizer, with its loss scale.
+
+    Keras 3 has a property, Keras 2 a method or a callable list, in which a dynamic loss scale is not.
+    """
+    variables = optimizer.variables
+    listed = list(variables() if callable(variables) else variables)
+    scale = getattr(optimizer, "_loss_scale", None)
+    listed += (
+        [v for v in vars(scale).values() if isinstance(v, tf.Variable)] if hasattr(scale, "__dict__") else []
+    )
+    return _each_once(listed)
+
+
+def seed_variables(model: Any) -> List[Any]:
+    """Lists the states of the model's random generators."""
+    if hasattr(model, "_flatten_layers") and not hasattr(tf.keras, "ops"):
+        return _generators(model)
+    return _each_once(v for v in model.variables if "seed_generator" in v.name)
+
+
+def _generators(model: Any) -> List[Any]:
+    """Lists the states of Keras 2's generators; `init` switched TensorFlow's on, which have a state."""
+    states = []
+    for layer in model._flatten_layers():
+        generator = getattr(layer, "_random_generator", None)
+        if generator is None:
+            continue
+        if hasattr(generator, "_maybe_init"):
+            generator._maybe_init()  # Keras makes it at the first call otherwise, inside a graph
+        if getattr(generator, "_generator", None) is not None:
+            states.append(generator._generator.state)
+    return states
+
+
+def non_trainable_variables(model: Any) -> List[Any]:
+    """Lists the floating-point variables that layers update by themselves, as BatchNormalization does."""
+    others = {id(v) for v in seed_variables(model)} | {id(v) for v in metric_variables(model)}
+    listed = _each_once(model.non_trainable_variables)
+    return [v for v in listed if v.dtype.is_floating and id(v) not in others]
+
+
+def synchronized_variables(model: Any) -> List[Any]:
+    """Lists what all replicas hold alike after each step: trainable weights and the optimizer."""
+    return _each_once([*model.trainable_variables, *optimizer_variables(model.optimizer)])
+
+
+def _each_once(variables: Any) -> List[Any]:
+    listed: Dict[int, Any] = {}
+    for variable in variables:
+        plain = plain_variable(variable)
+        listed[id(plain)] = plain
+    return list(listed.values())
+
+
+def has_own_train_step(model: Any) -> bool:
+    """Says whether the model's class has a train_step that is not Keras' own."""
+    module = type(model).train_step.__module__
+    return not module.startswith(("keras.", "tf_keras."))
+
+
+def is_legacy(optimizer: Any) -> bool:
+    """Says whether this is one of ``tf.keras.optimizers.legacy``, Keras' optimizers until 2.10."""
+    return hasattr(getattr(optimizer, "inner_optimizer", optimizer), "gradient_aggregator")
+
+
+def is_keras_3(optimizer: Any) -> bool:
+    """Says whether this is an optimizer of Keras 3."""
+    return hasattr(optimizer, "apply")
+
+
+def steps_per_execution(model: Any) -> int:
+    """Gives how many steps Keras runs in one call: a number in Keras 3, in Keras 2 a variable or nothing."""
+    steps = getattr(model, "_steps_per_execution", None)
+    if steps is None:
+        return int(getattr(model, "steps_per_execution", None) or 1)
+    return int(steps.numpy()) if hasattr(steps, "numpy") else int(steps)
+
+
+def learning_rate_variable(optimizer: Any) -> Optional[Any]:
+    """Gives the variable that holds the learning rate; None if it is a schedule."""
+    inner = getattr(optimizer, "inner_optimizer", None) or optimizer
+    rate = inner._get_hyper("learning_rate") if is_legacy(optimizer) else inner._learning_rate
+    variable = plain_variable(rate)
+    return variable if hasattr(variable, "assign") else None
+
+
+def build_optimizer(model: Any) -> None:
+    """Makes the optimizer's variables now, so that they can be broadcast before the first step."""
+    optimizer = model.optimizer
+    if is_legacy(optimizer):
+        getattr(optimizer, "inner_optimizer", optimizer)._create_all_weights(model.trainable_variables)
+    elif not getattr(optimizer, "built", False):
+        optimizer.build(model.trainable_variables)

@@ -1,0 +1,98 @@
+"""The replicas of a run: copies of the model on the devices of each process, in all processes.
+
+A process holds R replicas, on devices of its own, under TensorFlow's MirroredStrategy (none is needed for R = 1);
+`hpcdl.runtime.processes` joins the processes. Global replica g = rank x R + r. Everything above this file sees
+num_replicas replicas and asks neither "how many in here?" nor "is this distributed?".
+
+Synopsis::
+
+    replicas = Replicas(processes, devices=["CPU:0", "CPU:1"])
+    with replicas.scope():
+        model = build()
+    total = replicas.sum_in_step([gradient])    # in a step, once per replica: the sum over all replicas
+    replicas.set_copies(variable, values)       # between steps: what each copy in this process holds
+"""
+
+from __future__ import annotations
+
+from typing import Any, ContextManager, List, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+
+class Replicas:
+    """All replicas of a run, as one process sees them.
+
+    Args:
+        processes: The world, `Alone` or `HorovodProcesses`.
+        devices: Of this process's replicas; the same number in every process.
+
+    Attributes:
+        per_process: Replicas in this process, R.
+        num_replicas: Replicas in all processes.
+        first: The global number of this process's first replica.
+        distribution: TensorFlow's strategy for this process.
+    """
+
+    def __init__(self, processes: Any, devices: Sequence[str]) -> None:
+        self.processes = processes
+        self.per_process = len(devices)
+        self.num_replicas = processes.size * self.per_process
+        self.first = processes.rank * self.per_process
+        is_mirrored = self.per_process > 1
+        self.distribution = (
+            tf.distribute.MirroredStrategy(list(devices)) if is_mirrored else tf.distribute.get_strategy()
+        )
+
+    def scope(self) -> ContextManager[Any]:
+        """The scope in which variables get a copy on each device."""
+        return self.distribution.scope()
+
+    def sum_in_step(self, tensors: Sequence[Any]) -> List[Any]:
+        """Sums tensors over all replicas; called by every replica, within a step."""
+        if self.per_process == 1:
+            return self.processes.sum(tensors)
+        context = tf.distribute.get_replica_context()
+        sums = context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
+        if self.processes.size == 1:
+            return list(sums)
+
+        def exchange(distribution: Any, *of_process: Any) -> Any:
+            # The sum over this process is the same on each device: one of them speaks for all.
+            return tuple(
+                self.processes.sum([distribution.experimental_local_results(v)[0] for v in of_process])
+            )
+
+        # Keras 3 needs the results to be values of this replica, not of the merge.
+        return [tf.identity(total) for total in context.merge_call(exchange, args=tuple(sums))]
+
+    def copies(self, variable: Any) -> List[Any]:
+        """Lists the copies of a variable in this process, in the order of its replicas."""
+        return list(self.distribution.experimental_local_results(variable))
+
+    def broadcast(self, variables: Sequence[Any]) -> None:
+        """Gives every copy the value of global replica 0."""
+        for variable in variables:
+            value = self.processes.broadcast(tf.convert_to_tensor(self.copies(variable)[0]))
+            self.set_all(variable, value)
+
+    def set_all(self, variable: Any, value: Any) -> None:
+        """Gives every copy in this process one value."""
+        for copy in self.copies(variable):
+            copy.assign(value)
+
+    def sums(self, variables: Sequence[Any]) -> List[Any]:
+        """Sums the copies of each variable over all replicas; called between steps."""
+        of_process = [tf.add_n([tf.convert_to_tensor(copy) for copy in self.copies(v)]) for v in variables]
+        return self.processes.sum(of_process) if of_process else []
+
+    def average(self, variables: Sequence[Any]) -> None:
+        """Gives every copy the mean over all replicas."""
+        for variable, total in zip(variables, self.sums(variables)):
+            self.set_all(variable, total / self.num_replicas)
+
+    def gather(self, of_copies: Sequence[np.ndarray]) -> np.ndarray:
+        """Stacks one array for each replica, in global order: (num_replicas, ...)."""
+        stacked = self.processes.gather(np.stack(of_copies))
+        return stacked.reshape((self.num_replicas,) + stacked.shape[2:])
