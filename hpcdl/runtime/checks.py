@@ -5,7 +5,7 @@ Every message has the rule, what was received, and the way out.
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -43,6 +43,29 @@ def nest_of_arrays(data: Any) -> Tuple[Any, int]:
     if not rows or len(set(rows)) > 1 or rows[0] == 0:
         raise BadInput(f"all arrays must have the same number of rows, at least 1; received {rows}")
     return arrays, rows[0]
+
+
+def with_class_weight(class_weight: Optional[Mapping[int, float]], y: Any, sample_weight: Any) -> Any:
+    """Folds class weights into the sample weights, as Keras does.
+
+    Args:
+        class_weight: Weight of each class; a class that is not named has 1.
+        y: (N,) class numbers, (N, 1) likewise, or (N, classes) one-hot.
+        sample_weight: (N,) weights, or None.
+    """
+    if class_weight is None:
+        return sample_weight
+    classes = np.asarray(y)
+    if classes.dtype == object or classes.ndim not in (1, 2):
+        raise BadInput(
+            f"class_weight needs one output, with class numbers or one-hot rows; received y of shape {classes.shape};"
+            " pass sample_weight instead"
+        )
+    if classes.ndim == 2:
+        classes = classes[:, 0] if classes.shape[1] == 1 else classes.argmax(-1)
+    numbers, where = np.unique(classes, return_inverse=True)
+    weights = np.array([class_weight.get(int(c), 1.0) for c in numbers])[where.reshape(-1)]
+    return weights if sample_weight is None else weights * np.asarray(sample_weight)
 
 
 def check_model(model: Any, replicas: Replicas) -> None:

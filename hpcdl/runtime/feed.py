@@ -99,7 +99,9 @@ class _Indices:
         batch = self._order.cut(permutation, step)
         indices = part(batch, int(replica), self._num_replicas)
         counts = counts_in_metrics(len(batch), int(replica), self._num_replicas)
-        return indices.astype(np.int64), np.array([len(indices), counts], np.float32)
+        # Of a mean over the batches, which knows no samples, a replica has this part; all parts are num_replicas.
+        share = len(indices) * self._num_replicas / len(batch) if len(batch) >= self._num_replicas else 1
+        return indices.astype(np.int64), np.array([len(indices), counts, share], np.float64)
 
 
 def feed(arrays: Any, order: Order, replicas: Replicas, epochs: Optional[int]) -> Any:
@@ -112,7 +114,8 @@ def feed(arrays: Any, order: Order, replicas: Replicas, epochs: Optional[int]) -
         epochs: How many epochs follow each other in it; None repeats the first without end.
 
     Returns:
-        Elements ``(rows, [number of rows, whether they count in metrics])``, one for each local replica and step.
+        Elements ``(rows, [number of rows, whether they count in metrics, share in a mean over batches])``, one for
+        each local replica and step.
     """
     with tf.device("CPU:0"):
         tensors = tf.nest.map_structure(tf.constant, arrays)
@@ -120,9 +123,9 @@ def feed(arrays: Any, order: Order, replicas: Replicas, epochs: Optional[int]) -
 
     def element(k: tf.Tensor) -> Any:
         run_step, local = k // replicas.per_process, k % replicas.per_process
-        rows, info = tf.numpy_function(indices, [run_step, replicas.first + local], (tf.int64, tf.float32))
+        rows, info = tf.numpy_function(indices, [run_step, replicas.first + local], (tf.int64, tf.float64))
         rows.set_shape([None])
-        info.set_shape([2])
+        info.set_shape([3])
         return tf.nest.map_structure(lambda t: tf.gather(t, rows), tensors), info
 
     def dataset(_: Any = None) -> tf.data.Dataset:

@@ -76,6 +76,30 @@ def metric_variables(model: Any) -> List[Any]:
     return _each_once(v for metric in model.metrics for v in metric.variables)
 
 
+def build_metrics(model: Any, rows: Any) -> None:
+    """Makes Keras 2 list all its metrics now: it lists none before a loss or metric was first asked for.
+
+    Args:
+        model: Compiled, with its variables.
+        rows: A few rows of ``(x, y, ...)`` of the data, as tensors.
+    """
+    containers = [getattr(model, name, None) for name in ("compiled_loss", "compiled_metrics")]
+    if hasattr(model, "_compile_loss") or not any(c is not None and not c._built for c in containers):
+        return  # Keras 3 lists them from compile() on
+    predicted = model(rows[0], training=False)
+    losses, metrics = containers
+    if not losses._built:
+        losses.build(predicted)
+    if metrics is not None and not metrics._built:
+        metrics.build(predicted, rows[1] if len(rows) > 1 else None)
+
+
+def batch_mean_variables(model: Any) -> List[Any]:
+    """Lists the metric states that average over batches, of however many samples: Keras 3's losses per output."""
+    losses = getattr(model, "_compile_loss", None)
+    return _each_once(v for metric in getattr(losses, "metrics", None) or () for v in metric.variables)
+
+
 def optimizer_variables(optimizer: Any) -> List[Any]:
     """Lists the variables of an optimizer, with its loss scale.
 

@@ -1,7 +1,7 @@
 """The step: `model.fit` stays in charge, and what it calls is made to see the whole world.
 
-Within `exact_steps` a model's train_step and test_step take elements of hpcdl's feed, ``(data, [rows, counts])``,
-and its optimizer averages gradients over the replicas. After it the model is the plain one again.
+Within `exact_steps` a model's train_step and test_step take elements of hpcdl's feed, and its optimizer averages
+gradients over the replicas. After it the model is the plain one again.
 
 Synopsis::
 
@@ -18,7 +18,13 @@ import numpy as np
 import tensorflow as tf
 
 from hpcdl.runtime.gradients import Hook, averaged_gradients
-from hpcdl.runtime.keras_edge import has_own_train_step, metric_variables, replica_means, seed_variables
+from hpcdl.runtime.keras_edge import (
+    batch_mean_variables,
+    has_own_train_step,
+    metric_variables,
+    replica_means,
+    seed_variables,
+)
 from hpcdl.runtime.replicas import Replicas
 
 
@@ -38,14 +44,17 @@ def exact_steps(model: Any, replicas: Replicas) -> Iterator[Hook]:
         def train(element: Any) -> Any:
             data, info = element
             hook.begin(samples=info[0])
-            logs = _counted(model, train_step, data, info[1])
+            logs = _counted(model, train_step, data, info)
             return _averaged_logs(model, logs, info[0], replicas)
 
         def test(element: Any) -> Any:
             data, info = element
-            return _counted(model, test_step, data, info[1])
+            return _counted(model, test_step, data, info)
 
         overrides: Dict[str, Any] = {"train_step": train, "test_step": test}
+        if hasattr(model, "_distribute_reduction_method"):
+            # What a train_step logs is a mean over all replicas already; Keras 2 would add the local ones up.
+            overrides["_distribute_reduction_method"] = "first"
         if symbolic_build is not None:
 
             def build_from_data(iterator: Any = None, data_batch: Any = None) -> Any:
@@ -59,18 +68,18 @@ def exact_steps(model: Any, replicas: Replicas) -> Iterator[Hook]:
 
 @contextmanager
 def _attributes(model: Any, values: Dict[str, Any]) -> Iterator[None]:
-    plain = {name: model.__dict__.get(name) for name in values}
+    plain = {name: model.__dict__[name] for name in values if name in model.__dict__}
     try:
         for name, value in values.items():
             setattr(model, name, value)
         _forget_functions(model)
         yield
     finally:
-        for name, value in plain.items():
-            if value is None:
-                delattr(model, name)
+        for name in values:
+            if name in plain:
+                setattr(model, name, plain[name])
             else:
-                setattr(model, name, value)
+                delattr(model, name)
         _forget_functions(model)
 
 
@@ -79,12 +88,19 @@ def _forget_functions(model: Any) -> None:
     model.train_function = model.test_function = None
 
 
-def _counted(model: Any, step: Callable[[Any], Any], data: Any, counts: tf.Tensor) -> Any:
-    """Runs a step whose part is left out of the metrics where ``counts`` is 0."""
+def _counted(model: Any, step: Callable[[Any], Any], data: Any, info: tf.Tensor) -> Any:
+    """Runs a step, and adds to the metric states what this replica's part counts for."""
+    counts, share = info[1], info[2]
     before = [(v, tf.identity(v)) for v in metric_variables(model)]
     logs = step(data)
+    of_batches = {id(v) for v in batch_mean_variables(model)}
     for variable, old in before:
-        variable.assign(tf.where(counts > 0, tf.convert_to_tensor(variable), old))
+        new = tf.convert_to_tensor(variable)
+        if id(variable) in of_batches:
+            new = old + (new - old) * tf.cast(share, old.dtype)
+        else:
+            new = tf.where(counts > 0, new, old)
+        variable.assign(new)
     return logs
 
 

@@ -19,7 +19,7 @@ import sys
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -189,6 +189,7 @@ class Run:
         lr_scaling: str = "none",
         warmup_epochs: float = 0,
         scale_epochs: bool = False,
+        class_weight: Optional[Mapping[int, float]] = None,
         callbacks: Sequence[Any] = (),
         shuffle: bool = True,
         verbose: Any = "auto",
@@ -209,6 +210,7 @@ class Run:
             lr_scaling: ``linear``, ``sqrt`` or ``none``, by global / reference batch size.
             warmup_epochs: Epochs over which the scaling grows from 1 (Goyal et al. 2017, section 2.2).
             scale_epochs: Divide the epochs by num_replicas, rounded up.
+            class_weight: Weight of the samples of each class; a class that is not named has 1.
             callbacks: Keras callbacks; each runs on every rank.
             shuffle: Take the samples in a new order in each epoch, the same in every world.
             verbose: As in Keras, on rank 0.
@@ -229,7 +231,9 @@ class Run:
         checks.check_model(model, self._replicas)
         with self._replicas.scope():
             keras_edge.build_optimizer(model)
-        data, num_samples = checks.nest_of_arrays((x, y, sample_weight))
+        data, num_samples = checks.nest_of_arrays(
+            (x, y, checks.with_class_weight(class_weight, y, sample_weight))
+        )
         plan = Plan(
             title=title,
             launcher=self.topology.launcher,
@@ -268,6 +272,8 @@ class Run:
         callbacks: Sequence[Any],
         verbose: Any,
     ) -> Tuple[Any, Any]:
+        import tensorflow as tf
+
         from hpcdl.runtime import keras_edge, steps
         from hpcdl.runtime.feed import Order, feed
         from hpcdl.runtime.following import Following
@@ -282,6 +288,8 @@ class Run:
                 "validation_data": feed(validation[0], validation_order, self._replicas, epochs=None),
                 "validation_steps": validation_steps,
             }
+        with self._replicas.scope():
+            keras_edge.build_metrics(model, tf.nest.map_structure(lambda a: tf.constant(a[:1]), data))
         self._replicas.broadcast(keras_edge.synchronized_variables(model))
         self._replicas.broadcast(keras_edge.non_trainable_variables(model))
         steps.split_seeds(model, self.seed, self._replicas)

@@ -10,87 +10,79 @@ import sys
 
 import numpy as np
 import tensorflow as tf
+from cases import CASES, EPOCHS, GLOBAL_BATCH_SIZE
 
 import hpcdl
 from hpcdl.runtime.feed import Order
 
 keras = tf.keras
-NUM_FEATURES, GLOBAL_BATCH_SIZE, EPOCHS = 6, 20, 2
-OPTIMIZERS = {
-    "sgd": lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
-    "adam": lambda: keras.optimizers.Adam(0.01),
-    "clipped": lambda: keras.optimizers.Adam(0.01, global_clipnorm=0.05),
-}
-#: Optimizer, number of samples (187: an epoch's last batch has 7; 181: it has 1, fewer than ranks).
-CASES = {
-    "sgd": ("sgd", 200),
-    "adam": ("adam", 200),
-    "clipped": ("clipped", 200),
-    "adam-uneven": ("adam", 187),
-    "sgd-tiny": ("sgd", 181),
-}
 
 
-def build(optimizer):
-    inputs = keras.Input((NUM_FEATURES,))
-    hidden = keras.layers.Dense(8, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.01))(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(3)(hidden))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(OPTIMIZERS[optimizer](), loss=loss, metrics=["accuracy"], jit_compile=False)
-    return model
+def global_batches(data, order, share):
+    """Makes one data set of the batches of all epochs, or of a share of each batch."""
+    data = data if data[-1] is not None else data[:-1]
+
+    def batches():
+        for epoch in range(EPOCHS):
+            for step in range(order.steps_per_epoch):
+                rows = order.batch(epoch, step)[share]
+                yield tf.nest.map_structure(lambda a, rows=rows: a[rows], data)
+
+    signature = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), data)
+    return tf.data.Dataset.from_generator(batches, output_signature=signature)
 
 
-def train_plain(model, x, y, test, order):
-    """Trains by plain Keras on the global batches of the order."""
-    return in_epochs(
-        model, x, y, order, slice(None), validation_data=test, validation_batch_size=GLOBAL_BATCH_SIZE
-    )
+def train_plain(model, data, test, order, class_weight=None, share=slice(None)):
+    """Trains by plain Keras, in one fit, on the global batches of the order."""
+    if class_weight is not None and data[-1] is not None:  # Keras takes one of them from a data set
+        data, class_weight = (*data[:2], data[2] * np.vectorize(class_weight.get)(data[1])), None
+    return model.fit(
+        global_batches(data, order, share),
+        epochs=EPOCHS,
+        steps_per_epoch=order.steps_per_epoch,
+        validation_data=test,
+        validation_batch_size=GLOBAL_BATCH_SIZE,
+        class_weight=class_weight,
+        shuffle=False,
+        verbose=0,
+    ).history
 
 
-def in_epochs(model, x, y, order, share, **arguments):
-    histories = []
-    for epoch in range(EPOCHS):
-        batches = [order.batch(epoch, step)[share] for step in range(order.steps_per_epoch)]
-        rows = np.concatenate(batches)
-        fitted = model.fit(
-            x[rows], y[rows], batch_size=len(batches[0]), shuffle=False, verbose=0, **arguments
-        )
-        histories.append(fitted.history)
-    return {name: np.concatenate([h[name] for h in histories]) for name in histories[0]}
-
-
-def train_wrapped(model, x, y, test, order):
+def train_wrapped(model, data, test, order, class_weight=None):
     """Trains as Horovod's documentation says: its optimizer, and each rank its share of a batch."""
     import horovod.tensorflow.keras as hvd
 
     hvd.init()
     size = GLOBAL_BATCH_SIZE // hvd.size()
-    share = slice(hvd.rank() * size, (hvd.rank() + 1) * size)
     model.compile(hvd.DistributedOptimizer(model.optimizer), loss=model.loss, jit_compile=False)
-    return in_epochs(model, x, y, order, share)
+    return train_plain(model, data, test, order, share=slice(hvd.rank() * size, (hvd.rank() + 1) * size))
+
+
+def train_run(run, model, data, test, class_weight):
+    """Trains by hpcdl."""
+    arguments = {"global_batch_size": GLOBAL_BATCH_SIZE, "epochs": EPOCHS, "class_weight": class_weight}
+    return run.fit(model, *data, **arguments, validation_data=test, verbose=0).history
 
 
 def main(how, cases, out):
     keras.backend.set_floatx("float64")
     run = hpcdl.init() if how == "run" else None
-    for case in cases.split(","):
-        optimizer, num_samples = CASES[case]
-        rng = np.random.default_rng(0)
-        x = rng.normal(size=(num_samples, NUM_FEATURES))
-        y = (x @ rng.normal(size=(NUM_FEATURES, 3))).argmax(-1)
-        test = x[50:133], y[50:133]
+    for name in cases.split(","):
+        case = CASES[name]
+        data, test = case.data()
         keras.utils.set_random_seed(0)
         with run.scope() if run else contextlib.nullcontext():
-            model = build(optimizer)
+            model = case.build()
         if run is not None:
-            batch = {"global_batch_size": GLOBAL_BATCH_SIZE}
-            history = run.fit(model, x, y, **batch, epochs=EPOCHS, validation_data=test, verbose=0).history
+            history = train_run(run, model, data, test, case.class_weight)
         else:
             train = {"plain": train_plain, "wrapped": train_wrapped}[how]
-            history = train(model, x, y, test, Order(num_samples, GLOBAL_BATCH_SIZE, seed=0))
+            order = Order(case.num_samples, GLOBAL_BATCH_SIZE, seed=0)
+            history = train(model, data, test, order, case.class_weight)
         weights = np.concatenate([w.ravel() for w in model.get_weights()])
         rank = os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("HPCDL_RANK", "0"))
-        np.savez(f"{out}/{case}-{rank}.npz", weights=weights, **history)
+        np.savez(f"{out}/{name}-{rank}.npz", weights=weights, **history)
+        keras.backend.clear_session()
 
 
 if __name__ == "__main__":
