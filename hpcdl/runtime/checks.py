@@ -5,18 +5,16 @@ Every message has the rule, what was received, and the way out.
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional, Sequence, Tuple
+from typing import Any, Mapping, Optional, Tuple
 
 import numpy as np
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
-from hpcdl.common.plan import Plan
 from hpcdl.runtime.gradients import check_plain
 from hpcdl.runtime.keras_edge import learning_rate_variable, steps_per_execution
 from hpcdl.runtime.replicas import Replicas
 
-_RATE_SETTERS = ("LearningRateScheduler", "ReduceLROnPlateau")
 _MEANS = ("sum_over_batch_size", "auto")
 
 
@@ -129,16 +127,3 @@ def learning_rate(model: Any) -> Optional[float]:
     """Gives the user's own learning rate; None if it is a schedule."""
     rate = learning_rate_variable(model.optimizer)
     return None if rate is None else float(rate.numpy())
-
-
-def check_rate(plan: Plan, callbacks: Sequence[Any]) -> None:
-    """Refuses to scale a learning rate that somebody else sets too."""
-    if plan.factor == 1:
-        return
-    setters = [type(c).__name__ for c in callbacks if type(c).__name__ in _RATE_SETTERS]
-    if plan.learning_rate is None or setters:
-        raise BadInput(
-            "lr_scaling other than 'none' does not go together with a learning-rate schedule or a callback that sets"
-            f" the rate yet; received lr_scaling={plan.lr_scaling!r} with {setters or 'a schedule'};"
-            " scale the schedule yourself and use lr_scaling='none'"
-        )

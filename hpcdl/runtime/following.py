@@ -1,4 +1,4 @@
-"""What goes on beside the steps: learning rate, sums over the ranks, the guard.
+"""What goes on beside the steps: sums over the replicas, and the guard.
 
 One callback, the first in Keras' list, so that every other callback sees values of the whole world.
 
@@ -19,7 +19,6 @@ from hpcdl.common.plan import Plan
 from hpcdl.runtime.gradients import Hook
 from hpcdl.runtime.guard import compare
 from hpcdl.runtime.keras_edge import (
-    learning_rate_variable,
     metric_variables,
     non_trainable_variables,
     synchronized_variables,
@@ -33,7 +32,7 @@ class Following(tf.keras.callbacks.Callback):
     Args:
         replicas: Of the run.
         hook: Of the optimizer; it must have run in the first step.
-        plan: Of the run: steps, and the multiplier on the learning rate.
+        plan: Of the run.
         validation_steps: Steps of a validation; 0 without one.
         guard_every: Steps from one comparison of the ranks' variables to the next.
 
@@ -48,26 +47,12 @@ class Following(tf.keras.callbacks.Callback):
         self._replicas, self._hook, self._plan = replicas, hook, plan
         self._validation_steps, self._guard_every = validation_steps, guard_every
         self._epoch = 0
-        self._base_rate = 0.0
         self._started = 0.0
         self.epoch_seconds: List[float] = []
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        if self._plan.factor != 1:
-            self._base_rate = float(self._rate().numpy())
-
-    def on_train_end(self, logs: Any = None) -> None:
-        if self._plan.factor != 1:
-            self._rate().assign(self._base_rate)  # the user's own again
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
         self._started = time.perf_counter()
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        step = self._epoch * self._plan.steps_per_epoch + batch
-        if self._plan.factor != 1 and step <= self._plan.warmup_steps:
-            self._rate().assign(self._base_rate * self._plan.multiplier(step))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = self._epoch * self._plan.steps_per_epoch + batch
@@ -87,9 +72,6 @@ class Following(tf.keras.callbacks.Callback):
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         if batch == self._validation_steps - 1:
             self._sum_metrics()
-
-    def _rate(self) -> Any:
-        return learning_rate_variable(self.model.optimizer)
 
     def _sum_metrics(self) -> None:
         """Sums the metric states over the replicas; Keras then works out global values from them by itself."""

@@ -18,13 +18,14 @@ Synopsis::
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable, Iterator, List, Sequence, Tuple
 
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.keras_edge import is_keras_3, is_legacy
+from hpcdl.runtime.overriding import overridden
 from hpcdl.runtime.replicas import Replicas
 
 
@@ -51,9 +52,8 @@ class Hook:
         # Dense in every strategy, also alone: Keras 3 does not add up the duplicate rows of sparse gradients.
         dense = [tf.convert_to_tensor(gradients[i]) for i in present]
         if self._replicas.num_replicas > 1 and dense:
-            count = tf.cast(
-                self._step.samples, dense[0].dtype
-            )  # of their dtype, to ride in the same exchange
+            # Of the gradients' dtype, to ride in the same exchange.
+            count = tf.cast(self._step.samples, dense[0].dtype)
             *sums, total = self._replicas.sum_in_step([g * tf.cast(count, g.dtype) for g in dense] + [count])
             dense = [s / tf.cast(total, s.dtype) for s in sums]
         averaged = list(gradients)
@@ -78,34 +78,35 @@ def averaged_gradients(optimizer: Any, replicas: Replicas) -> Iterator[Hook]:
     check_plain(optimizer)
     hook = Hook(replicas)
     inner = getattr(optimizer, "inner_optimizer", None)
-    plain_classes: Dict[Any, type] = {}
+    with ExitStack() as stack:
+        if is_keras_3(optimizer):
+            plain = type(optimizer)
 
-    def override(target: Any, **methods: Callable[..., Any]) -> None:
-        plain_classes[target] = type(target)
-        target.__class__ = _subclass(type(target), methods)
+            def apply(self: Any, grads: Any, trainable_variables: Any = None) -> Any:
+                return plain.apply(self, hook.average(list(grads)), trainable_variables)
 
-    plain_aggregator: Optional[Any] = None
-    if is_keras_3(optimizer):
-        plain = type(optimizer)
+            stack.enter_context(overridden(optimizer, apply=apply, _all_reduce_sum_gradients=_as_they_are))
+            if inner is not None:
+                stack.enter_context(overridden(inner, _all_reduce_sum_gradients=_as_they_are))
+        elif is_legacy(optimizer):
+            stack.enter_context(_aggregated_by(inner or optimizer, hook.average_pairs))
+        else:  # Keras 2; under loss scaling the wrapper asks its inner optimizer to aggregate
 
-        def apply(self: Any, grads: Any, trainable_variables: Any = None) -> Any:
-            return plain.apply(self, hook.average(list(grads)), trainable_variables)
+            def aggregate_gradients(self: Any, grads_and_vars: Any) -> Any:
+                return hook.average_pairs(grads_and_vars)
 
-        override(optimizer, apply=apply, _all_reduce_sum_gradients=_as_they_are)
-        if inner is not None:
-            override(inner, _all_reduce_sum_gradients=_as_they_are)
-    elif is_legacy(optimizer):
-        plain_aggregator = (inner or optimizer).gradient_aggregator
-        (inner or optimizer).gradient_aggregator = hook.average_pairs
-    else:  # Keras 2; under loss scaling the wrapper asks its inner optimizer to aggregate
-        override(inner or optimizer, aggregate_gradients=lambda self, pairs: hook.average_pairs(pairs))
-    try:
+            stack.enter_context(overridden(inner or optimizer, aggregate_gradients=aggregate_gradients))
         yield hook
+
+
+@contextmanager
+def _aggregated_by(optimizer: Any, aggregator: Callable[[Any], Any]) -> Iterator[None]:
+    plain = optimizer.gradient_aggregator
+    optimizer.gradient_aggregator = aggregator
+    try:
+        yield
     finally:
-        for target, plain_class in plain_classes.items():
-            target.__class__ = plain_class
-        if plain_aggregator is not None:
-            (inner or optimizer).gradient_aggregator = plain_aggregator
+        optimizer.gradient_aggregator = plain
 
 
 def check_plain(optimizer: Any) -> None:
@@ -127,9 +128,3 @@ def check_plain(optimizer: Any) -> None:
 def _as_they_are(self: Any, grads_and_vars: Any) -> Any:
     """Takes the place of the sum over the local replicas: averaged gradients are the same on each."""
     return grads_and_vars
-
-
-def _subclass(base: type, methods: Dict[str, Any]) -> type:
-    subclass = type(base.__name__, (base,), {**methods, "__module__": base.__module__})
-    subclass.__qualname__ = base.__qualname__  # what it saves must load as the plain optimizer
-    return subclass

@@ -187,6 +187,22 @@ def learning_rate_variable(optimizer: Any) -> Optional[Any]:
     return variable if hasattr(variable, "assign") else None
 
 
+def has_velocities(optimizer: Any) -> bool:
+    """Says whether this is SGD with momentum, whose velocities contain the learning rate."""
+    if not any(base.__name__ == "SGD" for base in type(optimizer).__mro__):
+        return False
+    return bool(optimizer._momentum if is_legacy(optimizer) else optimizer.momentum)
+
+
+def velocity(optimizer: Any, variable: Any) -> Any:
+    """Gives SGD's velocity of a variable."""
+    if is_legacy(optimizer):
+        return optimizer.get_slot(variable, "momentum")
+    if is_keras_3(optimizer):
+        return plain_variable(optimizer.momentums[optimizer._get_variable_index(variable)])
+    return optimizer.momentums[optimizer._index_dict[optimizer._var_key(variable)]]
+
+
 def build_optimizer(model: Any) -> None:
     """Makes the optimizer's variables now, so that they can be broadcast before the first step."""
     optimizer = model.optimizer

@@ -249,7 +249,6 @@ class Run:
             lr_scaling=lr_scaling,
             warmup_epochs=warmup_epochs,
         )
-        checks.check_rate(plan, callbacks)
         if self._is_plan_only:
             print(render(plan))
             raise SystemExit(0)
@@ -277,6 +276,7 @@ class Run:
         from hpcdl.runtime import keras_edge, steps
         from hpcdl.runtime.feed import Order, feed
         from hpcdl.runtime.following import Following
+        from hpcdl.runtime.rates import scaled_rate
 
         order = Order(plan.num_samples, plan.batches.global_batch_size, self.seed if shuffle else None)
         fit_arguments: Dict[str, Any] = {}
@@ -293,7 +293,7 @@ class Run:
         self._replicas.broadcast(keras_edge.synchronized_variables(model))
         self._replicas.broadcast(keras_edge.non_trainable_variables(model))
         steps.split_seeds(model, self.seed, self._replicas)
-        with steps.exact_steps(model, self._replicas) as hook:
+        with scaled_rate(model.optimizer, plan), steps.exact_steps(model, self._replicas) as hook:
             following = Following(self._replicas, hook, plan, validation_steps)
             history = model.fit(
                 feed(data, order, self._replicas, epochs=plan.epochs_to_run),

@@ -24,6 +24,9 @@ class Case:
         compile: Further arguments of compile().
         class_weight: As in Keras.
         weighted: Whether samples have weights.
+        fit: Further arguments of Run.fit().
+        equals: What the strategies must equal: ``plain`` Keras, or a ``run`` in one process where Keras knows no such
+            thing.
         metric_error: How far values of a metric may be off.
     """
 
@@ -34,6 +37,8 @@ class Case:
     class_weight: Optional[Dict[int, float]] = None
     weighted: bool = False
     metric_error: float = 1e-6
+    fit: Dict[str, Any] = field(default_factory=dict)
+    equals: str = "plain"
 
     def build(self) -> Any:
         model = (self.model or dense)()
@@ -54,6 +59,8 @@ class Case:
         x = rng.normal(size=(self.num_samples, NUM_FEATURES))
         y = (x @ rng.normal(size=(NUM_FEATURES, NUM_CLASSES))).argmax(-1)
         weights = rng.uniform(0.2, 2, self.num_samples)
+        if self.model is embedding:
+            x = (x > 0).astype("int32")  # few tokens: each batch has duplicates
         if self.model is two_outputs:
             y = {"classes": y, "value": x[:, :1] ** 2}
         test = x[50:133], tf.nest.map_structure(lambda a: a[50:133], y)
@@ -73,6 +80,13 @@ def active() -> Any:
     hidden = keras.layers.Dense(8, activation="tanh", activity_regularizer=keras.regularizers.L1(0.05))(
         inputs
     )
+    return keras.Model(inputs, keras.layers.Dense(NUM_CLASSES)(hidden))
+
+
+def embedding() -> Any:
+    """Sparse gradients with duplicate rows, which Keras 3 does not add up as it does dense ones."""
+    inputs = keras.Input((NUM_FEATURES,), dtype="int32")
+    hidden = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(2, 4)(inputs))
     return keras.Model(inputs, keras.layers.Dense(NUM_CLASSES)(hidden))
 
 
@@ -163,6 +177,10 @@ CASES = {
     "class-weight": Case(sgd(), num_samples=187, class_weight={0: 1.0, 1: 3.0, 2: 0.5}),
     "class-and-sample-weight": Case(adam(), weighted=True, class_weight={0: 1.0, 1: 3.0, 2: 0.5}),
 }
+_SCALED = {"reference_batch_size": 5, "lr_scaling": "linear", "warmup_epochs": 1}
+CASES["scaled-sgd"] = Case(sgd(nesterov=True), num_samples=187, fit=_SCALED, equals="run")
+CASES["scaled-adam"] = Case(adam(), num_samples=187, fit=_SCALED, equals="run")
+CASES["embedding"] = Case(adam(), model=embedding, num_samples=187, equals="run")
 if not IS_KERAS_3:
     legacy = keras.optimizers.legacy
     CASES["legacy-sgd"] = Case(

@@ -58,10 +58,10 @@ def train_wrapped(model, data, test, order, class_weight=None):
     return train_plain(model, data, test, order, share=slice(hvd.rank() * size, (hvd.rank() + 1) * size))
 
 
-def train_run(run, model, data, test, class_weight):
+def train_run(run, case, model, data, test):
     """Trains by hpcdl."""
-    arguments = {"global_batch_size": GLOBAL_BATCH_SIZE, "epochs": EPOCHS, "class_weight": class_weight}
-    return run.fit(model, *data, **arguments, validation_data=test, verbose=0).history
+    arguments = {"global_batch_size": GLOBAL_BATCH_SIZE, "epochs": EPOCHS, "class_weight": case.class_weight}
+    return run.fit(model, *data, **arguments, **case.fit, validation_data=test, verbose=0).history
 
 
 def main(how, cases, out):
@@ -74,7 +74,7 @@ def main(how, cases, out):
         with run.scope() if run else contextlib.nullcontext():
             model = case.build()
         if run is not None:
-            history = train_run(run, model, data, test, case.class_weight)
+            history = train_run(run, case, model, data, test)
         else:
             train = {"plain": train_plain, "wrapped": train_wrapped}[how]
             order = Order(case.num_samples, GLOBAL_BATCH_SIZE, seed=0)
