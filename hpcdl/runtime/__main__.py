@@ -75,8 +75,6 @@ def _run_workload(command: TrainCommand) -> None:
 
     options = command.options
     workload = workloads.get(command.target)
-    if options.precision not in ("float32", "float64"):
-        raise BadInput(f"--precision must be float32 or float64 for now; received {options.precision}")
 
     from hpcdl.runtime.training import init
 
@@ -85,9 +83,12 @@ def _run_workload(command: TrainCommand) -> None:
 
     import tensorflow as tf
 
-    tf.keras.backend.set_floatx(options.precision)
+    if options.precision.startswith("mixed_"):
+        tf.keras.mixed_precision.set_global_policy(options.precision)
+    else:
+        tf.keras.backend.set_floatx(options.precision)
     data = datasets.load(workload.dataset, options.data_dir)
-    arrays = workload.arrays(data, options.precision)
+    arrays = workload.arrays(data, tf.keras.backend.floatx())
     with run.scope():
         model = workload.build(learning_rate=options.learning_rate)
     recommended = workload.recommended

@@ -86,6 +86,11 @@ def check_model(model: Any, replicas: Replicas) -> None:
         )
     if replicas.num_replicas == 1:
         return
+    if getattr(model, "jit_compile", False) is True:
+        raise BadInput(
+            "the exchange between replicas cannot be compiled by XLA; received a model compiled with jit_compile=True;"
+            " pass jit_compile=False to compile()"
+        )
     for loss in tf.nest.flatten(model.loss):
         reduction = getattr(loss, "reduction", "sum_over_batch_size")
         if reduction not in _MEANS:
@@ -109,17 +114,10 @@ def check_model(model: Any, replicas: Replicas) -> None:
 def _check_execution(model: Any) -> None:
     if steps_per_execution(model) != 1:
         raise BadInput("steps_per_execution other than 1 is not supported yet; leave it out of compile()")
-    if getattr(model, "jit_compile", False) is True:
-        raise BadInput(
-            "Horovod's exchange cannot be compiled by XLA; compile the model with jit_compile=False"
-        )
-    if getattr(model.optimizer, "gradient_accumulation_steps", None):
+    optimizer = getattr(model.optimizer, "inner_optimizer", None) or model.optimizer
+    if getattr(optimizer, "gradient_accumulation_steps", None):
         raise BadInput(
             "gradient_accumulation_steps is not supported yet; use a larger per_replica_batch_size instead"
-        )
-    if tf.keras.mixed_precision.global_policy().name.startswith("mixed"):
-        raise BadInput(
-            f"precision must be float32 or float64 for now; received {tf.keras.mixed_precision.global_policy().name}"
         )
 
 

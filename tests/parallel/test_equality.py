@@ -12,6 +12,8 @@ import pytest
 
 from tests.parallel.programs.cases import CASES, IS_KERAS_3
 
+#: What splitting a batch may change over 10 steps, in 16-bit arithmetic.
+ROUNDING = {"mixed_float16": 1e-3, "mixed_bfloat16": 1e-2}
 PROGRAMS = Path(__file__).parent / "programs"
 ROOT = Path(__file__).parents[2]
 
@@ -86,6 +88,24 @@ def test_every_strategy_equals_one_process_on_the_whole_batch(case, num_ranks, r
                 rank[name], expected[name], atol=CASES[case].metric_error, rtol=0, err_msg=name
             )
         np.testing.assert_array_equal(rank["weights"], ranks[0]["weights"])
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(("num_ranks", "replicas"), [(1, 2), (2, 1), (2, 2)])
+def test_an_overflow_on_one_replica_is_one_decision_of_all(num_ranks, replicas, policy, tmp_path):
+    world, plain = tmp_path / "world", tmp_path / "plain"
+    world.mkdir()
+    plain.mkdir()
+    run_program("overflow.py", "plain", policy, str(plain))
+    run_program("overflow.py", "run", policy, str(world), np=num_ranks, replicas=replicas)
+    expected = np.load(plain / f"{policy}-0.npz")
+    ranks = [np.load(world / f"{policy}-{rank}.npz") for rank in range(num_ranks)]
+    if policy == "mixed_float16":
+        assert len(set(expected["scales"])) > 2  # it did overflow, and grow again
+    for rank in ranks:
+        np.testing.assert_array_equal(rank["scales"], expected["scales"])
+        np.testing.assert_array_equal(rank["weights"], ranks[0]["weights"])
+        np.testing.assert_allclose(rank["weights"], expected["weights"], atol=ROUNDING[policy])
 
 
 @pytest.mark.skipif(not IS_KERAS_3, reason="under Keras 2 Horovod's own optimizer averages in model.fit")
