@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import List, Optional
 
-from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, BadInput, HpcdlError
+from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REQUEUE, BadInput, HpcdlError
 from hpcdl.common.failures import write_failure
 from hpcdl.common.topology import read_topology
 from hpcdl.common.words import TrainCommand, parse_train
@@ -31,7 +31,10 @@ def main(argv: List[str]) -> int:
                 " write a script of three lines"
             )
     except SystemExit as stop:
-        return _status_of(stop)
+        status = _status_of(stop)
+        if status not in (EXIT_DONE, EXIT_REQUEUE):
+            _report(status, f"{command.target} ended with exit status {status}", None)
+        return status
     except HpcdlError as error:
         _report(error.exit_status, str(error), None)
         print(f"hpcdl: {error}", file=sys.stderr)

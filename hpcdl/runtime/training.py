@@ -194,6 +194,7 @@ class Run:
         shuffle: bool = True,
         verbose: Any = "auto",
         title: str = "model.fit",
+        batch_size: None = None,
     ) -> Any:
         """Trains as ``model.fit`` does in one process on the global batch.
 
@@ -215,6 +216,7 @@ class Run:
             shuffle: Take the samples in a new order in each epoch, the same in every world.
             verbose: As in Keras, on rank 0.
             title: What the plan calls this run.
+            batch_size: Refused, since it could mean either of the two.
 
         Returns:
             Keras' History, with values over all ranks, the same on each.
@@ -225,6 +227,11 @@ class Run:
         """
         from hpcdl.runtime import checks, keras_edge
 
+        if batch_size is not None:
+            raise BadInput(
+                f"a batch size must say of what; received batch_size={batch_size}; pass"
+                f" per_replica_batch_size={batch_size}, or global_batch_size for the samples of a whole step"
+            )
         batches = resolve_batches(
             per_replica_batch_size, global_batch_size, reference_batch_size, num_replicas=self.num_replicas
         )

@@ -116,6 +116,13 @@ def test_horovods_own_optimizer_fails_the_same_equality_under_keras_3(results):
     assert np.abs(first - second).max() > 1e-3  # and nobody said so
 
 
+@pytest.mark.skipif(not IS_KERAS_3, reason="under Keras 2 Horovod's own optimizer averages in model.fit")
+def test_the_guard_sees_ranks_that_horovods_own_optimizer_let_drift():
+    done = run_program("wrapped_guard.py", np=2, check=False)
+    assert done.returncode == 1
+    assert "all ranks must hold the same variables; after 10 steps" in done.stderr
+
+
 def test_a_weight_changed_on_one_rank_stops_the_run():
     done = run_program("perturbed.py", np=2, check=False)
     assert done.returncode == 1
