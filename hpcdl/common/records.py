@@ -15,7 +15,7 @@ import csv
 import json
 import os
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Dict, Mapping, Sequence
 
 #: Of run.json; raised when the meaning of a key changes.
 SCHEMA_VERSION = 1
@@ -28,9 +28,24 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     os.replace(str(temporary), str(path))
 
 
+def read_json(path: Path) -> Dict[str, Any]:
+    """Reads what `write_json` wrote.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is not a JSON object.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds {type(content).__name__}, not an object")
+    return content
+
+
 def write_history(path: Path, history: Mapping[str, Sequence[float]]) -> None:
     """Writes one row for each epoch, counted from 1: the values of all metrics."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["epoch", *history])
         rows.writerows([epoch, *values] for epoch, values in enumerate(zip(*history.values()), start=1))
+    os.replace(str(temporary), str(path))

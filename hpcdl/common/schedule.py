@@ -181,13 +181,15 @@ class Interval:
 
 
 def parse_interval(text: str, what: str = "checkpoint_every") -> Interval:
-    """Reads ``10min``, ``500steps``, ``1epoch``, ``30s``, ``2h``, or several joined by commas.
+    """Reads ``10min``, ``500steps``, ``1epoch``, ``30s``, ``2h``, several joined by commas, or ``never``.
 
     Args:
         text: The interval.
         what: The word that the user wrote, for the message.
     """
     parts: Dict[str, Any] = {}
+    if text == "never":
+        return Interval()
     for part in str(text).split(","):
         match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]+)", part.strip())
         count, unit = match.groups() if match else ("", "")
@@ -197,7 +199,7 @@ def parse_interval(text: str, what: str = "checkpoint_every") -> Interval:
             units = ", ".join((*_TIME_UNITS_S, "steps", "epochs"))
             raise BadInput(
                 f"{what} must be a number > 0 with one of the units {units}, each kind once; received"
-                f" {text!r}; pass e.g. 10min, 500steps or 10min,1epoch"
+                f" {text!r}; pass e.g. 10min, 500steps or 10min,1epoch, or never"
             )
         parts[kind] = float(count) * _TIME_UNITS_S[unit] if kind == "seconds" else int(count)
     return Interval(**parts)

@@ -81,8 +81,7 @@ def _run_workload(command: TrainCommand) -> None:
 
     from hpcdl.runtime.training import init
 
-    world_size = read_topology(os.environ, socket.gethostname()).world_size
-    run = init(run_dir=os.path.join("runs", f"{workload.name.replace('/', '-')}-np{world_size}"))
+    run = init()
 
     import tensorflow as tf
 
@@ -116,7 +115,8 @@ def _run_workload(command: TrainCommand) -> None:
     if run.is_rank_0:
         final = {metric: values[-1] for metric, values in history.history.items()}
         print(f"{workload.name} on {data.name} from {data.source}")
-        print(f"test accuracy {100 * final['val_accuracy']:.2f} %, {run.samples_per_second:.0f} samples/s")
+        rate = "" if run.samples_per_second is None else f", {run.samples_per_second:.0f} samples/s"
+        print(f"test accuracy {100 * final['val_accuracy']:.2f} %{rate}")
         print(f"record: {run.run_dir}/run.json")
 
 

@@ -104,7 +104,7 @@ class _Indices:
         return indices.astype(np.int64), np.array([len(indices), counts, share], np.float64)
 
 
-def feed(arrays: Any, order: Order, replicas: Replicas, epochs: Optional[int]) -> Any:
+def feed(arrays: Any, order: Order, replicas: Replicas, epochs: Optional[int], first_step: int = 0) -> Any:
     """Makes the data set of this process.
 
     Args:
@@ -112,6 +112,8 @@ def feed(arrays: Any, order: Order, replicas: Replicas, epochs: Optional[int]) -
         order: Of the samples.
         replicas: Of the run.
         epochs: How many epochs follow each other in it; None repeats the first without end.
+        first_step: Steps of the whole run that are left out; the last step never is, since Keras looks at an element
+            even where it trains no epoch.
 
     Returns:
         Elements ``(rows, [number of rows, whether they count in metrics, share in a mean over batches])``, one for
@@ -129,7 +131,13 @@ def feed(arrays: Any, order: Order, replicas: Replicas, epochs: Optional[int]) -
         return tf.nest.map_structure(lambda t: tf.gather(t, rows), tensors), info
 
     def dataset(_: Any = None) -> tf.data.Dataset:
-        elements = tf.data.Dataset.range((epochs or 1) * order.steps_per_epoch * replicas.per_process)
+        num_steps = (epochs or 1) * order.steps_per_epoch
+        first = min(first_step, num_steps - 1)
+        # Keras 3 counts an epoch's steps against the length, also those that are skipped: so many more, never read.
+        length = num_steps - first + first_step % order.steps_per_epoch
+        elements = tf.data.Dataset.range(
+            first * replicas.per_process, (first + length) * replicas.per_process
+        )
         if epochs is None:
             elements = elements.repeat()
         return elements.map(element, num_parallel_calls=2, deterministic=True).prefetch(

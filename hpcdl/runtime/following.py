@@ -10,7 +10,7 @@ Synopsis::
 from __future__ import annotations
 
 import time
-from typing import Any, List
+from typing import Any, List, Tuple
 
 import tensorflow as tf
 
@@ -34,40 +34,56 @@ class Following(tf.keras.callbacks.Callback):
         hook: Of the optimizer; it must have run in the first step.
         plan: Of the run.
         validation_steps: Steps of a validation; 0 without one.
+        first: Epoch and step of the first step, not (0, 0) where the run goes on from a checkpoint.
         guard_every: Steps from one comparison of the ranks' variables to the next.
 
     Attributes:
-        epoch_seconds: How long the steps of each epoch took, without validation.
+        epoch_seconds: How long the steps of each whole epoch took, without validation.
     """
 
     def __init__(
-        self, replicas: Replicas, hook: Hook, plan: Plan, validation_steps: int, guard_every: int = 100
+        self,
+        replicas: Replicas,
+        hook: Hook,
+        plan: Plan,
+        validation_steps: int,
+        first: Tuple[int, int] = (0, 0),
+        guard_every: int = 100,
     ) -> None:
         super().__init__()
         self._replicas, self._hook, self._plan = replicas, hook, plan
         self._validation_steps, self._guard_every = validation_steps, guard_every
+        self._first = first
         self._epoch = 0
+        self._is_whole = True
         self._started = 0.0
         self.epoch_seconds: List[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
+        self._is_whole = (epoch, 0) >= self._first
         self._started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = self._epoch * self._plan.steps_per_epoch + batch
-        if step == 0 and self._hook.calls == 0:
+        is_first = (self._epoch, batch) == self._first
+        if is_first and self._hook.calls == 0:
             raise BadInput(
                 "the optimizer must take gradients that hpcdl has averaged; the first step applied none that it saw"
                 f" ({type(self.model.optimizer).__name__}); let train_step call"
                 " self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))"
             )
-        if step == 0 or (step + 1) % self._guard_every == 0:
+        if is_first or (step + 1) % self._guard_every == 0:
             compare(self._replicas, synchronized_variables(self.model), f"step {step + 1}")
         if batch == self._plan.steps_per_epoch - 1:
-            self.epoch_seconds.append(time.perf_counter() - self._started)
-            self._sum_metrics()
-            self._replicas.average(non_trainable_variables(self.model))
+            if self._is_whole:
+                self.epoch_seconds.append(time.perf_counter() - self._started)
+            self.end_epoch()
+
+    def end_epoch(self) -> None:
+        """Makes metrics and moving averages those of all replicas; a collective."""
+        self._sum_metrics()
+        self._replicas.average(non_trainable_variables(self.model))
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         if batch == self._validation_steps - 1:

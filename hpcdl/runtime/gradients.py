@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
@@ -27,18 +27,24 @@ from hpcdl.common.errors import BadInput
 from hpcdl.runtime.keras_edge import is_keras_3, is_legacy
 from hpcdl.runtime.overriding import overridden
 from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.stopping import Wishes
 
 
 class Hook:
     """Averages gradients over the replicas.
 
+    Args:
+        replicas: Of the run.
+        wishes: Of all ranks; they ride in the same exchange.
+
     Attributes:
         calls: How often gradients were averaged (while a graph is traced, or eagerly).
     """
 
-    def __init__(self, replicas: Replicas) -> None:
+    def __init__(self, replicas: Replicas, wishes: Optional[Wishes] = None) -> None:
         self.calls = 0
         self._replicas = replicas
+        self._wishes = wishes if wishes is not None and wishes.must_ride else None
         self._step = threading.local()  # each local replica is a thread
 
     def begin(self, samples: Any) -> None:
@@ -54,7 +60,13 @@ class Hook:
         if self._replicas.num_replicas > 1 and dense:
             # Of the gradients' dtype, to ride in the same exchange.
             count = tf.cast(self._step.samples, dense[0].dtype)
-            *sums, total = self._replicas.sum_in_step([g * tf.cast(count, g.dtype) for g in dense] + [count])
+            summands = [g * tf.cast(count, g.dtype) for g in dense] + [count]
+            if self._wishes is not None:
+                summands.append(self._wishes.to_send(count.dtype))
+            sums = self._replicas.sum_in_step(summands)
+            if self._wishes is not None:
+                self._wishes.hear(sums.pop())
+            total = sums.pop()
             dense = [s / tf.cast(total, s.dtype) for s in sums]
         averaged = list(gradients)
         for i, gradient in zip(present, dense):
@@ -69,14 +81,14 @@ class Hook:
 
 
 @contextmanager
-def averaged_gradients(optimizer: Any, replicas: Replicas) -> Iterator[Hook]:
+def averaged_gradients(optimizer: Any, replicas: Replicas, wishes: Optional[Wishes] = None) -> Iterator[Hook]:
     """Makes a plain Keras optimizer average its gradients over the replicas.
 
     Raises:
         BadInput: The optimizer was wrapped by Horovod, or its gradients cannot be reached.
     """
     check_plain(optimizer)
-    hook = Hook(replicas)
+    hook = Hook(replicas, wishes)
     inner = getattr(optimizer, "inner_optimizer", None)
     with ExitStack() as stack:
         if is_keras_3(optimizer):

@@ -77,15 +77,18 @@ def metric_variables(model: Any) -> List[Any]:
 
 
 def build_metrics(model: Any, rows: Any) -> None:
-    """Makes Keras 2 list all its metrics now: it lists none before a loss or metric was first asked for.
+    """Makes Keras give all metrics their variables now: it does so in the first step otherwise.
 
     Args:
         model: Compiled, with its variables.
         rows: A few rows of ``(x, y, ...)`` of the data, as tensors.
     """
+    if hasattr(model, "_compile_loss"):
+        model._symbolic_build(data_batch=rows)
+        return
     containers = [getattr(model, name, None) for name in ("compiled_loss", "compiled_metrics")]
-    if hasattr(model, "_compile_loss") or not any(c is not None and not c._built for c in containers):
-        return  # Keras 3 lists them from compile() on
+    if not any(c is not None and not c._built for c in containers):
+        return
     predicted = model(rows[0], training=False)
     losses, metrics = containers
     if not losses._built:
@@ -135,16 +138,29 @@ def _generators(model: Any) -> List[Any]:
     return states
 
 
-def non_trainable_variables(model: Any) -> List[Any]:
-    """Lists the floating-point variables that layers update by themselves, as BatchNormalization does."""
+def own_variables(model: Any) -> List[Any]:
+    """Lists the variables that layers update by themselves, as BatchNormalization does."""
     others = {id(v) for v in seed_variables(model)} | {id(v) for v in metric_variables(model)}
-    listed = _each_once(model.non_trainable_variables)
-    return [v for v in listed if v.dtype.is_floating and id(v) not in others]
+    return [v for v in _each_once(model.non_trainable_variables) if id(v) not in others]
+
+
+def non_trainable_variables(model: Any) -> List[Any]:
+    """Lists those of a layer's `own_variables` that have a mean."""
+    return [v for v in own_variables(model) if v.dtype.is_floating]
 
 
 def synchronized_variables(model: Any) -> List[Any]:
-    """Lists what all replicas hold alike after each step: trainable weights and the optimizer."""
-    return _each_once([*model.trainable_variables, *optimizer_variables(model.optimizer)])
+    """Lists what all replicas hold alike after each step: trainable weights and the optimizer, with its rate."""
+    rate = learning_rate_variable(model.optimizer)  # which Keras 2 does not list
+    rates = [] if rate is None else [rate]
+    return _each_once([*model.trainable_variables, *optimizer_variables(model.optimizer), *rates])
+
+
+def count_steps_from(model: Any, step: int) -> None:
+    """Makes Keras 2's own counter of steps, which TensorBoard shows, go on from a step; Keras 3 has none."""
+    counter = getattr(model, "_train_counter", None)
+    if counter is not None:
+        counter.assign(step)
 
 
 def _each_once(variables: Any) -> List[Any]:
@@ -185,6 +201,12 @@ def learning_rate_variable(optimizer: Any) -> Optional[Any]:
     rate = inner._get_hyper("learning_rate") if is_legacy(optimizer) else inner._learning_rate
     variable = plain_variable(rate)
     return variable if hasattr(variable, "assign") else None
+
+
+def iterations(optimizer: Any) -> int:
+    """Gives the number of updates that an optimizer has made."""
+    inner = getattr(optimizer, "inner_optimizer", None) or optimizer
+    return int(inner.iterations.numpy())
 
 
 def has_velocities(optimizer: Any) -> bool:

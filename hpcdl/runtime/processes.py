@@ -7,15 +7,18 @@ Synopsis::
 
     processes = Alone() if topology.world_size == 1 else HorovodProcesses()
     total = processes.sum([gradient])          # in a graph or eagerly
-    plan = processes.broadcast_json(plan)      # rank 0's
+    found = from_rank_0(processes, lambda: read(path))      # rank 0's, on all
 """
 
 from __future__ import annotations
 
+import io
 import json
-from typing import Any, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 import numpy as np
+
+from hpcdl.common.errors import BadInput
 
 
 class Alone:
@@ -39,6 +42,16 @@ class Alone:
     def gather_json(self, value: Any) -> List[Any]:
         """Lists a JSON value of every rank, in rank order."""
         return [value]
+
+    def broadcast_bytes(self, content: bytes) -> bytes:
+        """Gives rank 0's bytes."""
+        return content
+
+    def barrier(self) -> None:
+        """Waits until all ranks have come here."""
+
+    def shutdown(self) -> None:
+        """Parts the ranks; no collective is possible after it."""
 
 
 class HorovodProcesses:
@@ -88,3 +101,50 @@ class HorovodProcesses:
         padded = np.zeros(int(lengths.max()), dtype=np.uint8)
         padded[: text.size] = text
         return [json.loads(row[:n].tobytes()) for row, n in zip(self.gather(padded), lengths)]
+
+    def broadcast_bytes(self, content: bytes) -> bytes:
+        """Gives rank 0's bytes."""
+        import tensorflow as tf
+
+        mine = np.frombuffer(content, dtype=np.uint8)
+        length = int(self._hvd.broadcast(tf.constant(np.int64(mine.size)), root_rank=0))
+        sent = mine if self.rank == 0 else np.zeros(length, np.uint8)
+        return self._hvd.broadcast(tf.constant(sent), root_rank=0).numpy().tobytes()
+
+    def barrier(self) -> None:
+        """Waits until all ranks have come here."""
+        self.gather(np.int64(0))
+
+    def shutdown(self) -> None:
+        """Parts the ranks; no collective is possible after it."""
+        self._hvd.shutdown()
+
+
+def broadcast_arrays(processes: Any, arrays: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """Gives rank 0's arrays, by name; a collective."""
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    with np.load(io.BytesIO(processes.broadcast_bytes(packed.getvalue())), allow_pickle=False) as received:
+        return {name: received[name] for name in received.files}
+
+
+def from_rank_0(processes: Any, work: Callable[[], Any]) -> Any:
+    """Does something on rank 0 alone and gives all ranks its result; a collective.
+
+    Args:
+        processes: Of the run.
+        work: Gives JSON.
+
+    Raises:
+        BadInput: Rank 0 raised it; all others do too.
+    """
+    answer: Dict[str, Any] = {}
+    if processes.rank == 0:
+        try:
+            answer = {"result": work()}
+        except BadInput as problem:
+            answer = {"bad_input": str(problem)}
+    answer = json.loads(processes.broadcast_bytes(json.dumps(answer).encode()))
+    if "bad_input" in answer:
+        raise BadInput(answer["bad_input"])
+    return answer["result"]

@@ -9,7 +9,7 @@ lr' / lr before it is used (Goyal et al. 2017, section 3, remark 3: momentum cor
 
 Synopsis::
 
-    with scaled_rate(model.optimizer, plan):
+    with scaled_rate(model.optimizer, plan, first_iteration=0):
         model.fit(...)
 """
 
@@ -81,13 +81,19 @@ class Ramp:
 
 
 @contextmanager
-def scaled_rate(optimizer: Any, plan: Plan) -> Iterator[None]:
-    """Multiplies the learning rate of a plain Keras optimizer in its updates, as a plan says."""
+def scaled_rate(optimizer: Any, plan: Plan, first_iteration: int) -> Iterator[None]:
+    """Multiplies the learning rate of a plain Keras optimizer in its updates, as a plan says.
+
+    Args:
+        optimizer: Built.
+        plan: Of the run.
+        first_iteration: The optimizer's when the run began, from which the plan counts its steps.
+    """
     if plan.factor == 1:
         yield
         return
     target = getattr(optimizer, "inner_optimizer", None) or optimizer
-    ramp = Ramp(target, int(target.iterations.numpy()), plan.warmup_steps, plan.factor)
+    ramp = Ramp(target, first_iteration, plan.warmup_steps, plan.factor)
     with ExitStack() as stack:
         if is_legacy(optimizer):
             stack.enter_context(_scaled_legacy(target, ramp))

@@ -12,7 +12,7 @@ Synopsis::
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict, Iterator, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -24,20 +24,22 @@ from hpcdl.runtime.keras_edge import (
     metric_variables,
     replica_means,
     seed_variables,
+    steps_per_execution,
 )
 from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.stopping import Wishes
 
 
 @contextmanager
-def exact_steps(model: Any, replicas: Replicas) -> Iterator[Hook]:
-    """Makes the steps of a compiled model those of the whole world."""
+def exact_steps(model: Any, replicas: Replicas, wishes: Optional[Wishes] = None) -> Iterator[Hook]:
+    """Makes the steps of a compiled model those of the whole world; the wishes of ranks ride in them."""
     train_step, test_step, symbolic_build = (
         model.train_step,
         model.test_step,
         getattr(model, "_symbolic_build", None),
     )
     with ExitStack() as stack:
-        hook = stack.enter_context(averaged_gradients(model.optimizer, replicas))
+        hook = stack.enter_context(averaged_gradients(model.optimizer, replicas, wishes))
         if replicas.per_process > 1:
             stack.enter_context(replica_means(model))
 
@@ -119,15 +121,49 @@ def _averaged_logs(model: Any, logs: Any, samples: tf.Tensor, replicas: Replicas
     return {**logs, **{name: value / total for name, value in zip(own, sums)}}
 
 
-def split_seeds(model: Any, seed: int, replicas: Replicas) -> None:
-    """Gives each replica random streams of its own, a pure function of seed and replica; replica 0 keeps Keras'."""
+@contextmanager
+def first_steps_skipped(model: Any, num_steps: int) -> Iterator[None]:
+    """Makes Keras count the first steps of its next fit without taking them: they were taken before a stop."""
+    if not num_steps:
+        yield
+        return
+    plain = model.make_train_function
+    left = num_steps
+
+    def make_train_function(force: bool = False) -> Any:
+        plain(force=force)
+        function = model.train_function
+
+        def train_function(iterator: Any) -> Any:
+            nonlocal left
+            if left <= 0:
+                return function(iterator)
+            left -= steps_per_execution(model)
+            return {}
+
+        model.train_function = train_function
+        return train_function
+
+    with _attributes(model, {"make_train_function": make_train_function}):
+        yield
+
+
+def split_seeds(model: Any, seed: int, replicas: Replicas, since_step: int = 0) -> None:
+    """Gives each replica random streams of its own: a pure function of seed, replica, and where the run goes on.
+
+    Args:
+        model: Built.
+        seed: Of the run.
+        replicas: Of the run; replica 0 keeps Keras' streams in a run from its beginning.
+        since_step: Steps that the run has done, on another number of replicas.
+    """
     for k, variable in enumerate(seed_variables(model)):
         for r, copy in enumerate(replicas.copies(variable)):
             replica = replicas.first + r
-            if replica > 0:
+            if replica > 0 or since_step > 0:
                 value = copy.numpy()
                 key = (
                     0 if value.size == 2 else -1
                 )  # Keras 3: (seed, counter); TensorFlow: (counter, counter, key)
-                value[key] = np.random.SeedSequence([seed, replica, k]).generate_state(1)[0]
+                value[key] = np.random.SeedSequence([seed, replica, k, since_step]).generate_state(1)[0]
                 copy.assign(value)

@@ -11,22 +11,17 @@ Synopsis::
 
 from __future__ import annotations
 
-import datetime
 import os
-import platform
 import socket
 import sys
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
-import numpy as np
-
+from hpcdl.common.checks import whole_number
 from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan, render
-from hpcdl.common.records import SCHEMA_VERSION, write_history, write_json
-from hpcdl.common.schedule import resolve_batches
+from hpcdl.common.schedule import parse_interval, resolve_batches
 from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topology
 from hpcdl.common.words import RunSettings
 from hpcdl.runtime.devices import pin_devices
@@ -45,7 +40,7 @@ def init(
         strategy: ``single``, ``mirrored``, ``horovod``, ``hybrid`` or ``auto`` (the table of `choose_strategy`).
         replicas: Replicas per process; None lets the devices decide.
         seed: Of weights, data order and random layers.
-        run_dir: Where the run keeps its records; None keeps none.
+        run_dir: Where the run keeps its records and checkpoints; None: ``runs/<title>-<digest>``.
 
     Raises:
         BadInput: The strategy does not fit the world, Horovod is missing, or the world that it sees is not the one
@@ -79,7 +74,13 @@ def init(
         tf.keras.backend.experimental.enable_tf_random_generator()
     where = settings.run_dir or run_dir
     return Run(
-        world, choice, Replicas(processes, devices), seed, Path(where) if where else None, is_plan_only
+        world,
+        choice,
+        Replicas(processes, devices),
+        seed,
+        Path(where) if where else None,
+        is_plan_only,
+        settings,
     )
 
 
@@ -129,7 +130,7 @@ class Run:
         strategy: Name of the strategy.
         num_replicas: World size x replicas per process.
         seed: Of weights, data order and random layers.
-        run_dir: Where records go; None keeps none.
+        run_dir: The folder of the last `fit`; before it, what the user asked for, or None.
         samples_per_second: Of the last `fit`: samples of all ranks, median over its epochs without the first, which
             compiles (unless it is the only one).
     """
@@ -142,7 +143,10 @@ class Run:
         seed: int,
         run_dir: Optional[Path],
         is_plan_only: bool = False,
+        settings: Optional[RunSettings] = None,
     ) -> None:
+        from hpcdl.runtime.stopping import StopSignals
+
         self.topology = topology
         self.strategy = choice.strategy
         self.replicas_per_process = choice.replicas
@@ -152,6 +156,10 @@ class Run:
         self.samples_per_second: Optional[float] = None
         self._replicas = replicas
         self._is_plan_only = is_plan_only
+        self._settings = settings or RunSettings()
+        self._signals = StopSignals()
+        self._base_dir = run_dir
+        self._num_fits = 0
 
     @property
     def rank(self) -> int:
@@ -193,7 +201,10 @@ class Run:
         callbacks: Sequence[Any] = (),
         shuffle: bool = True,
         verbose: Any = "auto",
-        title: str = "model.fit",
+        checkpoint_every: Optional[str] = None,
+        keep_checkpoints: int = 3,
+        best_by: Optional[str] = None,
+        title: Optional[str] = None,
         batch_size: None = None,
     ) -> Any:
         """Trains as ``model.fit`` does in one process on the global batch.
@@ -215,23 +226,35 @@ class Run:
             callbacks: Keras callbacks; each runs on every rank.
             shuffle: Take the samples in a new order in each epoch, the same in every world.
             verbose: As in Keras, on rank 0.
-            title: What the plan calls this run.
+            checkpoint_every: Time, steps or epochs, whichever comes first, such as ``"10min,1epoch"`` (the default),
+                or ``"never"``: only at the end, and when the run is stopped.
+            keep_checkpoints: How many of the last ones are kept, at least 1; the best one is kept besides.
+            best_by: The value in the logs by which a checkpoint is the best; None: ``val_loss``, or ``loss`` without
+                validation.
+            title: What the plan and the run folder are called; None: as the script.
             batch_size: Refused, since it could mean either of the two.
 
         Returns:
             Keras' History, with values over all ranks, the same on each.
 
         Raises:
-            BadInput: An argument breaks a rule, or the model cannot be trained exactly; nothing was written.
+            BadInput: An argument breaks a rule, the model cannot be trained exactly, or the run folder belongs to
+                another run; nothing was written.
             Diverged: Ranks hold different variables.
+            SystemExit: With status 85: the run was asked to stop, and all ranks leave in order to be started again.
         """
         from hpcdl.runtime import checks, keras_edge
+        from hpcdl.runtime.fitting import Fit
+        from hpcdl.runtime.identity import digest, identity
 
         if batch_size is not None:
             raise BadInput(
                 f"a batch size must say of what; received batch_size={batch_size}; pass"
                 f" per_replica_batch_size={batch_size}, or global_batch_size for the samples of a whole step"
             )
+        from hpcdl.runtime.stopping import end_time
+
+        title = title or Path(sys.argv[0]).stem or "run"
         batches = resolve_batches(
             per_replica_batch_size, global_batch_size, reference_batch_size, num_replicas=self.num_replicas
         )
@@ -262,131 +285,34 @@ class Run:
         validation = checks.nest_of_arrays(tuple(validation_data)) if validation_data is not None else None
         if self.is_rank_0 and verbose != 0:
             print(render(plan), flush=True)
-        self._check_agreement(model, plan)
-        record = self._begin_record(plan, model)
-        history, epoch_seconds = self._steps(model, data, validation, plan, shuffle, callbacks, verbose)
-        self._end_record(record, history, epoch_seconds, plan)
-        return history
+        mine = identity(model, data, plan, self.seed, shuffle)
+        self.run_dir = self._run_dir_of_next_fit(title, digest(mine))
+        done = Fit(
+            model=model,
+            data=data,
+            validation=validation,
+            plan=plan,
+            identity=mine,
+            seed=self.seed,
+            shuffle=shuffle,
+            users_callbacks=list(callbacks),
+            verbose=(1 if verbose == "auto" else int(verbose)) if self.is_rank_0 else 0,
+            topology=self.topology,
+            replicas=self._replicas,
+            run_dir=self.run_dir,
+            is_fresh=self._settings.fresh,
+            interval=parse_interval(self._settings.checkpoint_every or checkpoint_every or "10min,1epoch"),
+            keep_checkpoints=whole_number("keep_checkpoints", keep_checkpoints),
+            best_by=best_by or ("val_loss" if validation is not None else "loss"),
+            signals=self._signals,
+            end_time=end_time(os.environ, self._settings.end_time),
+        ).run()
+        self.samples_per_second = done.samples_per_second
+        return done.history
 
-    def _steps(
-        self,
-        model: Any,
-        data: Any,
-        validation: Optional[Tuple[Any, int]],
-        plan: Plan,
-        shuffle: bool,
-        callbacks: Sequence[Any],
-        verbose: Any,
-    ) -> Tuple[Any, Any]:
-        import tensorflow as tf
-
-        from hpcdl.runtime import keras_edge, steps
-        from hpcdl.runtime.feed import Order, feed
-        from hpcdl.runtime.following import Following
-        from hpcdl.runtime.rates import scaled_rate
-
-        order = Order(plan.num_samples, plan.batches.global_batch_size, self.seed if shuffle else None)
-        fit_arguments: Dict[str, Any] = {}
-        validation_steps = 0
-        if validation is not None:
-            validation_order = Order(validation[1], plan.batches.global_batch_size, None)
-            validation_steps = validation_order.steps_per_epoch
-            fit_arguments = {
-                "validation_data": feed(validation[0], validation_order, self._replicas, epochs=None),
-                "validation_steps": validation_steps,
-            }
-        with self._replicas.scope():
-            keras_edge.build_metrics(model, tf.nest.map_structure(lambda a: tf.constant(a[:1]), data))
-        self._replicas.broadcast(keras_edge.synchronized_variables(model))
-        self._replicas.broadcast(keras_edge.non_trainable_variables(model))
-        steps.split_seeds(model, self.seed, self._replicas)
-        with scaled_rate(model.optimizer, plan), steps.exact_steps(model, self._replicas) as hook:
-            following = Following(self._replicas, hook, plan, validation_steps)
-            history = model.fit(
-                feed(data, order, self._replicas, epochs=plan.epochs_to_run),
-                epochs=plan.epochs_to_run,
-                steps_per_epoch=plan.steps_per_epoch,
-                callbacks=[following, *callbacks],
-                verbose=verbose if self.is_rank_0 else 0,
-                shuffle=False,  # the feed does
-                **fit_arguments,
-            )
-        return history, following.epoch_seconds
-
-    def _check_agreement(self, model: Any, plan: Plan) -> None:
-        """Stops ranks that would take different steps, before one of them waits for the others for ever."""
-        mine = {"plan": repr(plan), "shapes": [[v.name, list(v.shape)] for v in model.trainable_variables]}
-        ranks = self._replicas.processes.gather_json(mine)
-        for rank, other in enumerate(ranks):
-            for what in mine:
-                if other[what] != ranks[0][what]:
-                    raise BadInput(
-                        f"all ranks must run the same {what}; received {str(ranks[0][what])[:200]} on rank 0 and"
-                        f" {str(other[what])[:200]} on rank {rank}; start all ranks with the same"
-                        " script, arguments and data"
-                    )
-
-    def _begin_record(self, plan: Plan, model: Any) -> Dict[str, Any]:
-        import tensorflow as tf
-
-        record = {
-            "schema_version": SCHEMA_VERSION,
-            "status": "running",
-            "title": plan.title,
-            "started": _now(),
-            "topology": {
-                "launcher": plan.launcher,
-                "world_size": plan.world_size,
-                "num_nodes": plan.num_nodes,
-                "hostname": self.topology.hostname,
-            },
-            "config": {
-                "strategy": plan.strategy,
-                "replicas_per_process": plan.replicas_per_process,
-                "per_replica_batch_size": plan.batches.per_replica_batch_size,
-                "global_batch_size": plan.batches.global_batch_size,
-                "num_samples": plan.num_samples,
-                "epochs": plan.epochs_to_run,
-                "learning_rate": plan.learning_rate,
-                "lr_scaling": plan.lr_scaling,
-                "lr_factor": plan.factor,
-                "warmup_epochs": plan.warmup_epochs,
-                "seed": self.seed,
-                "optimizer": type(model.optimizer).__name__,
-                "num_parameters": model.count_params(),
-            },
-            "versions": {
-                "python": platform.python_version(),
-                "tensorflow": tf.__version__,
-                "keras": metadata.version("keras"),
-                "numpy": np.__version__,
-            },
-            "host_load_at_start": os.getloadavg()[0],
-        }
-        if self.is_rank_0 and self.run_dir is not None:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            write_json(self.run_dir / "run.json", record)
-        return record
-
-    def _end_record(
-        self, record: Dict[str, Any], history: Any, epoch_seconds: Sequence[float], plan: Plan
-    ) -> None:
-        slowest = self._replicas.processes.gather(np.asarray(epoch_seconds)).max(axis=0)
-        self.samples_per_second = float(
-            plan.num_samples / np.median(slowest[1:] if len(slowest) > 1 else slowest)
-        )
-        values = {name: [float(v) for v in of_epochs] for name, of_epochs in history.history.items()}
-        record.update(
-            status="done",
-            ended=_now(),
-            epoch_seconds=[float(s) for s in slowest],
-            samples_per_second=self.samples_per_second,
-            final_metrics={name: of_epochs[-1] for name, of_epochs in values.items()},
-        )
-        if self.is_rank_0 and self.run_dir is not None:
-            write_history(self.run_dir / "history.csv", values)
-            write_json(self.run_dir / "run.json", record)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    def _run_dir_of_next_fit(self, title: str, digest: str) -> Path:
+        """Names the folder of a fit: the first one of a script has the run's, later ones have folders in it."""
+        self._num_fits += 1
+        if self._base_dir is None:
+            self._base_dir = Path("runs") / f"{title.replace('/', '-')}-{digest}"
+        return self._base_dir if self._num_fits == 1 else self._base_dir / f"fit-{self._num_fits}"

@@ -171,6 +171,7 @@ def test_a_batch_smaller_than_the_replicas_leaves_empty_shares() -> None:
         ("3 epochs", None, None, 3),
         ("10min,1epoch", 600, None, 1),
         ("1epoch, 500steps,30s", 30, 500, 1),
+        ("never", None, None, None),
     ],
 )
 def test_intervals(text: str, seconds: Optional[float], steps: Optional[int], epochs: Optional[int]) -> None:

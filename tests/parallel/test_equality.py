@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from tests.parallel.launching import run_program
 from tests.parallel.programs.cases import CASES, IS_KERAS_3
 
 #: What splitting a batch may change over 10 steps, in 16-bit arithmetic.
 ROUNDING = {"mixed_float16": 1e-3, "mixed_bfloat16": 1e-2}
-PROGRAMS = Path(__file__).parent / "programs"
-ROOT = Path(__file__).parents[2]
-
-
-def run_program(name, *args, np=1, replicas=1, launcher="mpi", check=True):
-    """Starts a program as users start a script, on np ranks."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    command = [
-        sys.executable,
-        "-m",
-        "hpcdl",
-        "train",
-        "--np",
-        str(np),
-        "--launcher",
-        launcher,
-        "--oversubscribe",
-        "--replicas-per-process",
-        str(replicas),
-    ]
-    command += [str(PROGRAMS / name), *args]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=900)
-    if check:
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +24,11 @@ def results(tmp_path_factory):
             cases = {"wrapped": ["sgd"], "run": list(CASES)}.get(how)
             cases = ",".join(cases or [name for name in CASES if CASES[name].equals == "plain"])
             run_program(
+                folders[world],
                 "equality.py",
                 how,
                 cases,
-                str(folders[world]),
+                folders[world],
                 np=num_ranks,
                 replicas=replicas,
                 launcher=launcher,
@@ -96,8 +68,8 @@ def test_an_overflow_on_one_replica_is_one_decision_of_all(num_ranks, replicas, 
     world, plain = tmp_path / "world", tmp_path / "plain"
     world.mkdir()
     plain.mkdir()
-    run_program("overflow.py", "plain", policy, str(plain))
-    run_program("overflow.py", "run", policy, str(world), np=num_ranks, replicas=replicas)
+    run_program(plain, "overflow.py", "plain", policy, plain)
+    run_program(world, "overflow.py", "run", policy, world, np=num_ranks, replicas=replicas)
     expected = np.load(plain / f"{policy}-0.npz")
     ranks = [np.load(world / f"{policy}-{rank}.npz") for rank in range(num_ranks)]
     if policy == "mixed_float16":
@@ -117,14 +89,12 @@ def test_horovods_own_optimizer_fails_the_same_equality_under_keras_3(results):
 
 
 @pytest.mark.skipif(not IS_KERAS_3, reason="under Keras 2 Horovod's own optimizer averages in model.fit")
-def test_the_guard_sees_ranks_that_horovods_own_optimizer_let_drift():
-    done = run_program("wrapped_guard.py", np=2, check=False)
-    assert done.returncode == 1
+def test_the_guard_sees_ranks_that_horovods_own_optimizer_let_drift(tmp_path):
+    done = run_program(tmp_path, "wrapped_guard.py", np=2, status=1)
     assert "all ranks must hold the same variables; after 10 steps" in done.stderr
 
 
-def test_a_weight_changed_on_one_rank_stops_the_run():
-    done = run_program("perturbed.py", np=2, check=False)
-    assert done.returncode == 1
+def test_a_weight_changed_on_one_rank_stops_the_run(tmp_path):
+    done = run_program(tmp_path, "perturbed.py", np=2, status=1)
     assert "all ranks must hold the same variables" in done.stderr
     assert "rank(s) 1" in done.stderr

@@ -1,0 +1,123 @@
+"""The callbacks of one fit, as Keras calls them: hpcdl's own before and after the user's.
+
+Order in each step and at the end of each epoch: `Following` (so that all others see values of the whole world), the
+user's in their order, Keras' History and, on rank 0, its progress bar; then saving, and what all ranks agree on.
+
+Synopsis::
+
+    callbacks = Callbacks(following, users, model, plan, verbose)
+    callbacks.go_on(position, history, restore)        # where a checkpoint was found
+    callbacks.save_with(checkpointing)
+    model.fit(..., callbacks=callbacks)
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import tensorflow as tf
+
+from hpcdl.common.plan import Plan
+from hpcdl.runtime.checkpointing import Checkpointing
+from hpcdl.runtime.following import Following
+from hpcdl.runtime.keras_edge import count_steps_from
+
+
+class Callbacks(tf.keras.callbacks.CallbackList):
+    """Keras' list of callbacks, which a run has in its hands.
+
+    Args:
+        following: hpcdl's own callback.
+        users: The user's callbacks.
+        model: To be trained.
+        plan: Of the run.
+        verbose: As in Keras; 0 shows no progress.
+
+    Attributes:
+        history: Keras' own, of all epochs.
+    """
+
+    def __init__(
+        self, following: Following, users: Sequence[Any], model: Any, plan: Plan, verbose: int
+    ) -> None:
+        self._following, self._plan = following, plan
+        self._checkpointing: Optional[Checkpointing] = None
+        self._epoch = self._first_epoch = self._first_step = 0
+        self._history_before: Dict[str, List[float]] = {}
+        self._at_train_begin: Callable[[], None] = _nothing
+        self._at_first_epoch: Callable[[], None] = _nothing
+        self.history = tf.keras.callbacks.History()
+        super().__init__(
+            [following, *users, self.history],
+            add_progbar=verbose != 0,
+            model=model,
+            verbose=verbose,
+            epochs=plan.epochs_to_run,
+            steps=plan.steps_per_epoch,
+        )
+
+    def save_with(self, checkpointing: Checkpointing) -> None:
+        """Names who saves."""
+        self._checkpointing = checkpointing
+
+    def go_on(
+        self,
+        epoch: int,
+        step: int,
+        history: Dict[str, List[float]],
+        at_train_begin: Callable[[], None],
+        at_first_epoch: Callable[[], None],
+    ) -> None:
+        """Goes on where an earlier start left.
+
+        Args:
+            epoch: First epoch, counted from 0.
+            step: Steps of it that are done; callbacks do not see them again.
+            history: Values of the epochs before it.
+            at_train_begin: Called when all callbacks have begun.
+            at_first_epoch: Called when Keras has reset the metrics for the first epoch.
+        """
+        self._first_epoch, self._first_step, self._history_before = epoch, step, history
+        self._at_train_begin, self._at_first_epoch = at_train_begin, at_first_epoch
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        self.history.history = {name: list(values) for name, values in self._history_before.items()}
+        self.history.epoch = list(range(self._first_epoch))
+        count_steps_from(self.model, self._first_epoch * self._plan.steps_per_epoch + self._first_step)
+        self._at_train_begin()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+        if epoch == self._first_epoch:
+            self._at_first_epoch()
+        super().on_epoch_begin(epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if not self._is_done(batch):
+            super().on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._is_done(batch):
+            return
+        super().on_train_batch_end(batch, logs)
+        step = batch + 1
+        if self.model.stop_training and step < self._plan.steps_per_epoch:
+            if self._checkpointing.ends_later():
+                self.model.stop_training = False
+            else:
+                self._following.end_epoch()
+                return
+        if self._checkpointing.after_step(self._epoch, step):
+            self._following.end_epoch()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self._checkpointing.after_epoch(epoch, logs or {})
+
+    def _is_done(self, batch: int) -> bool:
+        return self._epoch == self._first_epoch and batch < self._first_step
+
+
+def _nothing() -> None:
+    pass

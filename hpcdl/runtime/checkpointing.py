@@ -1,0 +1,180 @@
+"""Saving while a run goes on: when, what, and how all ranks leave together.
+
+Synopsis::
+
+    checkpointing = Checkpointing(...)
+    checkpointing.after_step(epoch, step)          # by every rank, after the callbacks have seen the step
+    checkpointing.after_epoch(epoch, logs)
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Mapping, Optional
+
+from hpcdl.common.errors import HpcdlError
+from hpcdl.common.plan import Plan
+from hpcdl.common.schedule import Interval
+from hpcdl.runtime.callback_states import CallbackStates
+from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.run_folder import RunFolder
+from hpcdl.runtime.state import capture
+from hpcdl.runtime.stopping import StopSignals, TimeLeft, Wishes
+
+
+class Leaving(Exception):
+    """All ranks leave now, in order to be started again; the checkpoint is written."""
+
+
+@dataclass
+class Checkpointing:
+    """Writes checkpoints of one run, and ends it in the same step on all ranks.
+
+    Attributes:
+        model: In training.
+        replicas: Of the run.
+        plan: Of the run.
+        folder: Of the run; None on ranks that do not write.
+        interval: How often a checkpoint is due.
+        best_by: The value in the logs whose best checkpoint is kept, and whether the least is the best.
+        wishes: Of all ranks.
+        signals: That came to this rank.
+        time_left: Of this rank.
+        callbacks: What they remember.
+        describe: Gives what else belongs into the meta of a checkpoint, as JSON.
+        steps_at_save: Steps that were done when the last checkpoint was written.
+    """
+
+    model: Any
+    replicas: Replicas
+    plan: Plan
+    folder: Optional[RunFolder]
+    interval: Interval
+    best_by: Optional[str]
+    wishes: Wishes
+    signals: StopSignals
+    time_left: TimeLeft
+    callbacks: CallbackStates
+    describe: Callable[[], Dict[str, Any]]
+    steps_at_save: int = 0
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    def after_step(self, epoch: int, step: int) -> bool:
+        """Acts on what all ranks have agreed in the step, and notes what this rank wishes for the next.
+
+        The last step of an epoch is left to `after_epoch`, so that no checkpoint lies between the two.
+
+        Args:
+            epoch: Counted from 0.
+            step: Steps of the epoch that are done.
+
+        Returns:
+            Whether all ranks end the epoch here, since a callback ended the training.
+
+        Raises:
+            Leaving: On all ranks.
+        """
+        steps_done = epoch * self.plan.steps_per_epoch + step
+        if step < self.plan.steps_per_epoch:
+            is_leaving = self.wishes.agreed("leave")
+            if is_leaving or self.wishes.agreed("save") or self._is_due(steps_done):
+                self._save(epoch, step, must=is_leaving)
+            if is_leaving:
+                raise Leaving
+            if self.wishes.agreed("end"):
+                self.model.stop_training = True
+                return True
+        self._note_wishes()
+        return False
+
+    def after_epoch(self, epoch: int, logs: Mapping[str, Any]) -> None:
+        """Acts at the end of an epoch, validation and callbacks included.
+
+        Raises:
+            Leaving: On all ranks, if the run is not at its end anyway.
+        """
+        self._note_wishes()
+        self.wishes.set("end", bool(self.model.stop_training))
+        self.wishes.hear_now()
+        self.model.stop_training = is_ended = self.wishes.agreed("end")
+        is_done = is_ended or epoch + 1 == self.plan.epochs_to_run
+        is_leaving = self.wishes.agreed("leave") and not is_done
+        steps_done = (epoch + 1) * self.plan.steps_per_epoch
+        of_epochs = self.interval.epochs is not None and (epoch + 1) % self.interval.epochs == 0
+        if is_done or is_leaving or of_epochs or self.wishes.agreed("save") or self._is_due(steps_done):
+            self._save(epoch + 1, 0, must=is_leaving, is_ended=is_ended, logs=logs)
+        if is_leaving:
+            raise Leaving
+        self.wishes.set("end", False)
+
+    def ends_later(self) -> bool:
+        """Notes that a callback of this rank has ended the training in mid-epoch.
+
+        Returns:
+            Whether there are other ranks, which hear of it in the next step; all end after that.
+        """
+        if self.wishes.must_ride:
+            self.wishes.set("end", True)
+        return self.wishes.must_ride
+
+    def _note_wishes(self) -> None:
+        self.wishes.set("leave", self.time_left.is_over() or self.signals.received is not None)
+        seconds = self.interval.seconds
+        is_due = seconds is not None and time.monotonic() - self._saved_at >= seconds
+        self.wishes.set("save", is_due and self.replicas.processes.rank == 0)
+
+    def _is_due(self, steps_done: int) -> bool:
+        """Whether so many steps have passed; a number that all ranks know without asking."""
+        if self.interval.steps is None:
+            return False
+        return steps_done - self.steps_at_save >= self.interval.steps
+
+    def _save(
+        self,
+        epoch: int,
+        step: int,
+        must: bool,
+        is_ended: bool = False,
+        logs: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        started = time.monotonic()
+        arrays = capture(self.model, self.replicas)
+        steps_done = epoch * self.plan.steps_per_epoch + step
+        if self.folder is not None:
+            values, of_callbacks = self.callbacks.capture()
+            meta = {
+                "epoch": epoch,
+                "step": step,
+                "is_ended": is_ended,
+                "epochs": self.plan.epochs_to_run,
+                "callbacks": values,
+                "score": self._score(logs or {}),
+                **self.describe(),
+            }
+            try:
+                self.folder.checkpoints.save(steps_done, meta, {**arrays, **of_callbacks})
+                self.folder.write_history(meta["history"])
+            except OSError as problem:
+                said = f"cannot write the checkpoint of step {steps_done} to {self.folder.path}: {problem.strerror}"
+                if must:
+                    raise HpcdlError(f"{said}; the one before it is the last") from problem
+                print(f"hpcdl: {said}; training goes on", file=sys.stderr, flush=True)
+        self._saved_at = time.monotonic()
+        self.steps_at_save = steps_done
+        self.wishes.set("save", False)
+        self.time_left.note_save(self._saved_at - started)
+
+    def _score(self, logs: Mapping[str, Any]) -> Optional[float]:
+        """Gives the value by which the best checkpoint is kept, the less the better."""
+        name = self.best_by
+        if name is None or name not in logs:
+            return None
+        return float(logs[name]) * (-1 if is_better_when_greater(name) else 1)
+
+
+def is_better_when_greater(metric: str) -> bool:
+    """Says whether a metric grows as the model gets better, by its name, as Keras' callbacks do."""
+    rising = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", "r2", "cosine")
+    return any(word in metric.lower() for word in rising)

@@ -1,0 +1,192 @@
+"""Checkpoints on disk: written whole or not at all, and verified before they are used.
+
+A checkpoint is a folder ``step-00000930`` of ``arrays.npz``, ``meta.json`` and ``COMMIT``. The first two are written
+under a temporary name, synced and renamed; ``COMMIT``, which holds their SHA-256, comes last, so that whatever a kill
+leaves half-written has none. Nothing in it is a pickle.
+
+Synopsis::
+
+    store = Store(run_dir / "checkpoints", keep_last=3)
+    store.save(step=930, meta={"epoch": 2, "step": 460}, arrays={"weights": w})
+    found = store.newest(is_usable=lambda meta: None, say=print)
+    if found is not None:
+        print(found.meta, found.arrays()["weights"].shape)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+import numpy as np
+
+_ARRAYS, _META, _COMMIT = "arrays.npz", "meta.json", "COMMIT"
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint.
+
+    Attributes:
+        folder: Where it is.
+        meta: What was saved beside the arrays.
+    """
+
+    folder: Path
+    meta: Dict[str, Any]
+
+    def arrays(self) -> Dict[str, np.ndarray]:
+        """Reads all arrays, by name."""
+        with np.load(str(self.folder / _ARRAYS), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
+
+class Store:
+    """The checkpoints of one run; one process may write.
+
+    Args:
+        folder: Made at the first `save`.
+        keep_last: Checkpoints that are kept besides the best one.
+    """
+
+    def __init__(self, folder: Path, keep_last: int = 3) -> None:
+        self.folder = folder
+        self._keep_last = keep_last
+
+    def save(self, step: int, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
+        """Writes a checkpoint, then removes those that need not be kept.
+
+        Args:
+            step: Steps done since the start of the run; it names the checkpoint.
+            meta: JSON. The checkpoint with the least ``meta["score"]`` of those that have one is never removed.
+            arrays: By name.
+
+        Raises:
+            OSError: It cannot be written; the earlier checkpoints are as they were.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
+        final = self.folder / f"step-{step:08d}"
+        temporary = self.folder / f".{final.name}.tmp"
+        temporary.mkdir()
+        with open(str(temporary / _ARRAYS), "wb") as file:
+            np.savez(file, **arrays)
+            _sync(file)
+        _write_synced(temporary / _META, json.dumps(meta, indent=1) + "\n")
+        digests = {name: _sha256(temporary / name) for name in (_ARRAYS, _META)}
+        if final.exists():  # the same step, saved once more after a resume
+            _remove(final)
+        os.replace(str(temporary), str(final))
+        _sync_folder(self.folder)
+        _write_synced(final / f".{_COMMIT}.tmp", json.dumps(digests, indent=1) + "\n")
+        os.replace(str(final / f".{_COMMIT}.tmp"), str(final / _COMMIT))
+        _sync_folder(final)
+        self._prune(final)
+        return final
+
+    def newest(
+        self, is_usable: Callable[[Mapping[str, Any]], Optional[str]], say: Callable[[str], None]
+    ) -> Optional[Checkpoint]:
+        """Finds the newest checkpoint that is whole; None if there is none.
+
+        Args:
+            is_usable: Says of a whole checkpoint's meta why it cannot be used here; None if it can.
+            say: Is told of each one that is passed over, and why.
+        """
+        for folder in reversed(self._folders()):
+            damage = _damage(folder)
+            meta = {} if damage else json.loads((folder / _META).read_text(encoding="utf-8"))
+            damage = damage or is_usable(meta)
+            if damage is None:
+                return Checkpoint(folder, meta)
+            say(f"checkpoint {folder} is not used: {damage}")
+        return None
+
+    def best_score(self) -> Optional[float]:
+        """Gives the least score of the checkpoints that have one."""
+        return min((s for s in map(_score, self._folders()) if s is not None), default=None)
+
+    def _folders(self) -> List[Path]:
+        """Lists the folders that look like checkpoints, oldest first."""
+        return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+
+    def _remove_leftovers(self) -> None:
+        for path in self.folder.glob(".step-*.tmp"):
+            shutil.rmtree(str(path))
+
+    def _prune(self, newest: Path) -> None:
+        folders = self._folders()
+        keep = {newest, *folders[-self._keep_last :]}
+        scored = {folder: score for folder in folders for score in (_score(folder),) if score is not None}
+        if scored:
+            keep.add(min(scored, key=lambda folder: (scored[folder], folder)))
+        for folder in folders:
+            if folder not in keep:
+                _remove(folder)
+
+
+def _damage(folder: Path) -> Optional[str]:
+    """Says what is wrong with a checkpoint; None if it is whole."""
+    try:
+        digests = json.loads((folder / _COMMIT).read_text(encoding="utf-8"))
+        wrong = [name for name in (_ARRAYS, _META) if _sha256(folder / name) != digests[name]]
+        if wrong:
+            return f"{' and '.join(wrong)} changed since it was written"
+        with zipfile.ZipFile(str(folder / _ARRAYS)):
+            return None
+    except FileNotFoundError as problem:
+        missing = Path(problem.filename).name
+        return "it was not written to the end" if missing == _COMMIT else f"{missing} is missing"
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as problem:
+        return f"it cannot be read ({type(problem).__name__}: {problem})"
+
+
+def _score(folder: Path) -> Optional[float]:
+    """Gives the score of a committed checkpoint; whether it is whole is asked when it is used."""
+    try:
+        if not (folder / _COMMIT).exists():
+            return None
+        score = json.loads((folder / _META).read_text(encoding="utf-8")).get("score")
+        return None if score is None else float(score)
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _remove(folder: Path) -> None:
+    # The commit mark goes first: a removal that is cut short leaves no checkpoint that looks whole.
+    (folder / _COMMIT).unlink(missing_ok=True)
+    shutil.rmtree(str(folder))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(str(path), "rb") as file:
+        for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with open(str(path), "w", encoding="utf-8") as file:
+        file.write(text)
+        _sync(file)
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(str(folder), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

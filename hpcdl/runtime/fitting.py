@@ -1,0 +1,365 @@
+"""One fit, from its checked arguments to its history: agree, resume, train, save, record.
+
+Synopsis::
+
+    done = Fit(model=model, data=(x, y), plan=plan, ...).run()
+    done.history, done.samples_per_second
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import tensorflow as tf
+
+from hpcdl.common.errors import EXIT_REQUEUE, BadInput
+from hpcdl.common.plan import Plan
+from hpcdl.common.schedule import Interval
+from hpcdl.common.topology import Topology
+from hpcdl.runtime import keras_edge, steps
+from hpcdl.runtime.callback_list import Callbacks
+from hpcdl.runtime.callback_states import CallbackStates
+from hpcdl.runtime.checkpointing import Checkpointing, Leaving
+from hpcdl.runtime.checkpoints import Checkpoint
+from hpcdl.runtime.feed import Order, feed
+from hpcdl.runtime.following import Following
+from hpcdl.runtime.identity import differences
+from hpcdl.runtime.processes import broadcast_arrays, from_rank_0
+from hpcdl.runtime.rates import scaled_rate
+from hpcdl.runtime.record import new_record, now, versions
+from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.run_folder import RunFolder
+from hpcdl.runtime.state import layout, restore
+from hpcdl.runtime.stopping import StopSignals, TimeLeft, Wishes
+
+_CHECKPOINT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a fit gave.
+
+    Attributes:
+        history: Keras' History, of all epochs, also of those of earlier starts.
+        samples_per_second: Of all ranks, median over the whole epochs of this start without the first, which compiles
+            (unless it is the only one); None if there was none.
+    """
+
+    history: Any
+    samples_per_second: Optional[float]
+
+
+@dataclass
+class Fit:
+    """Everything that one fit needs.
+
+    Attributes:
+        model: Compiled and built.
+        data: Nest of the arrays to train on.
+        validation: Nest of the arrays to validate on, and their number of rows; None: no validation.
+        plan: Of the run.
+        identity: Of the run.
+        seed: Of the run.
+        shuffle: Whether the samples are shuffled.
+        users_callbacks: The user's callbacks.
+        verbose: As in Keras; 0 except on rank 0.
+        topology: This process' place.
+        replicas: Of the run.
+        run_dir: The folder of the run.
+        is_fresh: Whether to start anew.
+        interval: How often a checkpoint is due.
+        keep_checkpoints: How many of the last ones are kept.
+        best_by: The value in the logs whose best checkpoint is kept.
+        signals: That came to this process.
+        end_time: At which it will be ended, in seconds since 1970.
+    """
+
+    model: Any
+    data: Any
+    validation: Optional[Tuple[Any, int]]
+    plan: Plan
+    identity: Dict[str, Any]
+    seed: int
+    shuffle: bool
+    users_callbacks: Sequence[Any]
+    verbose: int
+    topology: Topology
+    replicas: Replicas
+    run_dir: Path
+    is_fresh: bool
+    interval: Interval
+    keep_checkpoints: int
+    best_by: Optional[str]
+    signals: StopSignals
+    end_time: Optional[float]
+
+    def run(self) -> Done:
+        """Trains, or goes on with what is in the run folder.
+
+        Raises:
+            BadInput: The ranks differ, or the folder belongs to another run.
+            SystemExit: With status 85, on all ranks: stopped in order to be started again.
+        """
+        self._check_agreement()
+        time_left = TimeLeft(self.end_time)
+        folder = RunFolder(self.run_dir, self.keep_checkpoints)
+
+        def open_folder() -> Optional[Dict[str, Any]]:
+            time_left.check()
+            return folder.open(self.identity, self.is_fresh)
+
+        try:
+            record = from_rank_0(self.replicas.processes, open_folder)
+            with self.signals:
+                return self._run_in(folder, record, time_left)
+        finally:
+            folder.close()
+
+    def _run_in(self, folder: RunFolder, before: Optional[Dict[str, Any]], time_left: TimeLeft) -> Done:
+        is_writer = self.topology.is_rank_0
+        with self.replicas.scope():
+            rows = tf.nest.map_structure(lambda a: tf.constant(a[:1]), self.data)
+            keras_edge.build_metrics(self.model, rows)
+        found: List[Checkpoint] = []
+
+        def look() -> Optional[Dict[str, Any]]:
+            newest = folder.checkpoints.newest(self._why_not_usable, _say)
+            found.extend([newest] if newest is not None else [])
+            return newest.meta if newest is not None else None
+
+        meta = from_rank_0(self.replicas.processes, look)
+        arrays = found[0].arrays() if found else None
+        record = new_record(self.plan, self.model, self.seed, self.topology, self.identity)
+        if before is not None and meta is not None:
+            record["started"] = before.get("started", record["started"])
+            record["resumed"] = [*before.get("resumed", []), {"time": now(), **_position(meta)}]
+            record["samples_per_second"] = before.get("samples_per_second")
+        if is_writer:
+            folder.write(record)
+        try:
+            history, seconds = self._train(folder if is_writer else None, meta, arrays, time_left)
+        except Leaving:
+            if is_writer:
+                folder.write({**record, "status": "stopped", "ended": now()})
+                _say(f"saved and stopped, to be started again; {self.run_dir} holds the run")
+            # A launcher ends the others as soon as one has left: nobody leaves before rank 0 has written.
+            self.replicas.processes.barrier()
+            self.replicas.processes.shutdown()
+            raise SystemExit(EXIT_REQUEUE) from None
+        except BaseException as error:
+            if is_writer:
+                said = f"{type(error).__name__}: {error}".splitlines()[0]
+                folder.write({**record, "status": "failed", "ended": now(), "error": said})
+            raise
+        return self._finish(folder, record, history, seconds)
+
+    def _train(
+        self,
+        folder: Optional[RunFolder],
+        meta: Optional[Dict[str, Any]],
+        arrays: Optional[Dict[str, np.ndarray]],
+        time_left: TimeLeft,
+    ) -> Tuple[Any, List[float]]:
+        plan, model, replicas = self.plan, self.model, self.replicas
+        epoch, step = (meta["epoch"], meta["step"]) if meta is not None else (0, 0)
+        if meta is not None and meta["is_ended"] and meta["epochs"] >= plan.epochs_to_run:
+            epoch = plan.epochs_to_run  # a callback has ended it
+        first_step = epoch * plan.steps_per_epoch + step
+        first_iteration = meta["first_iteration"] if meta else keras_edge.iterations(model.optimizer)
+        restore_metrics = self._prepare(meta, arrays, first_step)
+        states = CallbackStates(self.users_callbacks)
+        wishes = Wishes(replicas.processes)
+        fit_arguments, validation_steps = self._validation_arguments()
+        order = Order(plan.num_samples, plan.batches.global_batch_size, self.seed if self.shuffle else None)
+
+        with ExitStack() as stack:
+            stack.enter_context(scaled_rate(model.optimizer, plan, first_iteration))
+            hook = stack.enter_context(steps.exact_steps(model, replicas, wishes))
+            stack.enter_context(steps.first_steps_skipped(model, step))
+            following = Following(replicas, hook, plan, validation_steps, (epoch, step))
+            callbacks = Callbacks(following, self.users_callbacks, model, plan, self.verbose)
+
+            def describe() -> Dict[str, Any]:
+                return {
+                    "checkpoint_version": _CHECKPOINT_VERSION,
+                    "time": now(),
+                    "identity": self.identity,
+                    "layout": layout(model),
+                    "num_replicas": replicas.num_replicas,
+                    "strategy": plan.strategy,
+                    "world_size": plan.world_size,
+                    "first_iteration": first_iteration,
+                    "history": _numbers(callbacks.history.history),
+                    "best_by": self.best_by,
+                    "versions": versions(),
+                }
+
+            checkpointing = Checkpointing(
+                model=model,
+                replicas=replicas,
+                plan=plan,
+                folder=folder,
+                interval=self.interval,
+                best_by=self.best_by,
+                wishes=wishes,
+                signals=self.signals,
+                time_left=time_left,
+                callbacks=states,
+                describe=describe,
+                steps_at_save=first_step,
+            )
+            callbacks.save_with(checkpointing)
+            callbacks.go_on(
+                epoch,
+                step,
+                meta["history"] if meta is not None else {},
+                at_train_begin=lambda: self._restore_callbacks(states, meta, arrays),
+                # At the end of an epoch they hold what its validation left; Keras begins the next one with none.
+                at_first_epoch=restore_metrics if step else _nothing,
+            )
+            model.fit(
+                feed(self.data, order, replicas, plan.epochs_to_run, first_step),
+                initial_epoch=epoch,
+                epochs=plan.epochs_to_run,
+                steps_per_epoch=plan.steps_per_epoch,
+                callbacks=callbacks,
+                verbose=self.verbose,
+                shuffle=False,  # the feed does
+                **fit_arguments,
+            )
+        return callbacks.history, following.epoch_seconds
+
+    def _prepare(
+        self, meta: Optional[Dict[str, Any]], arrays: Optional[Dict[str, np.ndarray]], first_step: int
+    ) -> Any:
+        """Gives all ranks one state: rank 0's, or that of the checkpoint. Returns what restores the metrics."""
+        model, replicas = self.model, self.replicas
+        if meta is None:
+            replicas.broadcast(keras_edge.synchronized_variables(model))
+            replicas.broadcast(keras_edge.own_variables(model))
+            steps.split_seeds(model, self.seed, replicas)
+            return _nothing
+        if self.topology.is_rank_0:
+            _say(self._resume_words(meta))
+        return restore(
+            model,
+            replicas,
+            arrays,
+            meta["num_replicas"],
+            new_seeds=lambda: steps.split_seeds(model, self.seed, replicas, since_step=first_step),
+        )
+
+    def _resume_words(self, meta: Dict[str, Any]) -> str:
+        plan = self.plan
+        if meta["is_ended"] or meta["epoch"] >= plan.epochs_to_run:
+            return (
+                f"{self.run_dir} is finished: {meta['epoch']} epochs were trained; more epochs go on with it,"
+                " --fresh starts anew"
+            )
+        words = (
+            f"going on with {self.run_dir} after {meta['epoch']} epochs and {meta['step']} of"
+            f" {plan.steps_per_epoch} steps, saved at {meta['time']}"
+        )
+        if meta["num_replicas"] != self.replicas.num_replicas:
+            words += (
+                f"; on {self.replicas.num_replicas} replicas instead of {meta['num_replicas']}: the same batches, but"
+                " random layers draw other numbers, and sums are rounded otherwise"
+            )
+        return words
+
+    def _restore_callbacks(
+        self,
+        states: CallbackStates,
+        meta: Optional[Dict[str, Any]],
+        arrays: Optional[Dict[str, np.ndarray]],
+    ) -> None:
+        states.begin()
+        if meta is None:
+            return
+        of_callbacks = {k: v for k, v in (arrays or {}).items() if k.startswith("callback/")}
+        received = broadcast_arrays(self.replicas.processes, of_callbacks)
+        missing = states.restore(meta["callbacks"], received)
+        if missing and self.topology.is_rank_0:
+            _say(f"callbacks that were there before are not here now, and start anew: {', '.join(missing)}")
+
+    def _validation_arguments(self) -> Tuple[Dict[str, Any], int]:
+        if self.validation is None:
+            return {}, 0
+        arrays, num_samples = self.validation
+        order = Order(num_samples, self.plan.batches.global_batch_size, None)
+        data = feed(arrays, order, self.replicas, epochs=None)
+        return {"validation_data": data, "validation_steps": order.steps_per_epoch}, order.steps_per_epoch
+
+    def _why_not_usable(self, meta: Any) -> Optional[str]:
+        """Says why a whole checkpoint does not fit this run; None if it does."""
+        if meta.get("checkpoint_version") != _CHECKPOINT_VERSION:
+            return f"it has version {meta.get('checkpoint_version')}, this hpcdl knows {_CHECKPOINT_VERSION}"
+        foreign = differences(meta["identity"], self.identity)
+        if foreign:
+            return f"it is of another run: {'; '.join(foreign)}"
+        if meta["layout"] != layout(self.model):
+            was = meta["versions"]
+            return (
+                "its variables are not those of the model; it was written under TensorFlow"
+                f" {was['tensorflow']} with Keras {was['keras']}"
+            )
+        return None
+
+    def _check_agreement(self) -> None:
+        """Stops ranks that would take different steps, before one of them waits for the others for ever."""
+        mine = {"plan": repr(self.plan), **self.identity}
+        ranks = self.replicas.processes.gather_json(mine)
+        for rank, other in enumerate(ranks):
+            for what in mine:
+                if other[what] != ranks[0][what]:
+                    raise BadInput(
+                        f"all ranks must run the same {what}; received {str(ranks[0][what])[:200]} on rank 0 and"
+                        f" {str(other[what])[:200]} on rank {rank}; start all ranks with the same"
+                        " script, arguments and data (each rank takes its share of it)"
+                    )
+
+    def _finish(
+        self, folder: RunFolder, record: Dict[str, Any], history: Any, epoch_seconds: Sequence[float]
+    ) -> Done:
+        slowest = self.replicas.processes.gather(np.asarray(epoch_seconds)).max(axis=0)
+        rate = record.get("samples_per_second")
+        if len(slowest):
+            rate = float(self.plan.num_samples / np.median(slowest[1:] if len(slowest) > 1 else slowest))
+        values = _numbers(history.history)
+        record.update(
+            status="done",
+            ended=now(),
+            epoch_seconds=[float(s) for s in slowest],
+            samples_per_second=rate,
+            final_metrics={name: of_epochs[-1] for name, of_epochs in values.items()},
+        )
+        if self.topology.is_rank_0:
+            problem = folder.save_model(self.model)
+            if problem is not None:
+                _say(
+                    f"Keras could not save this model as a .keras file ({problem}); its weights are in the checkpoint"
+                )
+            folder.write_history(values)
+            folder.write(record)
+        return Done(history, rate)
+
+
+def _position(meta: Dict[str, Any]) -> Dict[str, Any]:
+    return {name: meta[name] for name in ("epoch", "step")}
+
+
+def _numbers(history: Dict[str, Sequence[Any]]) -> Dict[str, List[float]]:
+    return {name: [float(v) for v in of_epochs] for name, of_epochs in history.items()}
+
+
+def _say(text: str) -> None:
+    print(f"hpcdl: {text}", file=sys.stderr, flush=True)
+
+
+def _nothing() -> None:
+    pass

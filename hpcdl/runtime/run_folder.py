@@ -1,0 +1,156 @@
+"""The folder of a run: its record, its history, its checkpoints, its final model. Rank 0 alone writes.
+
+``run.json`` says ``running``, ``stopped`` (to be started again), ``done`` or ``failed``. A run that died says
+``running`` for ever; nothing but the folder's lock tells it from one that is under way.
+
+Synopsis::
+
+    folder = RunFolder(Path("runs/fashion_mnist-cnn_dropout-3f9a01c2"))
+    folder.open(identity, is_fresh=False)     # BadInput if it belongs to another run, or is in use
+    folder.write(record)
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Sequence
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.records import read_json, write_history, write_json
+from hpcdl.runtime.checkpoints import Store
+from hpcdl.runtime.identity import differences
+
+_RECORD, _HISTORY, _LOCK = "run.json", "history.csv", ".lock"
+_OF_A_RUN = (_HISTORY, _LOCK, "checkpoints", "logs", "steps", "model.keras")
+
+
+class RunFolder:
+    """The folder of a run, as rank 0 sees it.
+
+    Args:
+        path: It need not exist.
+        keep_checkpoints: As many of the last ones are kept.
+
+    Attributes:
+        path: Of the folder.
+        checkpoints: In it.
+    """
+
+    def __init__(self, path: Path, keep_checkpoints: int = 3) -> None:
+        self.path = path
+        self.checkpoints = Store(path / "checkpoints", keep_checkpoints)
+        self._lock: Optional[Any] = None
+
+    def open(self, identity: Mapping[str, Any], is_fresh: bool) -> Optional[Dict[str, Any]]:
+        """Makes the folder this run's own, until `close`.
+
+        Args:
+            identity: Of the run.
+            is_fresh: Whether to start anew; what is there is moved aside.
+
+        Returns:
+            The record of what was trained here before; None if there was nothing.
+
+        Raises:
+            BadInput: Another run was trained here, or is being trained.
+        """
+        before = None if is_fresh else self._read()
+        self._refuse_strange_folder()
+        foreign = [] if before is None else differences(before.get("identity", {}), identity)
+        if foreign:
+            raise BadInput(
+                f"a run folder goes on with the run that it holds; received {self.path}, in which other things"
+                f" were trained: {'; '.join(foreign)}; pass another --run-dir, or --fresh to move it aside"
+            )
+        if self.path.exists():
+            self._take_lock()
+            if is_fresh:
+                self.close()
+                os.replace(str(self.path), str(_aside(self.path)))
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self._lock is None:
+            self._take_lock()
+        return before
+
+    def close(self) -> None:
+        """Lets other processes use the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Writes the record."""
+        write_json(self.path / _RECORD, record)
+
+    def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
+        """Writes the values of all epochs."""
+        write_history(self.path / _HISTORY, history)
+
+    def save_model(self, model: Any) -> Optional[str]:
+        """Saves the final model as ``model.keras``, which plain Keras loads.
+
+        Returns:
+            Why Keras could not; None if it did.
+        """
+        temporary = self.path / ".model.tmp.keras"
+        try:
+            model.save(str(temporary))
+        except (
+            NotImplementedError,
+            ValueError,
+            TypeError,
+            AttributeError,
+        ) as problem:  # a class of the user's own
+            temporary.unlink(missing_ok=True)
+            return f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
+        os.replace(str(temporary), str(self.path / "model.keras"))
+        return None
+
+    def _read(self) -> Optional[Dict[str, Any]]:
+        try:
+            return read_json(self.path / _RECORD)
+        except FileNotFoundError:
+            return None
+        except ValueError as problem:
+            raise BadInput(
+                f"{self.path / _RECORD} must be the record of a run; received one that cannot be read ({problem});"
+                " pass another --run-dir, or --fresh to move the folder aside"
+            ) from problem
+
+    def _refuse_strange_folder(self) -> None:
+        """A folder without a record holds nothing but what a run may have left before its record was lost."""
+        if not self.path.exists() or (self.path / _RECORD).exists():
+            return
+        strange = self.path.name if not self.path.is_dir() else None
+        if strange is None:
+            strange = next((p.name for p in sorted(self.path.iterdir()) if p.name not in _OF_A_RUN), None)
+        if strange is not None:
+            raise BadInput(
+                f"the run folder must be new, or hold a run; received {self.path}, which has no {_RECORD} but"
+                f" {strange}; pass another --run-dir"
+            )
+
+    def _take_lock(self) -> None:
+        lock = open(str(self.path / _LOCK), "a")  # noqa: SIM115 - held open for as long as the run lasts
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            if problem.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                lock.close()
+                raise BadInput(
+                    f"a run folder is used by one run at a time; received {self.path}, in which another process is"
+                    " training; wait for it, or pass another --run-dir"
+                ) from problem
+            # Some file systems of clusters know no locks; there the user has to take care.
+        self._lock = lock
+
+
+def _aside(path: Path) -> Path:
+    """Names where a folder is moved to: beside it, with the time."""
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    names = [f"{path.name}.before-{now}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 100)))]
+    return next(path.with_name(name) for name in names if not path.with_name(name).exists())

@@ -1,0 +1,47 @@
+"""Starts the programs of these tests as users start their scripts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+def run_program(folder, name, *args, np=1, replicas=1, launcher="mpi", status=0, options=(), environ=()):
+    """Starts a program in a folder on np ranks, and waits until it has ended with a status."""
+    variables = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+        "HPCDL_CHECKPOINT_EVERY": "never",
+        **dict(environ),
+    }
+    world = [
+        "--np",
+        str(np),
+        "--launcher",
+        launcher,
+        "--replicas-per-process",
+        str(replicas),
+        "--oversubscribe",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "hpcdl",
+        "train",
+        *world,
+        *options,
+        str(PROGRAMS / name),
+        *map(str, args),
+    ]
+    done = subprocess.run(
+        command, env=variables, capture_output=True, text=True, timeout=900, cwd=str(folder)
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done

@@ -1,0 +1,107 @@
+"""A run that is killed, or asked to stop, ends with the same bits as one that was not."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from hpcdl.common.errors import EXIT_REQUEUE
+from tests.parallel.launching import run_program
+
+WORLDS = [
+    pytest.param(1, 1, "mpi", id="single"),
+    pytest.param(1, 2, "mpi", id="mirrored"),
+    pytest.param(2, 1, "mpi", id="horovod"),
+    pytest.param(2, 2, "mpi", id="hybrid"),
+    pytest.param(2, 1, "gloo", id="horovod-gloo"),
+]
+EVERY_3_STEPS = {"HPCDL_CHECKPOINT_EVERY": "3steps"}
+
+
+def survive(folder, *args, options=(), **world):
+    environ = {**EVERY_3_STEPS, **world.pop("environ", {})}
+    return run_program(
+        folder, "survives.py", *args, options=["--run-dir", "run", *options], environ=environ, **world
+    )
+
+
+def results(folder, name, num_ranks):
+    return [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in range(num_ranks)]
+
+
+def assert_same(folder, num_ranks, other_folder):
+    for mine, other in zip(results(folder, "out", num_ranks), results(other_folder, "out", num_ranks)):
+        assert set(mine) == set(other)
+        for name in mine:
+            np.testing.assert_array_equal(mine[name], other[name], err_msg=name)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    made = [tmp_path / "whole", tmp_path / "broken"]
+    for folder in made:
+        folder.mkdir()
+    return made
+
+
+@pytest.mark.parametrize(("num_ranks", "replicas", "launcher"), WORLDS)
+def test_a_killed_run_starts_again_and_ends_with_the_same_bits(num_ranks, replicas, launcher, folders):
+    whole, broken = folders
+    world = {"np": num_ranks, "replicas": replicas, "launcher": launcher}
+    survive(whole, "out", **world)
+    done = survive(broken, "out", "--die", f"{num_ranks - 1}:2:4", options=["--restarts", "1"], **world)
+    assert "was killed by SIGKILL" in done.stderr
+    assert "going on with run after 2 epochs and 4 of 10 steps" in done.stdout + done.stderr
+    assert_same(broken, num_ranks, whole)
+
+
+@pytest.mark.parametrize(("num_ranks", "launcher"), [(1, "mpi"), (2, "mpi"), (2, "gloo")])
+def test_a_signal_to_one_rank_stops_all_in_the_same_step(num_ranks, launcher, folders):
+    whole, broken = folders
+    world = {"np": num_ranks, "launcher": launcher}
+    survive(whole, "out", "--policy", "mixed_float16", **world)
+    signal = ["--policy", "mixed_float16", "--signal", f"{num_ranks - 1}:1:3"]
+    survive(broken, "out", *signal, status=EXIT_REQUEUE, **world)
+    assert json.loads((broken / "run" / "run.json").read_text())["status"] == "stopped"
+    survive(broken, "out", *signal, **world)
+    resumed = json.loads((broken / "run" / "run.json").read_text())["resumed"]
+    assert [(r["epoch"], r["step"]) for r in resumed] == [(1, 5)]  # heard of in the step after the signal
+    assert_same(broken, num_ranks, whole)
+
+
+def test_a_callback_of_one_rank_ends_the_training_of_all(tmp_path):
+    survive(tmp_path, "out", "--stop-training", "1:1:3", np=2)
+    first, second = results(tmp_path, "out", 2)
+    np.testing.assert_array_equal(first["weights"], second["weights"])
+    assert len(first["loss"]) == 2
+    np.testing.assert_array_equal(first["loss"], second["loss"])
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "done"
+
+
+def test_a_run_stops_before_its_end_time_with_a_checkpoint(tmp_path):
+    started = time.time()
+    end = {"HPCDL_END_TIME": str(started + 30)}
+    survive(tmp_path, "out", "--epochs", "100000", np=2, status=EXIT_REQUEUE, environ=end)
+    assert time.time() < started + 30
+    assert list((tmp_path / "run" / "checkpoints").glob("*/COMMIT"))
+
+
+def test_on_other_replicas_a_run_goes_on_with_the_same_batches_and_says_so(folders):
+    whole, broken = folders
+    exact = ["--dropout", "0", "--policy", "float64"]
+    survive(whole, "out", *exact)
+    survive(broken, "out", *exact, "--signal", "1:1:3", np=2, status=EXIT_REQUEUE)
+    done = survive(broken, "out", *exact, replicas=2)
+    assert "on 2 replicas" not in done.stdout + done.stderr  # as many as before
+    other = folders[0].parent / "other"
+    other.mkdir()
+    survive(other, "out", *exact, "--signal", "1:1:3", np=2, status=EXIT_REQUEUE)
+    done = survive(other, "out", *exact)
+    assert "on 1 replicas instead of 2" in done.stdout + done.stderr
+    for folder in (broken, other):
+        (mine,), (expected,) = results(folder, "out", 1), results(whole, "out", 1)
+        assert np.abs(mine["weights"] - expected["weights"]).max() <= 1e-12
+        np.testing.assert_allclose(mine["loss"], expected["loss"], atol=1e-6, rtol=0)

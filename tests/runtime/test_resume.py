@@ -1,0 +1,287 @@
+"""A run that was stopped ends as one that was not; a run folder belongs to one run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import hpcdl
+from hpcdl.common.errors import BadInput
+
+keras = tf.keras
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(50, 4)).astype("float32")
+Y = (X.sum(axis=1) > 0).astype("int32")
+
+
+class Fails(Exception):
+    pass
+
+
+class FailAt(keras.callbacks.Callback):
+    """Fails at the end of a step, as a process does that runs out of memory."""
+
+    def __init__(self, epoch, step):
+        super().__init__()
+        self.where, self.epoch = (epoch, step), 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.where:
+            raise Fails
+
+
+class Seen(keras.callbacks.Callback):
+    """Notes the steps that it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.epoch = [], 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append((self.epoch, batch))
+
+
+def build(units=5, rate=0.05):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(units, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(2),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(rate), loss=loss, metrics=["accuracy"], jit_compile=False)
+    return model
+
+
+def train(run_dir, build=build, callbacks=(), epochs=3, **arguments):
+    run = hpcdl.init(run_dir=str(run_dir))
+    with run.scope():
+        model = build()
+    arguments = {"global_batch_size": 8, "checkpoint_every": "2steps,1epoch", **arguments}
+    history = run.fit(
+        model, X, Y, epochs=epochs, validation_data=(X, Y), callbacks=list(callbacks), verbose=0, **arguments
+    )
+    return model, history.history
+
+
+def record(run_dir):
+    return json.loads((run_dir / "run.json").read_text())
+
+
+def assert_same(first, second):
+    for a, b in zip(first[0].get_weights(), second[0].get_weights()):
+        np.testing.assert_array_equal(a, b)
+    assert first[1] == second[1]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """A run that never stopped."""
+    return train(tmp_path_factory.mktemp("unbroken") / "run")
+
+
+@pytest.mark.parametrize("where", [(0, 3), (1, 0), (1, 5), (2, 6)])
+def test_a_run_that_failed_goes_on_to_the_same_bits(where, unbroken, tmp_path):
+    with pytest.raises(Fails):
+        train(tmp_path / "run", callbacks=[FailAt(*where)])
+    assert record(tmp_path / "run")["status"] == "failed"
+    assert "Fails" in record(tmp_path / "run")["error"]
+    seen = Seen()
+    assert_same(train(tmp_path / "run", callbacks=[seen]), unbroken)
+    assert record(tmp_path / "run")["status"] == "done"
+    assert len(record(tmp_path / "run")["resumed"]) == 1
+    resumed = record(tmp_path / "run")["resumed"][0]
+    first = (resumed["epoch"], resumed["step"])
+    assert seen.steps == [(e, s) for e in range(3) for s in range(7) if (e, s) >= first]
+
+
+def test_a_finished_run_says_so_and_gives_what_it_gave(unbroken, tmp_path, capfd):
+    train(tmp_path / "run")
+    seen = Seen()
+    assert_same(train(tmp_path / "run", callbacks=[seen]), unbroken)
+    assert seen.steps == []
+    assert "is finished: 3 epochs were trained" in capfd.readouterr().err
+    assert record(tmp_path / "run")["status"] == "done"
+
+
+def test_more_epochs_go_on_with_a_finished_run(unbroken, tmp_path):
+    train(tmp_path / "run", epochs=2)
+    assert_same(train(tmp_path / "run", epochs=3), unbroken)
+
+
+def test_of_a_damaged_checkpoint_the_one_before_it_is_used_and_said(unbroken, tmp_path, capfd):
+    with pytest.raises(Fails):
+        train(tmp_path / "run", callbacks=[FailAt(1, 4)])
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+    (newest / "arrays.npz").write_bytes((newest / "arrays.npz").read_bytes()[:-20])
+    assert_same(train(tmp_path / "run"), unbroken)
+    said = capfd.readouterr().err
+    assert f"{newest} is not used: arrays.npz changed" in said
+    assert "going on with" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"global_batch_size": 10}, "global_batch_size 8, now 10"),
+        ({"build": lambda: build(units=6)}, "num_parameters"),
+        ({"build": lambda: build(rate=0.1)}, "optimizer learning_rate 0.05"),
+        ({"shuffle": False}, "shuffle true, now false"),
+        ({"sample_weight": np.ones(50, "float32")}, "data"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused_and_left_as_it_was(change, words, tmp_path):
+    train(tmp_path / "run", epochs=1)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+    with pytest.raises(BadInput, match="a run folder goes on with the run that it holds") as refused:
+        train(tmp_path / "run", epochs=1, **change)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")} == before
+
+
+def test_fresh_moves_the_old_folder_aside(tmp_path, monkeypatch):
+    train(tmp_path / "run", epochs=1)
+    monkeypatch.setenv("HPCDL_FRESH", "1")
+    train(tmp_path / "run", epochs=1, global_batch_size=10)
+    (aside,) = tmp_path.glob("run.before-*")
+    assert record(aside)["config"]["global_batch_size"] == 8
+    assert record(tmp_path / "run")["config"]["global_batch_size"] == 10
+    assert "resumed" not in record(tmp_path / "run")
+
+
+@pytest.mark.parametrize("fresh", ["", "1"])
+def test_a_folder_that_is_no_run_is_refused_and_left_as_it_was(fresh, tmp_path, monkeypatch):
+    monkeypatch.setenv("HPCDL_FRESH", fresh)
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(BadInput, match=r"has no run\.json but thesis\.tex"):
+        train(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_record_that_cannot_be_read_is_refused(tmp_path):
+    train(tmp_path / "run", epochs=1)
+    (tmp_path / "run" / "run.json").write_text('{"schema_ver')
+    with pytest.raises(BadInput, match="must be the record of a run"):
+        train(tmp_path / "run", epochs=1)
+
+
+def test_a_lost_record_does_not_lose_the_run(unbroken, tmp_path):
+    train(tmp_path / "run", epochs=2)
+    (tmp_path / "run" / "run.json").unlink()
+    assert_same(train(tmp_path / "run"), unbroken)
+
+
+def test_a_folder_is_used_by_one_run_at_a_time(tmp_path):
+    train(tmp_path / "run", epochs=1)
+    with open(str(tmp_path / "run" / ".lock")) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BadInput, match="in which another process is training"):
+            train(tmp_path / "run", epochs=1)
+    train(tmp_path / "run", epochs=1)
+
+
+def test_what_callbacks_remember_survives(tmp_path):
+    def watchful():
+        return [
+            keras.callbacks.EarlyStopping(
+                "loss", patience=2, min_delta=0.5, mode="min", restore_best_weights=True
+            ),
+            keras.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=0.5, mode="min", factor=0.5),
+        ]
+
+    whole = train(tmp_path / "whole", callbacks=watchful(), epochs=9)
+    assert len(whole[1]["loss"]) < 9
+    with pytest.raises(Fails):
+        train(tmp_path / "run", callbacks=[*watchful(), FailAt(1, 4)], epochs=9)
+    assert_same(train(tmp_path / "run", callbacks=watchful(), epochs=9), whole)
+    # What ended early is finished.
+    seen = Seen()
+    assert_same(train(tmp_path / "run", callbacks=[*watchful(), seen], epochs=9), whole)
+    assert seen.steps == []
+
+
+def test_the_final_model_is_one_that_plain_keras_loads(tmp_path):
+    model, _ = train(tmp_path / "run", lr_scaling="linear", reference_batch_size=4, warmup_epochs=1)
+    loaded = keras.models.load_model(str(tmp_path / "run" / "model.keras"))
+    assert type(loaded.optimizer) is keras.optimizers.Adam
+    assert float(loaded.optimizer.learning_rate) == pytest.approx(0.05)
+    for mine, theirs in zip(model.get_weights(), loaded.get_weights()):
+        np.testing.assert_array_equal(mine, theirs)
+    loaded.fit(X, Y, verbose=0)
+
+
+def test_a_model_that_keras_cannot_save_is_said(tmp_path, capfd):
+    class Own(keras.Model):
+        def __init__(self, function):
+            super().__init__()
+            self.function, self.dense = function, keras.layers.Dense(2)
+
+        def call(self, inputs):
+            return self.dense(self.function(inputs))
+
+        def get_config(self):
+            raise NotImplementedError("no configuration")
+
+    def build_own():
+        model = Own(lambda inputs: inputs * 2)
+        model(X[:1])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss=loss, jit_compile=False)
+        return model
+
+    train(tmp_path / "run", build=build_own, epochs=1)
+    assert "could not save this model" in capfd.readouterr().err
+    assert record(tmp_path / "run")["status"] == "done"
+
+
+def test_each_fit_of_a_script_has_a_folder_of_its_own(tmp_path):
+    def script():
+        run = hpcdl.init(run_dir=str(tmp_path / "run"))
+        model = build()
+        histories = [
+            run.fit(model, X, Y, global_batch_size=8, epochs=epochs, verbose=0).history for epochs in (1, 2)
+        ]
+        return model, histories
+
+    first = script()
+    assert record(tmp_path / "run")["config"]["epochs"] == 1
+    assert record(tmp_path / "run" / "fit-2")["config"]["epochs"] == 2
+    assert_same(script(), first)
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
+    train(tmp_path / "run", epochs=4, keep_checkpoints=1, best_by="accuracy", checkpoint_every="1epoch")
+    _, *rows = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    metas = [json.loads(p.read_text()) for p in (tmp_path / "run" / "checkpoints").glob("*/meta.json")]
+    accuracies = (
+        metas[0]["history"]["accuracy"] if metas[0]["epoch"] == 4 else metas[-1]["history"]["accuracy"]
+    )
+    best = 1 + int(np.argmax(accuracies))
+    assert len(rows) == 4
+    assert sorted(m["epoch"] for m in metas) == sorted({best, 4})
+
+
+def test_a_full_disk_is_said_and_does_not_end_the_training(tmp_path, monkeypatch, capfd):
+    from hpcdl.runtime import checkpoints
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.np, "savez", full)
+    train(tmp_path / "run", epochs=1)
+    assert "cannot write the checkpoint of step 7" in capfd.readouterr().err
+    assert record(tmp_path / "run")["status"] == "done"
