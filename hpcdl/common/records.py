@@ -15,7 +15,7 @@ import csv
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 #: Of run.json; raised when the meaning of a key changes.
 SCHEMA_VERSION = 1
@@ -49,3 +49,16 @@ def write_history(path: Path, history: Mapping[str, Sequence[float]]) -> None:
         rows.writerow(["epoch", *history])
         rows.writerows([epoch, *values] for epoch, values in enumerate(zip(*history.values()), start=1))
     os.replace(str(temporary), str(path))
+
+
+def read_history(path: Path) -> Dict[str, List[float]]:
+    """Reads what `write_history` wrote: the values of each epoch, by name.
+
+    Raises:
+        ValueError: It is not such a table.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        head, *rows = list(csv.reader(file)) or [[]]
+    if head[:1] != ["epoch"] or any(len(row) != len(head) for row in rows):
+        raise ValueError(f"{path.name} is not a table with a column of epochs")
+    return {name: [float(row[i]) for row in rows] for i, name in enumerate(head) if i > 0}

@@ -35,6 +35,7 @@ class Command:
 
 COMMANDS = (
     Command("train", "hpcdl.launch.local:train_main", "train a script or a workload on this machine"),
+    Command("show", "hpcdl.launch.show:main", "show what runs gave, and draw their curves"),
     Command("horovod", "hpcdl.launch.horovod:main", "install a Horovod that matches TensorFlow, or check it"),
 )
 
@@ -43,6 +44,7 @@ examples:
   hpcdl train --np 2 my_script.py --my-flag        two ranks here; what follows the script is the script's
   hpcdl train --np 2 fashion_mnist/cnn_dropout     a ready workload, no script
   hpcdl train --dry-run --np 4 my_script.py        print the plan, train nothing
+  hpcdl show runs/*                                what the runs here gave, and their curves
   hpcdl horovod check                              does Horovod match this TensorFlow?
 
 `hpcdl COMMAND --help` tells more. HPCDL_DEBUG=1 shows the traceback of an error.

@@ -1,0 +1,210 @@
+"""The command ``hpcdl show``: what runs gave, side by side, and their curves.
+
+Synopsis::
+
+    sys.exit(main(["runs/fashion_mnist-cnn_dropout-3f9a01c2"]))
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NoReturn, Sequence
+
+from hpcdl.common.errors import EXIT_DONE, BadInput
+from hpcdl.common.records import read_history, read_json
+
+_EXAMPLES = """\
+examples:
+  hpcdl show runs/*                                all runs here, in one table
+  hpcdl show runs/first runs/second --curves both.png
+  hpcdl show --json runs/first | jq .[0].record.final_metrics"""
+_DOTS_PER_INCH = 150
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run has written.
+
+    Attributes:
+        path: The run folder.
+        record: Of ``run.json``.
+        history: Values of each epoch that is done, by name; empty before the first one.
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+    history: Mapping[str, List[float]]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs ``hpcdl show ARGV``.
+
+    Raises:
+        BadInput: A folder holds no run, or the picture cannot be written.
+    """
+    parser = _Parser(
+        prog="hpcdl show",
+        description="Show what runs gave, several side by side, and draw their curves.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or a folder of them")
+    parser.add_argument(
+        "--curves",
+        metavar="FILE",
+        type=Path,
+        help="draw the curves to FILE (default: curves.png in the folder of a single run, else here)",
+    )
+    parser.add_argument("--no-curves", action="store_true", help="draw nothing")
+    parser.add_argument(
+        "--json", action="store_true", help="print records and histories as JSON; draw nothing"
+    )
+    options = parser.parse_args(argv)
+    runs = [read_run(path) for path in find_runs(options.runs)]
+    if options.json:
+        print(
+            json.dumps(
+                [{"path": str(r.path), "record": r.record, "history": r.history} for r in runs], indent=2
+            )
+        )
+        return EXIT_DONE
+    print(render(runs))
+    drawn = [run for run in runs if run.history]
+    if drawn and not options.no_curves:
+        target = options.curves or (runs[0].path if len(runs) == 1 else Path()) / "curves.png"
+        draw(drawn, target)
+        print(f"curves: {target}")
+    return EXIT_DONE
+
+
+def find_runs(paths: Sequence[Path]) -> List[Path]:
+    """Lists the run folders among the paths, and in them where they are folders of runs.
+
+    Raises:
+        BadInput: A path holds no run.
+    """
+    found: List[Path] = []
+    for path in paths:
+        inside = (
+            [path] if (path / "run.json").is_file() else sorted(p.parent for p in path.glob("*/run.json"))
+        )
+        if not inside:
+            raise BadInput(
+                f"RUN must be a folder with a run.json in it, or a folder of such; received {path};"
+                " `ls runs` lists those of this folder"
+            )
+        found += inside
+    return found
+
+
+def read_run(path: Path) -> RunFiles:
+    """Reads what a run has written so far.
+
+    Raises:
+        BadInput: Its files cannot be read.
+    """
+    try:
+        record = read_json(path / "run.json")
+        history = read_history(path / "history.csv") if (path / "history.csv").exists() else {}
+    except (OSError, ValueError) as problem:
+        raise BadInput(
+            f"a run's files must be readable; received {path}: {problem}; name another run"
+        ) from problem
+    return RunFiles(path, record, history)
+
+
+def render(runs: Sequence[RunFiles]) -> str:
+    """Writes a table with one row for each run."""
+    metrics = list(dict.fromkeys(name for run in runs for name in run.history))
+    head = ["run", "status", "world", "batch", "epochs", *metrics, "samples/s"]
+    rows = [head] + [_row(run, metrics) for run in runs]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _row(run: RunFiles, metrics: Sequence[str]) -> List[str]:
+    config, topology = run.record.get("config", {}), run.record.get("topology", {})
+    size, replicas = topology.get("world_size", "?"), config.get("replicas_per_process", "?")
+    world = f"{config.get('strategy', '?')} {size} x {replicas}"
+    num_epochs = max((len(values) for values in run.history.values()), default=0)
+    rate = run.record.get("samples_per_second")
+    return [
+        str(run.path),
+        str(run.record.get("status", "?")),
+        world,
+        str(config.get("global_batch_size", "?")),
+        f"{num_epochs}/{config.get('epochs', '?')}",
+        *(f"{run.history[name][-1]:.4g}" if run.history.get(name) else "-" for name in metrics),
+        "-" if rate is None else f"{rate:.0f}",
+    ]
+
+
+def draw(runs: Sequence[RunFiles], target: Path) -> None:
+    """Draws the curves of runs: a panel for each metric, a colour for each run; of validation dashed.
+
+    Args:
+        runs: With at least one epoch each.
+        target: The picture; its suffix says the format.
+
+    Raises:
+        BadInput: There is no matplotlib, or the picture cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+    except ImportError as problem:
+        raise BadInput(
+            f"curves need matplotlib; received: {problem}; run `pip install matplotlib`, or pass --no-curves"
+        ) from problem
+    panels = _panels(runs)
+    figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        for i, run in enumerate(runs):
+            width = 1.5 + min(
+                6.0, 1.5 * (len(runs) - 1 - i)
+            )  # of curves that lie over each other all can be seen
+            name = run.path.name or str(run.path)
+            for prefix, style, what in (("", "-", "train"), ("val_", "--", "test")):
+                values = run.history.get(prefix + metric)
+                if values:
+                    epochs = range(1, len(values) + 1)
+                    axes.plot(
+                        epochs, values, style, color=f"C{i % 10}", linewidth=width, label=f"{name}, {what}"
+                    )
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(metric)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize="small")
+    temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")
+    try:
+        figure.savefig(str(temporary), dpi=_DOTS_PER_INCH)
+        os.replace(str(temporary), str(target))
+    except (OSError, ValueError) as problem:
+        raise BadInput(
+            f"the picture must be a file that can be written; received {target}: {problem}"
+        ) from problem
+
+
+def _panels(runs: Sequence[RunFiles]) -> List[str]:
+    """Lists the metrics, loss first; those of validation share their panel."""
+    names: Dict[str, None] = {}
+    for run in runs:
+        names.update(dict.fromkeys(name[4:] if name.startswith("val_") else name for name in run.history))
+    return sorted(names, key=lambda name: (name != "loss", list(names).index(name)))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message}; see {self.prog} --help")

@@ -1,0 +1,113 @@
+"""Results of runs are shown from their files, whatever state a run is in."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.records import write_history, write_json
+from hpcdl.launch.show import draw, find_runs, main, read_run, render
+
+RECORD = {
+    "status": "done",
+    "topology": {"world_size": 2},
+    "config": {"strategy": "horovod", "replicas_per_process": 1, "global_batch_size": 256, "epochs": 3},
+    "samples_per_second": 3210.4,
+}
+HISTORY = {"loss": [0.5, 0.25, 0.125], "val_loss": [0.6, 0.4, 0.3], "val_accuracy": [0.8, 0.9, 0.95]}
+
+
+def make(folder, history=HISTORY, **changes):
+    folder.mkdir(parents=True)
+    write_json(folder / "run.json", {**RECORD, **changes})
+    if history:
+        write_history(folder / "history.csv", history)
+    return folder
+
+
+def test_a_run_is_one_row_with_its_last_values(tmp_path):
+    lines = render([read_run(make(tmp_path / "first"))]).splitlines()
+    head = ["run", "status", "world", "batch", "epochs", "loss", "val_loss", "val_accuracy", "samples/s"]
+    assert lines[0].split() == head
+    assert lines[1].split()[1:] == [
+        "done",
+        "horovod",
+        "2",
+        "x",
+        "1",
+        "256",
+        "3/3",
+        "0.125",
+        "0.3",
+        "0.95",
+        "3210",
+    ]
+
+
+def test_a_run_that_has_just_begun_is_shown_too(tmp_path):
+    begun = make(tmp_path / "begun", history=None, status="running", samples_per_second=None)
+    done = make(tmp_path / "done")
+    lines = render([read_run(begun), read_run(done)]).splitlines()
+    assert lines[1].split()[1:] == ["running", "horovod", "2", "x", "1", "256", "0/3", "-", "-", "-", "-"]
+    assert len({len(line) for line in lines}) == 1  # columns are aligned
+
+
+def test_a_folder_of_runs_stands_for_them(tmp_path):
+    first, second = make(tmp_path / "runs" / "a"), make(tmp_path / "runs" / "b")
+    assert find_runs([tmp_path / "runs"]) == [first, second]
+    assert find_runs([second]) == [second]
+
+
+def test_the_curves_are_drawn_into_the_run(tmp_path, capsys):
+    run = make(tmp_path / "first")
+    assert main([str(run)]) == 0
+    assert (run / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert str(run / "curves.png") in capsys.readouterr().out
+    assert sorted(p.name for p in run.iterdir()) == ["curves.png", "history.csv", "run.json"]
+
+
+def test_several_runs_share_a_picture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [make(tmp_path / name) for name in ("a", "b")]
+    assert main([*map(str, runs), "--curves", "both.svg"]) == 0
+    svg = (tmp_path / "both.svg").read_text()
+    assert svg.count("<svg") == 1
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_json_has_records_and_histories(tmp_path, capsys):
+    run = make(tmp_path / "first")
+    assert main(["--json", str(run)]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert shown == {"path": str(run), "record": RECORD, "history": HISTORY}
+
+
+@pytest.mark.parametrize("damage", ["{", "[]"])
+def test_a_damaged_record_is_one_line(damage, tmp_path):
+    run = make(tmp_path / "first")
+    (run / "run.json").write_text(damage)
+    with pytest.raises(BadInput, match="must be readable"):
+        main([str(run)])
+
+
+def test_a_damaged_history_is_one_line(tmp_path):
+    run = make(tmp_path / "first")
+    (run / "history.csv").write_text("epoch,loss\n1\n")
+    with pytest.raises(BadInput, match="not a table"):
+        main([str(run)])
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"with a run\.json in it"):
+        main([str(tmp_path)])
+
+
+def test_a_picture_that_cannot_be_written_is_refused(tmp_path):
+    run = read_run(make(tmp_path / "first"))
+    with pytest.raises(BadInput, match="can be written"):
+        draw([run], tmp_path / "nowhere" / "curves.png")
+    with pytest.raises(BadInput, match="can be written"):
+        draw([run], tmp_path / "curves.docx")
+    assert not list(tmp_path.glob(".curves*"))
