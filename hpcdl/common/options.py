@@ -43,6 +43,12 @@ def switch(help: str) -> Any:
     return dataclasses.field(default=False, metadata={"help": help, "read": _read_switch, "is_switch": True})
 
 
+def many(metavar: str, help: str, read: Reader) -> Any:
+    """Makes a field whose flag may stand several times; its value is the tuple of what was given."""
+    metadata = {"metavar": metavar, "help": help, "read": read, "short": "", "is_many": True}
+    return dataclasses.field(default=(), metadata=metadata)
+
+
 def name_out_of(names: Sequence[str]) -> Reader:
     """Reads one of the names."""
     return lambda what, text: one_of(what, text, names)
@@ -87,8 +93,9 @@ def changed(options: Any) -> Dict[str, Any]:
 def to_argv(options: Any) -> List[str]:
     """Writes what differs from the defaults as words."""
     return [
-        flag(name) if value is True else f"{flag(name)}={_text(value)}"
+        flag(name) if one is True else f"{flag(name)}={_text(one)}"
         for name, value in changed(options).items()
+        for one in (value if isinstance(value, tuple) else (value,))
     ]
 
 
@@ -113,7 +120,8 @@ def from_environ(cls: Type[T], environ: Mapping[str, str], prefix: str) -> T:
 
 def take(cls: Type[T], values: Mapping[str, Any]) -> T:
     """Makes the dataclass from the parsed values that are its fields."""
-    return cls(**{field.name: values[field.name] for field in _fields(cls) if field.name in values})
+    own = {field.name: values[field.name] for field in _fields(cls) if field.name in values}
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in own.items()})
 
 
 class OptionParser:
@@ -130,7 +138,7 @@ class OptionParser:
     def __init__(
         self, prog: str, usage: str, description: str, epilog: str, groups: Mapping[str, Any]
     ) -> None:
-        self._parser = _Parser(
+        self._parser = OneLineParser(
             prog=prog,
             usage=usage,
             description=description,
@@ -180,7 +188,9 @@ class OptionParser:
         raise BadInput(f"unknown option {word!r}; {hint}see {prog} --help")
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """An argparse parser whose errors are `BadInput`."""
+
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message}; see {self.prog} --help")
 
@@ -195,7 +205,14 @@ def _add(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:
     def read(text: str) -> Any:  # BadInput passes through argparse as it is
         return metadata["read"](name, text)
 
-    group.add_argument(*names, type=read, dest=field.name, metavar=metadata["metavar"], help=metadata["help"])
+    group.add_argument(
+        *names,
+        type=read,
+        action="append" if "is_many" in metadata else "store",
+        dest=field.name,
+        metavar=metadata["metavar"],
+        help=metadata["help"],
+    )
 
 
 def _fields(cls: Any) -> Tuple[dataclasses.Field[Any], ...]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.options import (
@@ -213,7 +213,30 @@ def parse_train(argv: Sequence[str], prog: str = "hpcdl train") -> TrainCommand:
     Raises:
         BadInput: An option is unknown, malformed or misplaced, or TARGET is missing or has no known form.
     """
-    parser = _parser(prog)
+    groups = {"starting ranks on this machine": LaunchOptions}
+    parser = train_parser(prog, _DESCRIPTION, _EPILOG, groups)
+    return parse_target(parser, argv, prog)[0]
+
+
+def train_parser(prog: str, description: str, epilog: str, further: Mapping[str, Any]) -> OptionParser:
+    """Makes a parser of the words that every command with a TARGET takes, and of ``further`` groups."""
+    groups = {
+        "the run": RunSettings,
+        **further,
+        "workloads (default: as the workload recommends)": WorkloadOptions,
+    }
+    return OptionParser(prog, f"{prog} [OPTIONS] TARGET ...", description, epilog, groups)
+
+
+def parse_target(parser: OptionParser, argv: Sequence[str], prog: str) -> Tuple[TrainCommand, Dict[str, Any]]:
+    """Parses the words of a command that takes a TARGET.
+
+    Returns:
+        What is trained, and all values by field name, for the groups that only the caller knows.
+
+    Raises:
+        BadInput: As `parse_train`.
+    """
     before, target, after = parser.split(argv)
     is_script = target is not None and target.endswith(".py")
     words = [*before, *(() if is_script else after)]
@@ -222,7 +245,7 @@ def parse_train(argv: Sequence[str], prog: str = "hpcdl train") -> TrainCommand:
     if target is None:
         raise BadInput(
             f"{prog} needs a TARGET (script.py, data/network or module:function); received none;"
-            f" e.g. {prog} --np 2 fashion_mnist/cnn_dropout"
+            f" e.g. {prog} fashion_mnist/cnn_dropout"
         )
     target_kind(target)
     options = take(WorkloadOptions, values)
@@ -232,13 +255,14 @@ def parse_train(argv: Sequence[str], prog: str = "hpcdl train") -> TrainCommand:
             f"a script takes no options of workloads; received {flags} before {target};"
             f" put them after {target} if they are the script's own"
         )
-    return TrainCommand(
+    command = TrainCommand(
         take(RunSettings, values),
         take(LaunchOptions, values),
         options,
         target,
         tuple(after) if is_script else (),
     )
+    return command, values
 
 
 def train_argv(command: TrainCommand) -> List[str]:
@@ -262,15 +286,6 @@ examples:
   hpcdl train --np 2 fashion_mnist/cnn_dropout --epochs 2
   hpcdl train --np 2 --replicas-per-process 2 --strategy hybrid --oversubscribe fashion_mnist/cnn_dropout
   hpcdl train --np 8 --dry-run fashion_mnist/cnn_dropout"""
-
-
-def _parser(prog: str) -> OptionParser:
-    groups = {
-        "the run": RunSettings,
-        "starting ranks on this machine": LaunchOptions,
-        "workloads (default: as the workload recommends)": WorkloadOptions,
-    }
-    return OptionParser(prog, f"{prog} [OPTIONS] TARGET ...", _DESCRIPTION, _EPILOG, groups)
 
 
 def _refuse_bare_batch_size(words: Sequence[str]) -> None:

@@ -21,9 +21,10 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, BadInput, HpcdlError
+from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, HpcdlError
+from hpcdl.common.options import OneLineParser
 from hpcdl.launch.horovod_build import build_wheel, find_tools, find_wheel, install_wheel, read_target
 from hpcdl.launch.horovod_recipe import (
     HOROVOD_VERSION,
@@ -145,19 +146,14 @@ def render_kept(horovod: Horovod, tools: Tools) -> str:
     return f"{text} (--force builds another)"
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message}; see {self.prog} --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(
+    parser = OneLineParser(
         prog="hpcdl horovod",
         description="Install a Horovod that matches the TensorFlow that is here, or check the one that is.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    common = _OneLineParser(add_help=False)
+    common = OneLineParser(add_help=False)
     common.add_argument(
         "--python",
         metavar="PATH",

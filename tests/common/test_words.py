@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import replace
-from typing import Any, Dict, List
+from dataclasses import dataclass, replace
+from typing import Any, Dict, List, Tuple
 
 import pytest
 
 from hpcdl.common.errors import BadInput
+from hpcdl.common.options import OptionParser, many, name_out_of, take, to_argv
 from hpcdl.common.words import (
     LaunchOptions,
     RunSettings,
@@ -238,3 +239,15 @@ def test_the_examples_of_the_help_are_valid(capsys: pytest.CaptureFixture[str]) 
         prog, subcommand, *words = example.split()
         assert (prog, subcommand) == ("hpcdl", "train")
         assert parse_train(words).launch.np
+
+
+def test_an_option_that_may_be_repeated_is_read_and_written_as_often_as_it_stands() -> None:
+    @dataclass(frozen=True)
+    class Many:
+        word: Tuple[str, ...] = many("W", "take W", name_out_of(("a", "b")))
+
+    parser = OptionParser("p", "p", "", "", {"g": Many})
+    values = take(Many, parser.parse(["--word", "b", "--word=a"]))
+    assert values.word == ("b", "a")
+    assert to_argv(values) == ["--word=b", "--word=a"]
+    assert take(Many, parser.parse([])) == Many()
