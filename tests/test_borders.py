@@ -22,7 +22,10 @@ PACKAGE = ROOT / "hpcdl"
 MAY_IMPORT: Mapping[str, FrozenSet[str]] = {
     "common": frozenset(),
     "runtime": frozenset({"hpcdl", "hpcdl.common", "tensorflow", "keras", "horovod", "numpy"}),
-    "launch": frozenset({"hpcdl", "hpcdl.common", "submitit", "numpy", "matplotlib", "mpi4py"}),
+    "launch": frozenset(
+        # tomllib is the standard library's, but from Python 3.11 on only.
+        {"hpcdl", "hpcdl.common", "submitit", "numpy", "matplotlib", "mpi4py", "tomli", "tomllib"}
+    ),
 }
 HEAVY = ("tensorflow", "keras", "numpy", "horovod", "submitit", "matplotlib", "mpi4py")
 
