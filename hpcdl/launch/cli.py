@@ -35,6 +35,17 @@ class Command:
 
 COMMANDS = (
     Command("train", "hpcdl.launch.local:train_main", "train a script or a workload on this machine"),
+    Command(
+        "submit",
+        "hpcdl.launch.submission.command:submit_main",
+        "the same as a Slurm job, in the site's image",
+    ),
+    Command("jobs", "hpcdl.launch.submission.jobs:jobs_main", "list jobs, or say what became of one"),
+    Command("logs", "hpcdl.launch.submission.jobs:logs_main", "show what the ranks of a job write"),
+    Command("cancel", "hpcdl.launch.submission.jobs:cancel_main", "end a job"),
+    Command(
+        "site", "hpcdl.launch.sites.command:main", "show what is known of a computing centre, or ask one"
+    ),
     Command("show", "hpcdl.launch.show:main", "show what runs gave, and draw their curves"),
     Command("horovod", "hpcdl.launch.horovod:main", "install a Horovod that matches TensorFlow, or check it"),
 )
@@ -44,6 +55,8 @@ examples:
   hpcdl train --np 2 my_script.py --my-flag        two ranks here; what follows the script is the script's
   hpcdl train --np 2 fashion_mnist/cnn_dropout     a ready workload, no script
   hpcdl train --dry-run --np 4 my_script.py        print the plan, train nothing
+  hpcdl submit --site bridges2 -N 4 -t 8:00:00 my_script.py    the same as a Slurm job on 4 nodes
+  hpcdl logs -f 12345                              what rank 0 of a job writes
   hpcdl show runs/*                                what the runs here gave, and their curves
   hpcdl horovod check                              does Horovod match this TensorFlow?
 

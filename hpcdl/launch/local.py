@@ -206,7 +206,7 @@ def run_ranks(
 ) -> Outcome:
     """Runs a command as ranks until nothing of it is left; rank 0 writes to this process' standard output."""
     with Interrupts() as interrupts:
-        follower = LogFollower(log_path(log_dir, 0), failure_path(log_dir, 0), _write_to_stdout)
+        follower = LogFollower(log_path(log_dir, 0), failure_path(log_dir, 0), write_to_stdout)
         ranks = start_ranks(rank_command, placement, log_dir, environ, mpirun)
         try:
             stopped_by = watch(ranks, follower, interrupts)
@@ -215,13 +215,14 @@ def run_ranks(
     return conclude(ranks.ends(), read_failures(log_dir), stopped_by, ranks.had_to_kill)
 
 
-def _write_to_stdout(data: bytes) -> None:
+def write_to_stdout(data: bytes) -> None:
+    """Passes on what a rank has written; a reader who has left does not end the run."""
     try:
         sys.stdout.flush()
         while data:
             data = data[os.write(1, data) :]
     except BrokenPipeError:
-        # Whoever read has left (`| head`). The run goes on, and its log has everything.
+        # Whoever read has left (`| head`). The run's log has everything.
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.close(nothing)

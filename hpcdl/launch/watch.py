@@ -14,10 +14,9 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Type
+from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Tuple, Type
 
 from hpcdl.common.failures import read_failure
-from hpcdl.launch.ranks import Ranks
 
 _POLL_S = 0.05
 _CHUNK_BYTES = 1 << 16
@@ -40,6 +39,25 @@ class Patience:
     after_interrupt_s: float = 10.0
     after_term_s: float = 300.0
     term_to_kill_s: float = 5.0
+
+
+class Watched(Protocol):
+    """Running ranks, whoever started them."""
+
+    def is_running(self) -> bool:
+        """Whether one of them lives."""
+
+    def any_failed(self) -> bool:
+        """Whether one is known to have failed."""
+
+    def any_left_for_requeue(self) -> bool:
+        """Whether one is known to have left in order to be requeued."""
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to all."""
+
+    def kill(self) -> None:
+        """Ends them all at once."""
 
 
 class Interrupts:
@@ -114,7 +132,7 @@ class LogFollower:
 
 
 def watch(
-    ranks: Ranks,
+    ranks: Watched,
     follower: LogFollower,
     interrupts: Interrupts,
     patience: Patience = Patience(),

@@ -87,7 +87,7 @@ def test_an_unknown_command_lists_near_names(typed: str, near: str) -> None:
 
 
 def test_an_unknown_command_that_is_near_to_none_lists_all() -> None:
-    with pytest.raises(BadInput, match="all commands: train, .*horovod"):
+    with pytest.raises(BadInput, match="all commands: train, submit, .*, horovod"):
         find_command("zzz", COMMANDS)
 
 

@@ -1,0 +1,127 @@
+"""Images: which one a run takes, and the argv that enters it. Pure functions but for `find_image`.
+
+Everything that the ranks need reaches the image by folders that are bound and by ``env``, which every kind of
+container understands alike; nothing of hpcdl, submitit or Slurm must be inside.
+
+Synopsis::
+
+    image = find_image(site.container, "tf.sif")
+    enter_argv(site.container, image, folders=["/work/me"], cwd="/work/me", with_gpus=True) + ["python3", "train.py"]
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+from hpcdl.common.errors import BadInput
+from hpcdl.launch.sites.profile import Container
+
+NO_IMAGE = "none"
+_BY_FILE = ("singularity", "apptainer")
+
+
+def find_image(container: Container, asked: Optional[str], must_exist: bool = True) -> Optional[str]:
+    """Chooses the image.
+
+    Args:
+        container: How the site runs images.
+        asked: What the user says: a file, a name in a registry, or ``none``.
+        must_exist: Whether the image must be found here; for a dry run elsewhere it need not.
+
+    Returns:
+        The image, or None to run without one.
+
+    Raises:
+        BadInput: There is no such image, or none is known.
+    """
+    if asked == NO_IMAGE or (asked is None and container.kind in (None, "none")):
+        return None
+    if container.kind in (None, "none"):
+        raise BadInput(
+            f"this site is not known to run images; received --image {asked}; set container.kind in your own file"
+            " for the site, or pass --image none"
+        )
+    if container.kind not in _BY_FILE:
+        if asked is None:
+            raise BadInput(
+                f"{container.kind} needs the name of an image; received none; pass --image, or --image none"
+            )
+        return asked
+    if asked is not None:
+        path = os.path.abspath(os.path.expanduser(asked))
+        if must_exist and not os.path.exists(path):
+            raise BadInput(
+                f"the image must exist here; received {asked}; check the path, or pass --image none"
+            )
+        return path
+    for pattern in container.images:
+        found = sorted(glob.glob(pattern), key=os.path.getmtime)
+        if found:
+            return found[-1]
+    if not must_exist and container.images:
+        return container.images[0]
+    known = f"found none like {', '.join(container.images)}" if container.images else "the profile knows none"
+    raise BadInput(f"a run needs an image; {known}; pass --image FILE, or --image none to run without one")
+
+
+def describe_image(image: str) -> Dict[str, Any]:
+    """Says which image exactly was taken, at the cost of one small read: ``tensorflow_latest`` changes."""
+    described: Dict[str, Any] = {"image": image}
+    try:
+        status = os.stat(image)
+        described.update(real_path=os.path.realpath(image), bytes=status.st_size, modified=status.st_mtime)
+        if os.path.isfile(image):
+            with open(image, "rb") as file:
+                head = file.read(64)
+            if head[32:41] == b"SIF_MAGIC":
+                described["sif_id"] = head[48:64].hex()  # the header's UUID: new with every build
+    except OSError:
+        pass  # a name in a registry
+    return described
+
+
+def enter_argv(
+    container: Container, image: str, *, folders: Sequence[str], cwd: str, with_gpus: bool
+) -> List[str]:
+    """Builds the words that stand before a command to run it inside an image.
+
+    Args:
+        container: How the site runs images.
+        image: The image.
+        folders: What the run reads and writes; each is seen inside under its own name.
+        cwd: Working folder.
+        with_gpus: Whether the image gets the GPUs.
+
+    Raises:
+        BadInput: A folder's name cannot be said to the container.
+    """
+    program = container.command or container.kind or ""
+    gpu_flags = list(container.gpu_flags) if with_gpus else []
+    binds = outermost([*container.binds, *folders])
+    for bind in binds:
+        if set(bind) & set(":,\n"):
+            raise BadInput(
+                f"a folder that an image sees must have no colon, comma or newline in its name; received {bind!r};"
+                " rename it"
+            )
+    if container.kind in _BY_FILE:
+        bound = [word for bind in binds for word in ("--bind", bind)]
+        return [program, "exec", *gpu_flags, *bound, "--pwd", cwd, image]
+    if container.kind == "shifter":  # it has the site's file systems by itself
+        return [program, f"--image={image}", *gpu_flags, f"--workdir={cwd}"]
+    volumes = [f"--volume={bind}:{bind}" for bind in binds]
+    passed = [f"--env={prefix}*" for prefix in ("SLURM_", "PMI", "HPCDL_", "CUDA_VISIBLE_")]
+    return [program, "run", "--rm", *gpu_flags, *volumes, *passed, f"--workdir={cwd}", image]
+
+
+def outermost(folders: Sequence[str]) -> List[str]:
+    """Leaves out folders that are inside others, and repetitions; the order is kept."""
+    chosen: List[str] = []
+    for folder in folders:
+        inside = [Path(other) for other in folders if other != folder]
+        if folder not in chosen and not any(other in Path(folder).parents for other in inside):
+            chosen.append(folder)
+    return chosen

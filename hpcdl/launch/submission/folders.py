@@ -1,0 +1,145 @@
+"""The folders of jobs, and what has become of each: from what its keeper wrote and from what Slurm still knows.
+
+Works without Slurm's accounting: a job that has left the queue is told by its folder.
+
+Synopsis::
+
+    for job in find_jobs(jobs_dir):
+        print(job.job_id, state_of(job, queue).word)
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.records import write_json
+from hpcdl.launch.processes import Process, identify
+from hpcdl.launch.submission.job import Job, read_job
+from hpcdl.launch.submission.keeper import read_state
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was handed over: its id, its description, and the process that looks after it here, if one does."""
+
+    job_id: str
+    job: Job
+    process: Optional[Process] = None
+
+    @property
+    def folder(self) -> Path:
+        """The job's folder."""
+        return Path(self.job.folder)
+
+
+@dataclass(frozen=True)
+class State:
+    """What has become of a job: one word, and what more there is to say."""
+
+    word: str
+    words: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will write nothing more."""
+        return self.word not in ("waiting", "running", "requeued")
+
+
+def write_handle(folder: Path, job_id: str, executor: str) -> None:
+    """Notes the id of a job that was handed over."""
+    process = identify(int(job_id)) if executor == "local" else None
+    handle = {"job_id": job_id, "host": socket.gethostname(), "start_ticks": process and process.start_ticks}
+    write_json(folder / "handle.json", handle)
+
+
+def find_jobs(parent: Path) -> List[Submitted]:
+    """Finds the jobs whose folders are in a folder, in the order of submission."""
+    found = [_submitted(path.parent) for path in sorted(parent.glob("*/handle.json"))]
+    return [one for one in found if one is not None]
+
+
+def find_job(name: str, parent: Path) -> Submitted:
+    """Finds a job by its id, or by its folder.
+
+    Raises:
+        BadInput: There is none.
+    """
+    folder = Path(name)
+    if (folder / "handle.json").exists():
+        only = _submitted(folder)
+        if only is not None:
+            return only
+    jobs = find_jobs(parent)
+    for one in reversed(jobs):  # an id of a local job is a process id, which comes again
+        if name in (one.job_id, one.folder.name):
+            return one
+    known = ", ".join(one.job_id for one in jobs[-8:]) or "none"
+    raise BadInput(f"no job {name} in {parent}; jobs there: {known}; pass --jobs-dir, or the job's folder")
+
+
+def ask_queue(jobs: Sequence[Submitted]) -> Dict[str, str]:
+    """Asks Slurm for the user's jobs: id -> ``STATE|REASON|TIME|NODES``; {} where no Slurm is."""
+    if shutil.which("squeue") is None or not any(one.job.executor == "slurm" for one in jobs):
+        return {}
+    done = subprocess.run(
+        ["squeue", "-h", "-u", getpass.getuser(), "-o", "%i|%T|%r|%M|%N"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+    rows = (line.partition("|") for line in done.stdout.decode(errors="replace").splitlines())
+    return {job_id: rest for job_id, found, rest in rows if found}
+
+
+def state_of(
+    submitted: Submitted,
+    queue: Mapping[str, str],
+    is_alive: Callable[[Process], bool] = Process.is_alive,
+) -> State:
+    """Decides what has become of a job."""
+    kept = read_state(submitted.folder)
+    row = queue.get(submitted.job_id)
+    if row is not None:
+        slurm, reason, time, nodes = (row.split("|") + ["", "", ""])[:4]
+        if slurm in ("PENDING", "REQUEUED", "SUSPENDED", "CONFIGURING"):
+            return State("waiting", reason)
+        if slurm in ("RUNNING", "COMPLETING", "STAGE_OUT"):
+            return State("running", f"for {time} on {nodes}")
+    elif submitted.process is not None and is_alive(submitted.process):
+        return State("running", "on this machine")
+    if kept.get("state") in (None, "running", "requeued"):
+        # Nobody looks after it any more, and its keeper had no time to say why.
+        return State("lost", "ended without a word: cancelled, killed, or out of time or memory")
+    return State(str(kept["state"]), str(kept.get("words", "")))
+
+
+def progress(submitted: Submitted) -> Dict[str, Any]:
+    """Gives what the keeper has noted, for a look at one job."""
+    return read_state(submitted.folder)
+
+
+def _submitted(folder: Path) -> Optional[Submitted]:
+    try:
+        handle = json.loads((folder / "handle.json").read_text(encoding="utf-8"))
+        job = read_job(folder)
+    except (OSError, ValueError, BadInput):
+        return None  # being written, or of another version
+    process = None
+    if handle["start_ticks"] is not None and handle["host"] == socket.gethostname():
+        process = Process(int(handle["job_id"]), int(handle["start_ticks"]))
+    return Submitted(handle["job_id"], job, process)
+
+
+def default_parent(jobs_dir: Optional[str]) -> Path:
+    """Gives the folder of job folders: the user's own, else hpcdl-jobs where they stand."""
+    return Path(os.path.abspath(os.path.expanduser(jobs_dir or "hpcdl-jobs")))

@@ -1,0 +1,259 @@
+"""The frozen description of a job: all that its keeper needs, as a file in the job's own folder.
+
+Synopsis::
+
+    job = make_job(command, profile, layout, folder=Path("hpcdl-jobs/x"), ...)
+    write_job(job)                              # hpcdl-jobs/x/job.json
+    read_job(Path("hpcdl-jobs/x")) == job       # True
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.records import write_json
+from hpcdl.common.words import TrainCommand, train_argv
+from hpcdl.launch.container import enter_argv
+from hpcdl.launch.sites.profile import Profile
+from hpcdl.launch.submission.layout import Layout, mpirun_argv, srun_argv
+from hpcdl.launch.submission.words import JobOptions
+
+SCHEMA_VERSION = 1
+
+#: `python3 LIB MODULE ARGUMENTS`. Unlike `python3 -m`, it does not put the working folder, where the user goes on
+#: editing, before the frozen code.
+_LIB_MAIN = '''"""Runs a module of this folder: ``python3 FOLDER MODULE ARGUMENTS``."""
+
+import runpy
+import sys
+
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+'''
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it was submitted.
+
+    Attributes:
+        name: Its name in Slurm.
+        folder: Its folder, which all nodes see.
+        cwd: Where the user stood; relative paths of a script are from there.
+        site: Name of the profile.
+        executor: ``slurm``, ``local`` or ``debug``.
+        layout: Where the processes run.
+        options: What the user asked of sbatch.
+        account: The account.
+        gpu_request: How GPUs are asked for.
+        setup: Shell lines before the run.
+        sbatch_args: Further options of sbatch, of the site and the user.
+        argv: What the keeper starts: srun or mpirun with all that follows, or the command of one rank.
+        environ: Variables for it.
+        import_path: Goes before the PYTHONPATH that ``setup`` has made; None: an image has its own.
+        requeue: Whether it may be requeued.
+        record: What else is worth keeping: the command line, the image, git.
+    """
+
+    name: str
+    folder: str
+    cwd: str
+    site: str
+    executor: str
+    layout: Layout
+    options: JobOptions
+    account: Optional[str]
+    gpu_request: str
+    setup: Tuple[str, ...]
+    sbatch_args: Tuple[str, ...]
+    argv: Tuple[str, ...]
+    environ: Mapping[str, str]
+    import_path: Optional[str]
+    requeue: bool
+    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def log_dir(self) -> Path:
+        """Where the ranks' logs and reports are."""
+        return Path(self.folder) / "logs"
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What the ranks run with: the image, its Python, and the folders that they see.
+
+    Attributes:
+        image: The image; None: the environment that ``setup`` makes.
+        python: The words that start Python there.
+        folders: What the run reads and writes.
+        import_path: Frozen folder that modules are imported from; None: there is no code of the user's.
+    """
+
+    image: Optional[str]
+    python: Tuple[str, ...]
+    folders: Tuple[str, ...]
+    import_path: Optional[str]
+
+
+def make_job(
+    train: TrainCommand,
+    options: JobOptions,
+    profile: Profile,
+    layout: Layout,
+    inside: Inside,
+    *,
+    folder: Path,
+    cwd: str,
+    executor: str,
+    account: Optional[str],
+    record: Mapping[str, Any],
+) -> Job:
+    """Builds the description of a job; nothing is written.
+
+    Args:
+        train: What is trained, with the frozen TARGET.
+        options: sbatch's words.
+        profile: The site.
+        layout: Where the processes run.
+        inside: What they run with.
+        folder: The job's folder.
+        cwd: Where the user stands.
+        executor: Who gets the job.
+        account: The account that pays.
+        record: What else to keep.
+
+    Raises:
+        BadInput: A path or name cannot be said to Slurm or to the container.
+    """
+    site = profile.site
+    if re.search(r"[\n%]", str(folder)):
+        raise BadInput(
+            f"the job's folder must have no newline and no % in its name, which Slurm reads as its own; received"
+            f" {str(folder)!r}; pass --jobs-dir"
+        )
+    lib = str(folder / "lib")
+    rank = [*inside.python, lib, "hpcdl.runtime", *train_argv(train)]
+    shared = {
+        "HPCDL_STATUS_DIR": str(folder / "logs"),
+        "HPCDL_RENDEZVOUS_DIR": str(folder / "logs" / "rendezvous"),
+    }
+    environ = {**layout.environ, **shared, **train.settings.to_environ()}
+    if layout.launcher == "here":
+        argv = rank
+    else:
+        start = [
+            *inside.python,
+            lib,
+            "hpcdl.common.rank_start",
+            "--log-dir",
+            str(folder / "logs"),
+            "--",
+            *rank,
+        ]
+        if inside.image is not None:
+            # Of the host's Python nothing may reach the one in the image.
+            names = {**environ, "PYTHONPATH": inside.import_path or ""}
+            start = [
+                *enter_argv(
+                    site.container,
+                    inside.image,
+                    folders=inside.folders,
+                    cwd=cwd,
+                    with_gpus=layout.gpus_per_node > 0,
+                ),
+                *("env", "-u", "PYTHONHOME"),
+                *(f"{name}={value}" for name, value in sorted(names.items())),
+                *start,
+            ]
+        by_mpirun = layout.launcher == "mpirun"
+        argv = mpirun_argv(layout, start) if by_mpirun else srun_argv(layout, start)
+    return Job(
+        name=options.job_name or default_name(train.target),
+        folder=str(folder),
+        cwd=cwd,
+        site=profile.name,
+        executor=executor,
+        layout=layout,
+        options=options,
+        account=account,
+        gpu_request=site.gpu_request or "gpus-per-node",
+        setup=site.setup,
+        sbatch_args=(*site.sbatch_args, *options.sbatch_arg),
+        argv=tuple(argv),
+        environ=environ,
+        import_path=inside.import_path if inside.image is None else None,
+        requeue=site.requeue is not False and not options.no_requeue,
+        record=record,
+    )
+
+
+def default_name(target: str) -> str:
+    """Names a job after its TARGET."""
+    last = re.split(r"[/:]", target)[-1]
+    stem = last[: -len(".py")] if last.endswith(".py") else last
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-") or "hpcdl"
+
+
+def write_job(job: Job) -> None:
+    """Writes the description into the job's folder."""
+    tree = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(job)}
+    write_json(Path(job.folder) / "job.json", tree)
+
+
+def read_job(folder: Path) -> Job:
+    """Reads what `write_job` wrote.
+
+    Raises:
+        BadInput: The folder is not a job's, or of a newer hpcdl.
+    """
+    path = folder / "job.json"
+    try:
+        tree: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise BadInput(
+            f"{folder} must be the folder of a job; received: {problem}; see `hpcdl jobs`"
+        ) from problem
+    version = tree.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise BadInput(f"{path} must have schema version {SCHEMA_VERSION}; received {version}; update hpcdl")
+    tree["layout"] = Layout(**_tuples(tree["layout"]))
+    tree["options"] = JobOptions(**_tuples(tree["options"]))
+    return Job(**_tuples(tree))
+
+
+def write_lib(package: Path, lib: Path) -> None:
+    """Copies the half of hpcdl that ranks need; the image need not hold any of it."""
+    target = lib / "hpcdl"
+    target.mkdir(parents=True)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copy2(str(package / "__init__.py"), str(target))
+    for name in ("common", "runtime"):
+        shutil.copytree(str(package / name), str(target / name), ignore=ignore)
+    (lib / "__main__.py").write_text(_LIB_MAIN, encoding="utf-8")
+
+
+def _tuples(tree: Mapping[str, Any]) -> Dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}
+
+
+def typed_cwd(environ: Mapping[str, str]) -> str:
+    """Gives the working folder under the name that the user knows it by, links included."""
+    real = os.getcwd()
+    typed = environ.get("PWD", real)
+    return typed if os.path.isabs(typed) and os.path.realpath(typed) == os.path.realpath(real) else real
+
+
+def run_folders(job_folder: Path, cwd: str, code_root: Optional[str], run_dir: Optional[str]) -> List[str]:
+    """Lists the folders that an image must see, each as it is named and as it really is."""
+    names = [str(job_folder), cwd, *([code_root] if code_root else [])]
+    if run_dir is not None:
+        names.append(os.path.dirname(os.path.abspath(run_dir)))
+    return list(dict.fromkeys(one for name in names for one in (name, os.path.realpath(name))))

@@ -1,0 +1,189 @@
+"""The commands ``hpcdl jobs``, ``hpcdl logs`` and ``hpcdl cancel``.
+
+Synopsis::
+
+    sys.exit(logs_main(["12345", "--rank", "3"]))
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, BadInput
+from hpcdl.common.failures import first_failure, read_failures
+from hpcdl.common.options import OneLineParser
+from hpcdl.common.rank_start import log_path
+from hpcdl.launch.config import read_config
+from hpcdl.launch.local import write_to_stdout
+from hpcdl.launch.processes import send
+from hpcdl.launch.sites.library import config_dir
+from hpcdl.launch.submission.folders import (
+    State,
+    Submitted,
+    ask_queue,
+    default_parent,
+    find_job,
+    find_jobs,
+    progress,
+    state_of,
+)
+
+_POLL_S = 0.5
+_ASK_S = 10.0
+
+
+def jobs_main(argv: Sequence[str]) -> int:
+    """Runs ``hpcdl jobs [JOB]``."""
+    parser = _parser("jobs", "List jobs, or say what became of one.")
+    parser.add_argument("job", metavar="JOB", nargs="?", help="id or folder of a job")
+    options = parser.parse_args(list(argv))
+    parent = _parent(options.jobs_dir)
+    if options.job is not None:
+        job = find_job(options.job, parent)
+        print("\n".join(job_lines(job, state_of(job, ask_queue([job])))))
+        return EXIT_DONE
+    jobs = find_jobs(parent)
+    queue = ask_queue(jobs)
+    for job in jobs:
+        state = state_of(job, queue)
+        print(f"{job.job_id:<10} {state.word:<10} {job.job.name:<20} {state.words}".rstrip())
+    if not jobs:
+        print(f"hpcdl: no jobs in {parent}", file=sys.stderr)
+    return EXIT_DONE
+
+
+def logs_main(argv: Sequence[str]) -> int:
+    """Runs ``hpcdl logs JOB``."""
+    parser = _parser("logs", "Show what the ranks of a job write.")
+    parser.add_argument("job", metavar="JOB", help="id or folder of a job")
+    parser.add_argument("--rank", metavar="N", type=int, default=0, help="show rank N's log (default: 0)")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the job is over")
+    parser.add_argument("--first-error", action="store_true", help="show the first failing rank's traceback")
+    options = parser.parse_args(list(argv))
+    job = find_job(options.job, _parent(options.jobs_dir))
+    if options.first_error:
+        return _first_error(job)
+    world_size = job.job.layout.world_size
+    if not 0 <= options.rank < world_size:
+        raise BadInput(
+            f"--rank must be a rank of the job; received {options.rank}; it has 0 to {world_size - 1}"
+        )
+    log = log_path(job.job.log_dir, options.rank)
+    if not options.follow and not log.exists():
+        state = state_of(job, ask_queue([job]))
+        print(f"hpcdl: rank {options.rank} has written nothing yet; the job is {state.word}", file=sys.stderr)
+        _show_keeper(job)
+        return EXIT_DONE
+    _copy(job, log, options.follow)
+    return EXIT_DONE
+
+
+def cancel_main(argv: Sequence[str]) -> int:
+    """Runs ``hpcdl cancel JOB``: the ranks save and stop, as far as the grace of Slurm lets them."""
+    parser = _parser("cancel", "End a job; it is not started again.")
+    parser.add_argument("job", metavar="JOB", help="id or folder of a job")
+    options = parser.parse_args(list(argv))
+    job = find_job(options.job, _parent(options.jobs_dir))
+    state = state_of(job, ask_queue([job]))
+    if state.is_over:
+        print(f"hpcdl: job {job.job_id} is over already: {state.word}", file=sys.stderr)
+        return EXIT_DONE
+    if job.job.executor == "slurm":
+        return (
+            EXIT_DONE if subprocess.run(["scancel", job.job_id], check=False).returncode == 0 else EXIT_FAILED
+        )
+    assert job.process is not None  # a local job that is not over has one
+    send(job.process.pid, signal.SIGTERM)
+    return EXIT_DONE
+
+
+def job_lines(job: Submitted, state: State) -> List[str]:
+    """Writes what is known of one job."""
+    kept = progress(job)
+    lines = [
+        f"job        {job.job_id} {job.job.name}: {state.word} {state.words}".rstrip(),
+        f"ranks      {job.job.layout.world_size} on {job.job.layout.num_nodes} nodes, site {job.job.site}",
+        f"folder     {job.job.folder}",
+    ]
+    if kept.get("restarts"):
+        lines.append(f"restarts   {kept['restarts']}")
+    if "started" in kept:
+        seconds = round(kept.get("ended", time.time()) - kept["started"])
+        lines.append(
+            f"time       {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} since the last start"
+        )
+    return lines
+
+
+def _first_error(job: Submitted) -> int:
+    failure = first_failure(read_failures(job.job.log_dir))
+    if failure is None:
+        print("hpcdl: no rank has reported a failure", file=sys.stderr)
+        _show_keeper(job)
+        return EXIT_DONE
+    print(f"rank {failure.rank} on {failure.hostname}: {failure.error}")
+    if failure.traceback:
+        print(failure.traceback.rstrip())
+    print(f"log: {log_path(job.job.log_dir, failure.rank)}")
+    return EXIT_DONE
+
+
+def _show_keeper(job: Submitted) -> None:
+    """Shows what the keeper and srun have said, where the ranks have said nothing."""
+    for path in (job.job.log_dir / "launcher.log", job.folder / f"{job.job_id}_0_log.out"):
+        if path.exists() and path.stat().st_size:
+            print(f"--- {path}")
+            sys.stdout.flush()
+            _copy_from(path, 0)
+
+
+def _copy(job: Submitted, log: Path, follow: bool) -> None:
+    at, asked = _copy_from(log, 0), time.monotonic()
+    while follow:
+        over = False
+        if time.monotonic() - asked > _ASK_S or read_over(job):
+            asked = time.monotonic()
+            over = state_of(job, ask_queue([job])).is_over
+        time.sleep(0 if over else _POLL_S)
+        at = _copy_from(log, at)
+        if over:
+            return
+
+
+def read_over(job: Submitted) -> bool:
+    """Whether the keeper says that the job is over, which spares Slurm the question."""
+    return progress(job).get("state") not in (None, "running", "requeued")
+
+
+def _copy_from(log: Path, at: int) -> int:
+    if not log.exists():
+        return at
+    with open(str(log), "rb") as file:
+        file.seek(at)
+        data = file.read()
+    write_to_stdout(data)
+    return at + len(data)
+
+
+def _parent(jobs_dir: Optional[str]) -> Path:
+    return default_parent(jobs_dir or read_config(config_dir(os.environ)).jobs_dir)
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog=f"hpcdl {name}",
+        description=description,
+        epilog=f"example: hpcdl {name} 12345",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--jobs-dir", metavar="DIR", help="look in DIR (default: of config.toml, else hpcdl-jobs)"
+    )
+    return parser

@@ -1,0 +1,393 @@
+"""How a run lies on nodes: processes, cores, GPUs, memory, time, binding, environment. Pure functions.
+
+=================  ====================================================================
+strategy           processes on a node with G GPUs, R replicas in each
+=================  ====================================================================
+mirrored           1 (one node only), R = G
+hybrid             G / R; without ``--replicas-per-process`` 1, with R = G
+horovod, auto      G, R = 1; without GPUs 1
+single             1 in all
+=================  ====================================================================
+
+``--np`` says the number of processes in all, where that is not what is wanted.
+
+Synopsis::
+
+    layout = lay_out(profile, command.job, command.train.settings, launcher="auto", default_partition=None)
+    print(describe(layout), cost(profile.site, layout))
+    srun_argv(layout, ["python3", "train.py"])
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.topology import Topology, choose_strategy
+from hpcdl.common.words import RunSettings
+from hpcdl.launch.amounts import memory_mb_of, minutes_of
+from hpcdl.launch.sites.profile import Gpu, Profile, Queue, Site
+from hpcdl.launch.submission.queues import choose_gpus, choose_queue
+from hpcdl.launch.submission.words import JobOptions
+
+#: Above this many ranks Gloo's full mesh takes minutes to meet through one server (about 2.5 p^2 requests).
+GLOO_MAX_RANKS = 256
+#: Where no scheduler limits a job: a week.
+_MINUTES_HERE = 7 * 24 * 60
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the processes of a job run and what they have.
+
+    Attributes:
+        num_nodes: Nodes.
+        processes_per_node: Ranks on each.
+        cores_per_process: Cores of each; None: what the machine has, divided (no scheduler).
+        gpus_per_node: GPUs of each node.
+        gpu_type: Slurm's name for them, where requests must name it.
+        memory_mb: Memory of each node; None: all of it.
+        time_limit_min: Minutes.
+        partition: Slurm's.
+        qos: Slurm's.
+        constraint: Slurm's.
+        whole_nodes: Whether to ask for exclusive nodes.
+        strategy: The strategy, resolved.
+        replicas_per_process: Model copies in each process.
+        launcher: ``gloo`` (srun, Horovod meets through Gloo), ``mpi`` (srun, through MPI) or ``mpirun``.
+        srun_options: How srun binds and connects the ranks.
+        environ: What every rank finds in its environment.
+        gpu_kind: The kind of GPU node, as the profile calls it.
+        queue_name: The queue, as the profile calls it.
+        notes: What the user should know, one line each.
+    """
+
+    num_nodes: int
+    processes_per_node: int
+    cores_per_process: Optional[int]
+    gpus_per_node: int
+    gpu_type: Optional[str]
+    memory_mb: Optional[int]
+    time_limit_min: int
+    partition: Optional[str]
+    qos: Optional[str]
+    constraint: Optional[str]
+    whole_nodes: bool
+    strategy: str
+    replicas_per_process: int
+    launcher: str
+    srun_options: Tuple[str, ...]
+    environ: Mapping[str, str]
+    gpu_kind: str = ""
+    queue_name: str = ""
+    notes: Tuple[str, ...] = ()
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in all."""
+        return self.num_nodes * self.processes_per_node
+
+    @property
+    def stop_margin_s(self) -> int:
+        """Seconds before the end at which Slurm warns the ranks: a tenth of the time, 15 s to 5 min."""
+        return max(15, min(300, 6 * self.time_limit_min))
+
+
+def lay_out(
+    profile: Profile,
+    job: JobOptions,
+    settings: RunSettings,
+    launcher: str = "auto",
+    default_partition: Optional[str] = None,
+) -> Layout:
+    """Lays a run out at a site.
+
+    Args:
+        profile: The site.
+        job: What the user asks of it.
+        settings: The strategy and the replicas.
+        launcher: ``auto``, ``gloo``, ``mpi`` or ``mpirun``.
+        default_partition: The user's own default.
+
+    Raises:
+        BadInput: The site does not have or allow that, or neither says what must be known.
+    """
+    site = profile.site
+    if site.scheduler == "none":
+        return _lay_out_here(job, settings, launcher)
+    choice = choose_queue(site, job, default_partition)
+    queue = choice.queue
+    kind, kind_name, num_gpus = choose_gpus(site, queue, job)
+    processes = _processes_per_node(job, settings, num_gpus)
+    strategy, replicas = _strategy(job, settings, processes, num_gpus)
+    cores = _cores_per_process(site, queue, kind, job, processes, num_gpus)
+    launched_by = _launcher(site, launcher, processes * job.nodes)
+    layout = Layout(
+        num_nodes=job.nodes,
+        processes_per_node=processes,
+        cores_per_process=cores,
+        gpus_per_node=num_gpus,
+        gpu_type=kind.type if kind is not None else None,
+        memory_mb=_memory_mb(site, queue, kind, job, num_gpus),
+        time_limit_min=choice.time_limit_min,
+        partition=job.partition or queue.partition,
+        qos=job.qos or queue.qos,
+        constraint=job.constraint or queue.constraint,
+        whole_nodes=job.exclusive,
+        strategy=strategy,
+        replicas_per_process=replicas,
+        launcher=launched_by,
+        srun_options=_srun_options(site, launched_by, processes, num_gpus),
+        environ=_rank_environ(site, launched_by, cores, num_gpus),
+        gpu_kind=kind_name,
+        queue_name=choice.name,
+    )
+    return dataclasses.replace(layout, notes=tuple(_notes(profile, layout)))
+
+
+def describe(layout: Layout) -> str:
+    """Says in a line where the processes run."""
+    processes = _count(layout.processes_per_node, "process", "processes")
+    nodes = _count(layout.num_nodes, "node", "nodes")
+    parts = [f"{nodes} x {processes} x {_count(layout.replicas_per_process, 'replica', 'replicas')}"]
+    if layout.cores_per_process is not None:
+        parts.append(_count(layout.cores_per_process, "core", "cores") + " for each process")
+    if layout.gpus_per_node:
+        kind = f" {layout.gpu_kind}" if layout.gpu_kind else ""
+        parts.append(_count(layout.gpus_per_node, f"GPU{kind}", f"GPUs{kind}") + " on each node")
+    ways = {
+        "gloo": "srun, Horovod through Gloo",
+        "mpi": "srun, Horovod through MPI",
+        "mpirun": "mpirun",
+        "here": "this machine",
+    }
+    return ", ".join([f"{layout.strategy}: {parts[0]}", *parts[1:], ways[layout.launcher]])
+
+
+def cost(site: Site, layout: Layout) -> Optional[str]:
+    """Says what the job costs at most, in the site's own units; None if the profile does not say."""
+    kind = site.gpus.get(layout.gpu_kind, Gpu())
+    if site.charge_per is None or kind.charge is None:
+        return None
+    factor = kind.charge * (site.queues[layout.queue_name].charge_factor or 1 if layout.queue_name else 1)
+    hours = layout.time_limit_min / 60
+    unit = site.charge_unit or "units"
+    if site.charge_per == "gpu-hour":
+        number = layout.num_nodes * layout.gpus_per_node
+        what = f"{number} GPUs x {hours:g} h x {factor:g} per GPU-hour"
+    else:
+        number, what = layout.num_nodes, f"{layout.num_nodes} nodes x {hours:g} h x {factor:g} per node-hour"
+    return f"at most {number * hours * factor:g} {unit} ({what})"
+
+
+def srun_argv(layout: Layout, command: Sequence[str]) -> List[str]:
+    """Builds the srun that starts a command once per rank, numbered node by node as Horovod needs it."""
+    return [
+        "srun",
+        f"--nodes={layout.num_nodes}",
+        f"--ntasks={layout.world_size}",
+        f"--ntasks-per-node={layout.processes_per_node}",
+        # Slurm 22.05 to 23.02 do not pass the job's own on to srun.
+        *([f"--cpus-per-task={layout.cores_per_process}"] if layout.cores_per_process is not None else []),
+        "--distribution=block",
+        *layout.srun_options,
+        *command,
+    ]
+
+
+def mpirun_argv(layout: Layout, command: Sequence[str]) -> List[str]:
+    """Builds the mpirun of the host that starts a command once per rank of the allocation."""
+    return [
+        "mpirun",
+        "-np",
+        str(layout.world_size),
+        "--map-by",
+        f"ppr:{layout.processes_per_node}:node",
+        "--bind-to",
+        "none",
+        *command,
+    ]
+
+
+def _lay_out_here(job: JobOptions, settings: RunSettings, launcher: str) -> Layout:
+    if job.nodes != 1:
+        raise BadInput(
+            f"this machine is one node; received --nodes {job.nodes}; leave it out, or name the site with --site"
+        )
+    processes = job.np or 1
+    strategy, replicas = _strategy(job, settings, processes, 0)
+    return Layout(
+        num_nodes=1,
+        processes_per_node=processes,
+        cores_per_process=None,
+        gpus_per_node=0,
+        gpu_type=None,
+        memory_mb=None,
+        time_limit_min=minutes_of(job.time) if job.time is not None else _MINUTES_HERE,
+        partition=None,
+        qos=None,
+        constraint=None,
+        whole_nodes=False,
+        strategy=strategy,
+        replicas_per_process=replicas,
+        launcher="here",
+        srun_options=(),
+        environ={"HPCDL_CONTROLLER": "gloo" if launcher in ("auto", "gloo") else "mpi"},
+    )
+
+
+def _processes_per_node(job: JobOptions, settings: RunSettings, num_gpus: int) -> int:
+    if job.np is not None:
+        if job.np % job.nodes:
+            raise BadInput(
+                f"every node must have the same number of processes; received --np {job.np} on {job.nodes} nodes;"
+                f" pass a multiple of {job.nodes}"
+            )
+        return job.np // job.nodes
+    if settings.strategy == "single" and job.nodes > 1:
+        raise BadInput(
+            f"strategy single is one process; received {job.nodes} nodes; use --nodes 1, or horovod"
+        )
+    if settings.strategy == "mirrored" and job.nodes > 1:
+        raise BadInput(f"strategy mirrored is one process; received {job.nodes} nodes; use --strategy hybrid")
+    if settings.strategy in ("single", "mirrored") or num_gpus == 0:
+        return 1
+    replicas = settings.replicas_per_process or (num_gpus if settings.strategy == "hybrid" else 1)
+    if num_gpus % replicas:
+        raise BadInput(
+            f"the replicas of a process must divide the GPUs of a node; received {replicas} replicas and {num_gpus}"
+            " GPUs; pass another --replicas-per-process"
+        )
+    return num_gpus // replicas
+
+
+def _strategy(job: JobOptions, settings: RunSettings, processes: int, num_gpus: int) -> Tuple[str, int]:
+    world = Topology(0, processes * job.nodes, 0, processes, 0, job.nodes, "", "srun")
+    kind = "GPU" if num_gpus else "CPU"
+    choice = choose_strategy(settings.strategy, settings.replicas_per_process, world, num_gpus, kind)
+    return choice.strategy, choice.replicas
+
+
+def _cores_per_process(
+    site: Site, queue: Queue, kind: Optional[Gpu], job: JobOptions, processes: int, num_gpus: int
+) -> int:
+    if job.cpus_per_task is not None:
+        return job.cpus_per_task
+    cores = queue.cores_per_node
+    if kind is not None and kind.cores_per_gpu is not None and num_gpus:
+        cores = kind.cores_per_gpu * num_gpus
+    if cores is None:
+        raise BadInput(
+            f"a job must say its cores, and the profile of {site.title} does not know them; pass --cpus-per-task,"
+            " or let `hpcdl site init` ask the cluster"
+        )
+    if cores < processes:
+        raise BadInput(
+            f"every process needs a core; received {processes} processes on {cores} cores of a node; pass a smaller"
+            " --np"
+        )
+    return cores // processes
+
+
+def _memory_mb(
+    site: Site, queue: Queue, kind: Optional[Gpu], job: JobOptions, num_gpus: int
+) -> Optional[int]:
+    if job.mem is not None:
+        asked = memory_mb_of(job.mem)
+        has = queue.memory_mb_per_node
+        if asked is not None and has is not None and asked > has:
+            raise BadInput(
+                f"a node of {queue.partition or queue.qos} has {has} MB of memory; received --mem {job.mem};"
+                " ask for less, or 0 for all of it"
+            )
+        return asked
+    if job.exclusive or queue.whole_nodes:
+        return None
+    if kind is not None and kind.memory_mb_per_gpu is not None and num_gpus:
+        return kind.memory_mb_per_gpu * num_gpus
+    if queue.memory_mb_per_node is not None:
+        return queue.memory_mb_per_node
+    raise BadInput(
+        f"a job must say its memory, and the profile of {site.title} does not know it; pass e.g. --mem 60G for each"
+        " node, or 0 for all of it"
+    )
+
+
+def _launcher(site: Site, launcher: str, world_size: int) -> str:
+    if launcher == "mpi" and site.mpi is None:
+        raise BadInput(
+            f"--launcher mpi needs to know srun's --mpi, and the profile of {site.title} does not say it; pass"
+            " --launcher gloo, or set mpi in your own file for the site (`srun --mpi=list` shows the choice)"
+        )
+    if launcher != "auto":
+        return launcher
+    return "mpi" if world_size > GLOO_MAX_RANKS and site.mpi is not None else "gloo"
+
+
+def _srun_options(site: Site, launcher: str, processes: int, num_gpus: int) -> Tuple[str, ...]:
+    bind = site.cpu_bind or "cores"
+    # A list of masks is for as many processes as it has masks.
+    is_list = re.match(r"(mask|map)_cpu:", bind) is not None
+    if is_list and bind.count(",") + 1 != processes:
+        bind = "cores"
+    return (
+        f"--mpi={site.mpi if launcher == 'mpi' else 'none'}",
+        *([f"--cpu-bind={bind}"] if bind != "none" else []),
+        # Ranks of a node that do not see each other's GPUs lose NCCL's direct path: each picks its own by itself.
+        *([f"--gpu-bind={site.gpu_bind or 'none'}"] if num_gpus else []),
+        # A rank that leaves to be requeued must not end rank 0 while that still writes: the keeper watches.
+        "--kill-on-bad-exit=0",
+        "--wait=0",
+        *site.srun_args,
+    )
+
+
+def _rank_environ(site: Site, launcher: str, cores: int, num_gpus: int) -> Dict[str, str]:
+    threads = str(cores)
+    environ = {
+        "OMP_NUM_THREADS": threads,
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": threads,
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "HPCDL_CONTROLLER": "gloo" if launcher == "gloo" else "mpi",
+    }
+    if launcher != "gloo" and (num_gpus == 0 or cores < 2):
+        environ["OMPI_MCA_mpi_yield_when_idle"] = "1"  # Horovod's waiting thread takes a core otherwise
+    if site.socket_ifname is not None:
+        environ["NCCL_SOCKET_IFNAME"] = site.socket_ifname
+    return {**environ, **site.environ}
+
+
+def _notes(profile: Profile, layout: Layout) -> List[str]:
+    notes = []
+    parts = [
+        f"queues.{layout.queue_name}",
+        f"gpus.{layout.gpu_kind}",
+        "mpi",
+        "gpu_request",
+        "account_required",
+    ]
+    doubtful = profile.unconfirmed(parts)
+    if doubtful:
+        notes.append(
+            f"not confirmed yet in the profile {profile.name}: {', '.join(doubtful)}"
+            f" (hpcdl site verify {profile.name} compares them with the cluster)"
+        )
+    if layout.launcher == "gloo" and layout.world_size > GLOO_MAX_RANKS:
+        notes.append(
+            f"{layout.world_size} ranks meet slowly through Gloo; hybrid has fewer processes, --launcher mpi no limit"
+        )
+    idle = layout.gpus_per_node - layout.processes_per_node * layout.replicas_per_process
+    if layout.gpus_per_node and idle > 0:
+        notes.append(
+            f"{idle} of {layout.gpus_per_node} GPUs on each node stay idle with strategy {layout.strategy}"
+        )
+    return notes
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

@@ -1,0 +1,133 @@
+"""Jobs on this machine, end to end through submitit's local and debug executors; scripts without TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, List
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = """
+import json, os, sys, time
+rank = int(os.environ.get("HPCDL_RANK", "0"))
+what = sys.argv[1]
+count = 1 + len([name for name in os.listdir() if name.startswith(f"start-{rank}-")])
+open(f"start-{rank}-{count}", "w").close()
+print(f"rank {rank} {what} start {count}", flush=True)
+if what == "requeue" and count < 3:
+    sys.exit(85)
+if what == "fail" and rank == 1:
+    raise ValueError("boom")
+if what == "wait":
+    import signal
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(85))
+    while True:
+        time.sleep(0.05)
+"""
+
+
+class User:
+    """Someone who types commands in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "train.py").write_text(SCRIPT)
+
+    def types(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(self.folder)}
+        environ = {
+            name: value for name, value in environ.items() if not name.startswith(("SLURM_", "HPCDL_"))
+        }
+        command = [sys.executable, "-m", "hpcdl", *argv]
+        return subprocess.run(
+            command, cwd=self.folder, env=environ, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def submits(self, *argv: str) -> str:
+        done = self.types("submit", "--site", "local", "--oversubscribe", *argv)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def state(self) -> Any:
+        paths = list(self.folder.glob("hpcdl-jobs/*/state.json"))
+        return json.loads(paths[-1].read_text()) if paths else {}
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> User:
+    return User(tmp_path)
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.05)
+
+
+def lines(user: User, *argv: str) -> List[str]:
+    done = user.types(*argv)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_job_runs_in_the_background_and_is_seen_done(user: User) -> None:
+    job_id = user.submits("--np", "2", "train.py", "hello")
+    assert "rank 0 hello start 1" in lines(user, "logs", "-f", job_id)
+    wait_for(lambda: user.state().get("state") == "done")
+    assert lines(user, "logs", job_id, "--rank", "1") == ["rank 1 hello start 1"]
+    assert lines(user, "jobs")[0].split() == [job_id, "done", "train"]
+
+
+def test_a_run_that_stops_is_started_again_until_it_is_done(user: User) -> None:
+    user.submits("train.py", "requeue")
+    wait_for(lambda: user.state().get("state") == "done")
+    assert user.state()["restarts"] == 2
+    assert sorted(path.name for path in user.folder.glob("start-*")) == [
+        "start-0-1",
+        "start-0-2",
+        "start-0-3",
+    ]
+
+
+def test_a_failure_is_told_by_logs_and_jobs(user: User) -> None:
+    job_id = user.submits("--np", "2", "train.py", "fail")
+    wait_for(lambda: user.state().get("state") == "failed")
+    first = lines(user, "logs", job_id, "--first-error")
+    assert first[0].endswith("ValueError: boom")
+    assert "failed rank 1" in lines(user, "jobs", job_id)[0]
+
+
+def test_a_cancelled_job_is_not_started_again(user: User) -> None:
+    job_id = user.submits("train.py", "wait")
+    wait_for(lambda: list(user.folder.glob("start-0-1")))
+    assert user.types("cancel", job_id).returncode == 0
+    wait_for(lambda: user.state().get("state") not in (None, "running"))
+    assert user.state()["state"] == "cancelled"
+    assert len(list(user.folder.glob("start-*"))) == 1
+    assert "over already" in user.types("cancel", job_id).stderr
+
+
+def test_the_debug_executor_runs_here_and_now_and_has_the_runs_status(user: User) -> None:
+    here = ("submit", "--site", "local", "--executor", "debug", "--oversubscribe")
+    done = user.types(*here, "train.py", "hello")
+    assert (done.returncode, done.stdout) == (0, "rank 0 hello start 1\n")
+    failed = user.types(
+        "submit", "--site", "local", "--executor", "debug", "--oversubscribe", "--np", "2", "train.py", "fail"
+    )
+    assert failed.returncode == 1
+    assert "ValueError: boom" in failed.stdout
+
+
+def test_unknown_jobs_and_ranks_are_bad_input(user: User) -> None:
+    assert user.types("logs", "99").returncode == 2
+    job_id = user.submits("train.py", "hello")
+    refused = user.types("logs", job_id, "--rank", "1")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    wait_for(lambda: user.state().get("state") == "done")

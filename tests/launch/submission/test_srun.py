@@ -1,0 +1,86 @@
+"""What srun says of ranks (words of a real srun 22.05), and a step that is watched, stopped and ended."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+from typing import List, Tuple
+
+import pytest
+
+from hpcdl.common.failures import write_failure
+from hpcdl.launch.outcome import Outcome
+from hpcdl.launch.submission.srun import parse_ends, run_step
+from hpcdl.launch.watch import Patience
+
+ROOT = str(Path(__file__).resolve().parents[3])
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("srun: error: node[1-2]: tasks 0-1,3: Exited with exit code 1\n", [(0, 1), (1, 1), (3, 1)]),
+        ("srun: error: node1: task 0: Segmentation fault (core dumped)\n", [(0, 139)]),
+        ("srun: error: node1: task 0: Out Of Memory\n", [(0, 137)]),
+        ("srun: error: Unable to allocate resources\nsrun: Force Terminated StepId=1.0\n", []),
+        ("loss: 0.5 srun: error: node1: task 0: Killed\n", []),
+    ],
+)
+def test_the_end_of_each_rank_is_read_from_sruns_words(text: str, ends: List[Tuple[int, int]]) -> None:
+    assert [(end.rank, end.exit_status) for end in parse_ends(text)] == ends
+
+
+def step(tmp_path: Path, program: str) -> Tuple[Outcome, bytes]:
+    """Runs a program in the place of srun."""
+    shown: List[bytes] = []
+    argv = [sys.executable, "-c", textwrap.dedent(program)]
+    patience = Patience(after_failure_s=0.2, term_to_kill_s=0.2)
+    outcome = run_step(argv, {"PYTHONPATH": ROOT}, tmp_path / "logs", str(tmp_path), shown.append, patience)
+    return outcome, b"".join(shown)
+
+
+def test_what_rank_0_writes_is_passed_on(tmp_path: Path) -> None:
+    outcome, shown = step(tmp_path, "open('logs/rank-0000.log', 'w').write('epoch 1')")
+    assert (outcome.status, shown) == (0, b"epoch 1")
+
+
+def test_a_step_whose_ranks_all_left_to_be_requeued_is_to_be_requeued(tmp_path: Path) -> None:
+    words = "srun: error: n[1-2]: tasks 0-3: Exited with exit code 85"
+    assert step(tmp_path, f"import sys; print({words!r}); sys.exit(85)")[0].status == 85
+
+
+def test_the_first_failure_is_that_of_the_rank_that_reported_it(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    write_failure(tmp_path / "logs", rank=9, hostname="old", exit_status=1, error="of an earlier start")
+    outcome, _ = step(
+        tmp_path,
+        """
+        import sys
+        from hpcdl.common.failures import write_failure
+        write_failure("logs", rank=3, hostname="n2", exit_status=1, error="ValueError: boom")
+        print("srun: error: n2: task 3: Exited with exit code 1")
+        sys.exit(1)
+        """,
+    )
+    assert outcome.failure is not None
+    assert (outcome.status, outcome.failure.rank) == (1, 3)
+
+
+def test_a_rank_that_dies_without_a_word_ends_the_others(tmp_path: Path) -> None:
+    # The step itself goes on, as srun does for ranks that wait for a dead one, until the keeper ends it.
+    outcome, _ = step(
+        tmp_path,
+        """
+        import signal, sys, time
+        print("srun: error: n2: task 1: Killed", flush=True)
+        def abort(number, frame):
+            print("srun: error: n1: task 0: Killed", flush=True)
+            sys.exit(137)
+        signal.signal(signal.SIGINT, abort)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+        """,
+    )
+    assert outcome.end is not None
+    assert (outcome.status, outcome.end.rank) == (137, 1)
