@@ -183,8 +183,15 @@ def cost(site: Site, layout: Layout) -> Optional[str]:
     return f"at most {number * hours * factor:g} {unit} ({what})"
 
 
-def srun_argv(layout: Layout, command: Sequence[str]) -> List[str]:
-    """Builds the srun that starts a command once per rank, numbered node by node as Horovod needs it."""
+def srun_argv(layout: Layout, command: Sequence[str], watched: bool = True) -> List[str]:
+    """Builds the srun that starts a command once per rank, numbered node by node as Horovod needs it.
+
+    Args:
+        layout: Where the ranks run.
+        command: What each one runs.
+        watched: Whether a keeper ends ranks that are left behind. It knows a rank that has left to be requeued from
+            one that has failed; srun would end rank 0 while that still writes.
+    """
     return [
         "srun",
         f"--nodes={layout.num_nodes}",
@@ -193,6 +200,8 @@ def srun_argv(layout: Layout, command: Sequence[str]) -> List[str]:
         # Slurm 22.05 to 23.02 do not pass the job's own on to srun.
         *([f"--cpus-per-task={layout.cores_per_process}"] if layout.cores_per_process is not None else []),
         "--distribution=block",
+        f"--kill-on-bad-exit={0 if watched else 1}",
+        f"--wait={0 if watched else 60}",
         *layout.srun_options,
         *command,
     ]
@@ -338,9 +347,6 @@ def _srun_options(site: Site, launcher: str, processes: int, num_gpus: int) -> T
         *([f"--cpu-bind={bind}"] if bind != "none" else []),
         # Ranks of a node that do not see each other's GPUs lose NCCL's direct path: each picks its own by itself.
         *([f"--gpu-bind={site.gpu_bind or 'none'}"] if num_gpus else []),
-        # A rank that leaves to be requeued must not end rank 0 while that still writes: the keeper watches.
-        "--kill-on-bad-exit=0",
-        "--wait=0",
         *site.srun_args,
     )
 

@@ -142,11 +142,11 @@ def test_srun_repeats_the_cores_and_numbers_ranks_node_by_node() -> None:
         "--ntasks-per-node=8",
         "--cpus-per-task=5",
         "--distribution=block",
+        "--kill-on-bad-exit=0",
+        "--wait=0",
         "--mpi=pmix",
         "--cpu-bind=cores",
         "--gpu-bind=none",
-        "--kill-on-bad-exit=0",
-        "--wait=0",
         "python3",
         "x y",
     ]
