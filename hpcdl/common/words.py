@@ -102,10 +102,10 @@ class LaunchOptions:
         None, "N", "start N processes (default: 1, or the world of the launcher around)", at_least(1), "-n"
     )
     launcher: str = option(
-        "mpi",
+        "auto",
         "NAME",
-        "start them through mpi, or gloo, which needs no MPI (default: mpi)",
-        name_out_of(("mpi", "gloo")),
+        "let them meet through mpi, or gloo, which needs no MPI (default: mpi, over the nodes of a Slurm job gloo)",
+        name_out_of(("auto", "mpi", "gloo")),
     )
     oversubscribe: bool = switch("allow more replicas than cores")
     restarts: int = option(

@@ -1,6 +1,7 @@
 """The command ``hpcdl train``: run TARGET here, in one process or several, or join the launcher around.
 
 * Started by mpirun, srun or horovodrun itself, it joins: each process becomes its rank.
+* In a Slurm job that spans nodes, or whose shell is not on one of them, srun starts the ranks on all of them.
 * One process needs no launcher: this process becomes it.
 * Otherwise it starts the ranks on this machine, waits for them, and tells the first failure once.
 
@@ -26,12 +27,23 @@ from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_REQUEUE, BadInpu
 from hpcdl.common.failures import failure_path, read_failures
 from hpcdl.common.rank_start import log_path
 from hpcdl.common.topology import Topology, read_topology
-from hpcdl.common.words import RunSettings, TrainCommand, parse_train, train_argv
+from hpcdl.common.words import LaunchOptions, RunSettings, TrainCommand, parse_train, train_argv
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import Mpirun, find_mpirun, read_version
 from hpcdl.launch.outcome import Outcome, conclude, render, summary
-from hpcdl.launch.placement import Placement, place, shell_line, start_lines, without_world
+from hpcdl.launch.placement import Placement, place, rendezvous_dir, shell_line, start_lines, without_world
 from hpcdl.launch.ranks import start_ranks
+from hpcdl.launch.sites.live import parse_mpi_types, run_text
+from hpcdl.launch.submission.allocation import (
+    Allocation,
+    choose_mpi_type,
+    environ_for_step,
+    find_end_time,
+    lay_out_allocation,
+    read_allocation,
+)
+from hpcdl.launch.submission.layout import describe, srun_argv
+from hpcdl.launch.submission.srun import run_step
 from hpcdl.launch.watch import Interrupts, LogFollower, watch
 
 _LOGS = Path("hpcdl-logs")
@@ -51,9 +63,14 @@ def train_main(argv: Sequence[str]) -> int:
     if topology.world_size > 1:
         return _join(command, topology, argv)
 
+    allocation = read_allocation(os.environ)
+    is_step = topology.launcher == "srun" and command.launch.np is None
+    if allocation is not None and allocation.needs_srun and not is_step:
+        return _span(command, allocation, argv)
+
     np = command.launch.np or 1
     # One process needs no MPI, and some MPIs refuse to run in a process that no mpirun started.
-    uses_mpi = command.launch.launcher == "mpi" and np > 1
+    uses_mpi = command.launch.launcher != "gloo" and np > 1
     environ = _environ(command, "mpi" if uses_mpi else "gloo")
     settings = RunSettings.from_environ(environ)
     if settings.controller == "mpi" and np > 1 and not uses_mpi:
@@ -127,6 +144,43 @@ def _join(command: TrainCommand, topology: Topology, argv: Sequence[str]) -> int
             return EXIT_DONE
         return _plan(argv, topology.world_size, without_world(environ))
     return _become(argv, environ)
+
+
+def _span(command: TrainCommand, allocation: Allocation, argv: Sequence[str]) -> int:
+    """Starts the ranks over the nodes of a Slurm job through srun, and waits for them."""
+    launcher = "mpi" if command.launch.launcher == "mpi" else "gloo"
+    mpi = (
+        choose_mpi_type(os.environ, parse_mpi_types(run_text(["srun", "--mpi=list"])))
+        if launcher == "mpi"
+        else None
+    )
+    replicas = RunSettings.from_environ(_environ(command, launcher)).replicas_per_process or 1
+    layout = lay_out_allocation(allocation, command.launch.np, replicas, launcher, mpi)
+    log_dir = Path(os.path.abspath(command.launch.log_dir or str(_LOGS / "dry-run")))
+    if not command.launch.dry_run and command.launch.log_dir is None:
+        log_dir = Path(os.path.abspath(str(new_log_dir(_LOGS, time.gmtime()))))
+    start = [sys.executable, "-m", "hpcdl.common.rank_start", "--log-dir", str(log_dir), "--"]
+    step = srun_argv(layout, [*start, *runtime_argv(train_argv(_without_launch(command)))])
+    shared = {"HPCDL_STATUS_DIR": str(log_dir), "HPCDL_RENDEZVOUS_DIR": str(rendezvous_dir(log_dir))}
+    environ = {**environ_for_step(os.environ), **layout.environ, **shared, **command.settings.to_environ()}
+    if command.launch.dry_run:
+        status = _plan(argv, layout.world_size, without_world(os.environ))
+        print("layout     " + describe(layout))
+        print("command    " + shell_line(step, layout.environ))
+        return status
+    end = find_end_time(allocation.job_id, environ, run_text)
+    if end is not None:
+        environ["HPCDL_END_TIME"] = f"{end:.0f}"
+    _say(f"{describe(layout)}, in job {allocation.job_id}; logs in {log_dir}")
+    outcome = run_step(step, environ, log_dir, os.getcwd(), write_to_stdout)
+    if outcome.status not in (EXIT_DONE, EXIT_REQUEUE):
+        print(render(outcome, socket.gethostname(), log_dir, tail), file=sys.stderr, flush=True)
+    return outcome.status
+
+
+def _without_launch(command: TrainCommand) -> TrainCommand:
+    """Leaves out how ranks are started, for words that go to a rank."""
+    return replace(command, launch=LaunchOptions())
 
 
 def _become(argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn:

@@ -33,7 +33,8 @@ from hpcdl.launch.submission.keeper import keep
 #: What a shell inside a job, or a tmux started there, has and a new job must not inherit: with another job's
 #: SLURM_CPU_BIND all ranks share a core, without a word.
 _INHERITED = re.compile(r"(SLURM|SRUN|SBATCH|SALLOC|PMIX?|OMPI|PRTE|HYDRA)_\w+")
-_KEPT = ("SLURM_CONF",)  # on some clusters the only way to its configuration
+#: On some clusters the only way to Slurm's configuration; and a user's own leave to use mpirun as root.
+_KEPT = ("SLURM_CONF", "OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
 
 
 def parameters(job: Job) -> Dict[str, Any]:

@@ -141,7 +141,11 @@ def lay_out(
         replicas_per_process=replicas,
         launcher=launched_by,
         srun_options=_srun_options(site, launched_by, processes, num_gpus),
-        environ=_rank_environ(site, launched_by, cores, num_gpus),
+        environ={
+            **rank_environ(launched_by, cores, num_gpus),
+            **({"NCCL_SOCKET_IFNAME": site.socket_ifname} if site.socket_ifname is not None else {}),
+            **site.environ,
+        },
         gpu_kind=kind_name,
         queue_name=choice.name,
     )
@@ -351,7 +355,8 @@ def _srun_options(site: Site, launcher: str, processes: int, num_gpus: int) -> T
     )
 
 
-def _rank_environ(site: Site, launcher: str, cores: int, num_gpus: int) -> Dict[str, str]:
+def rank_environ(launcher: str, cores: int, num_gpus: int) -> Dict[str, str]:
+    """Builds what every rank of a Slurm step must find before its Python starts."""
     threads = str(cores)
     environ = {
         "OMP_NUM_THREADS": threads,
@@ -363,9 +368,7 @@ def _rank_environ(site: Site, launcher: str, cores: int, num_gpus: int) -> Dict[
     }
     if launcher != "gloo" and (num_gpus == 0 or cores < 2):
         environ["OMPI_MCA_mpi_yield_when_idle"] = "1"  # Horovod's waiting thread takes a core otherwise
-    if site.socket_ifname is not None:
-        environ["NCCL_SOCKET_IFNAME"] = site.socket_ifname
-    return {**environ, **site.environ}
+    return environ
 
 
 def _notes(profile: Profile, layout: Layout) -> List[str]:

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGTERM, Signals
+from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR2, Signals
 from typing import Callable, List, Mapping, Optional, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_REQUEUE
@@ -70,11 +70,14 @@ class Step:
         return any(end.exit_status == EXIT_REQUEUE for end in self._said())
 
     def signal(self, number: int) -> None:
-        """Hands a signal to srun, which passes it on to all ranks; Ctrl-C ends the step."""
+        """Hands a signal to srun, which passes it on to all ranks; Ctrl-C ends the step.
+
+        At SIGTERM srun would kill the step. SIGUSR2 asks the ranks for the same, and srun passes it on.
+        """
         if number == SIGINT:
             self.kill()
         elif self.is_running():
-            self._child.send_signal(number)
+            self._child.send_signal(SIGUSR2 if number == SIGTERM else number)
 
     def kill(self) -> None:
         """Ends the step on all nodes: srun does that at the second SIGINT within a second."""
