@@ -12,12 +12,13 @@ PYTEST_ARGS ?= -q
 IN_DEMO = $(PYTHON) tools/environments.py run tf2.21 --
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-only test-matrix lint format environments list clean
+.PHONY: help demo test test-only test-matrix test-cluster lint format environments list clean
 
 help:
 	@echo "make demo          train on 2 ranks on this machine"
 	@echo "make test          lint, and all tests in each world  [WORLD=tf2.15 TESTS=tests/runtime PYTEST_ARGS=-x]"
 	@echo "make test-matrix   the tests on more Pythons, and on TensorFlow 2.17"
+	@echo "make test-cluster  jobs on a private Slurm of two nodes on this machine; as root, fetches Slurm by apt"
 	@echo "make lint          ruff and mypy only;  make format: let ruff rewrite"
 	@echo "make environments  only make the environments;  make list: say which there are"
 	@echo "make clean         remove the environments; wheels of Horovod stay in ~/.cache/hpcdl"
@@ -33,6 +34,12 @@ test-only:
 
 test-matrix:
 	$(PYTHON) tools/try_worlds.py matrix -- $(PYTEST_ARGS) $(TESTS)
+
+# The nodes have no way to the internet: the data is fetched before.
+test-cluster:
+	$(PYTHON) -m tools.cluster install
+	$(IN_DEMO) python -c "from hpcdl.runtime import datasets; datasets.load('fashion_mnist', None)"
+	$(IN_DEMO) python -m tools.cluster run -- python -m pytest $(PYTEST_ARGS) tests/cluster
 
 lint:
 	$(IN_DEMO) ruff check .

@@ -16,7 +16,8 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence
 from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import BadInput
 from hpcdl.common.launchers import expand_tasks_per_node
-from hpcdl.launch.submission.layout import Layout, rank_environ
+from hpcdl.launch.submission.binding import rank_environ
+from hpcdl.launch.submission.layout import Layout
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from hpcdl.launch.machine import read_machine
 from hpcdl.launch.placement import place
 from hpcdl.launch.sites.library import config_dir, guess_site, load_profile, site_names
 from hpcdl.launch.sites.profile import Profile
+from hpcdl.launch.submission.explain import cost, describe, notes
 from hpcdl.launch.submission.folders import default_parent, write_handle
 from hpcdl.launch.submission.freeze import Tree, find_tree, freeze, git_record
 from hpcdl.launch.submission.job import (
@@ -40,7 +41,7 @@ from hpcdl.launch.submission.job import (
     write_job,
     write_lib,
 )
-from hpcdl.launch.submission.layout import cost, describe, lay_out
+from hpcdl.launch.submission.layout import lay_out
 from hpcdl.launch.submission.words import JobOptions, SubmitCommand, parse_submit
 
 
@@ -65,9 +66,15 @@ def submit_main(argv: Sequence[str]) -> int:
     from hpcdl.launch.submission import executors  # submitit takes a while to load
 
     if command.place.dry_run:
-        print("keeper runs  " + " ".join(shlex.quote(word) for word in job.argv), file=sys.stderr)
-        print(executors.batch_script(job), end="")
+        run = " ".join(shlex.quote(word) for word in job.argv)
+        if job.executor == "slurm":
+            print("keeper runs  " + run, file=sys.stderr)
+            print(executors.batch_script(job), end="")
+        else:
+            print(run)
         return EXIT_DONE
+    if command.place.when and job.executor != "slurm":
+        raise BadInput(f"--when asks Slurm; received --site {job.site}, which has none; leave it out")
     if command.place.when:
         print(executors.ask_when(job, os.environ))
         return EXIT_DONE
@@ -189,7 +196,7 @@ def plan_lines(job: Job, profile: Profile, how: str) -> List[str]:
         )
         price = cost(profile.site, job.layout)
         lines.append(f"cost         {price or 'the profile does not know the charge'}")
-    lines += [f"note         {note}" for note in job.layout.notes]
+    lines += [f"note         {note}" for note in notes(profile, job.layout)]
     suffix = profile.site.account_suffix
     if suffix and job.account and job.layout.gpus_per_node and not job.account.endswith(suffix):
         lines.append(f"note         accounts for GPU jobs here end with {suffix}; received {job.account}")

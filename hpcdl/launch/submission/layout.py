@@ -14,22 +14,20 @@ single             1 in all
 Synopsis::
 
     layout = lay_out(profile, command.job, command.train.settings, launcher="auto", default_partition=None)
-    print(describe(layout), cost(profile.site, layout))
     srun_argv(layout, ["python3", "train.py"])
 """
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.topology import Topology, choose_strategy
 from hpcdl.common.words import RunSettings
 from hpcdl.launch.amounts import memory_mb_of, minutes_of
 from hpcdl.launch.sites.profile import Gpu, Profile, Queue, Site
+from hpcdl.launch.submission.binding import rank_environ, srun_options
 from hpcdl.launch.submission.queues import choose_gpus, choose_queue
 from hpcdl.launch.submission.words import JobOptions
 
@@ -62,7 +60,6 @@ class Layout:
         environ: What every rank finds in its environment.
         gpu_kind: The kind of GPU node, as the profile calls it.
         queue_name: The queue, as the profile calls it.
-        notes: What the user should know, one line each.
     """
 
     num_nodes: int
@@ -83,7 +80,6 @@ class Layout:
     environ: Mapping[str, str]
     gpu_kind: str = ""
     queue_name: str = ""
-    notes: Tuple[str, ...] = ()
 
     @property
     def world_size(self) -> int:
@@ -125,7 +121,7 @@ def lay_out(
     strategy, replicas = _strategy(job, settings, processes, num_gpus)
     cores = _cores_per_process(site, queue, kind, job, processes, num_gpus)
     launched_by = _launcher(site, launcher, processes * job.nodes)
-    layout = Layout(
+    return Layout(
         num_nodes=job.nodes,
         processes_per_node=processes,
         cores_per_process=cores,
@@ -140,7 +136,7 @@ def lay_out(
         strategy=strategy,
         replicas_per_process=replicas,
         launcher=launched_by,
-        srun_options=_srun_options(site, launched_by, processes, num_gpus),
+        srun_options=srun_options(site, launched_by, processes, num_gpus),
         environ={
             **rank_environ(launched_by, cores, num_gpus),
             **({"NCCL_SOCKET_IFNAME": site.socket_ifname} if site.socket_ifname is not None else {}),
@@ -149,42 +145,6 @@ def lay_out(
         gpu_kind=kind_name,
         queue_name=choice.name,
     )
-    return dataclasses.replace(layout, notes=tuple(_notes(profile, layout)))
-
-
-def describe(layout: Layout) -> str:
-    """Says in a line where the processes run."""
-    processes = _count(layout.processes_per_node, "process", "processes")
-    nodes = _count(layout.num_nodes, "node", "nodes")
-    parts = [f"{nodes} x {processes} x {_count(layout.replicas_per_process, 'replica', 'replicas')}"]
-    if layout.cores_per_process is not None:
-        parts.append(_count(layout.cores_per_process, "core", "cores") + " for each process")
-    if layout.gpus_per_node:
-        kind = f" {layout.gpu_kind}" if layout.gpu_kind else ""
-        parts.append(_count(layout.gpus_per_node, f"GPU{kind}", f"GPUs{kind}") + " on each node")
-    ways = {
-        "gloo": "srun, Horovod through Gloo",
-        "mpi": "srun, Horovod through MPI",
-        "mpirun": "mpirun",
-        "here": "this machine",
-    }
-    return ", ".join([f"{layout.strategy}: {parts[0]}", *parts[1:], ways[layout.launcher]])
-
-
-def cost(site: Site, layout: Layout) -> Optional[str]:
-    """Says what the job costs at most, in the site's own units; None if the profile does not say."""
-    kind = site.gpus.get(layout.gpu_kind, Gpu())
-    if site.charge_per is None or kind.charge is None:
-        return None
-    factor = kind.charge * (site.queues[layout.queue_name].charge_factor or 1 if layout.queue_name else 1)
-    hours = layout.time_limit_min / 60
-    unit = site.charge_unit or "units"
-    if site.charge_per == "gpu-hour":
-        number = layout.num_nodes * layout.gpus_per_node
-        what = f"{number} GPUs x {hours:g} h x {factor:g} per GPU-hour"
-    else:
-        number, what = layout.num_nodes, f"{layout.num_nodes} nodes x {hours:g} h x {factor:g} per node-hour"
-    return f"at most {number * hours * factor:g} {unit} ({what})"
 
 
 def srun_argv(layout: Layout, command: Sequence[str], watched: bool = True) -> List[str]:
@@ -338,65 +298,3 @@ def _launcher(site: Site, launcher: str, world_size: int) -> str:
     if launcher != "auto":
         return launcher
     return "mpi" if world_size > GLOO_MAX_RANKS and site.mpi is not None else "gloo"
-
-
-def _srun_options(site: Site, launcher: str, processes: int, num_gpus: int) -> Tuple[str, ...]:
-    bind = site.cpu_bind or "cores"
-    # A list of masks is for as many processes as it has masks.
-    is_list = re.match(r"(mask|map)_cpu:", bind) is not None
-    if is_list and bind.count(",") + 1 != processes:
-        bind = "cores"
-    return (
-        f"--mpi={site.mpi if launcher == 'mpi' else 'none'}",
-        *([f"--cpu-bind={bind}"] if bind != "none" else []),
-        # Ranks of a node that do not see each other's GPUs lose NCCL's direct path: each picks its own by itself.
-        *([f"--gpu-bind={site.gpu_bind or 'none'}"] if num_gpus else []),
-        *site.srun_args,
-    )
-
-
-def rank_environ(launcher: str, cores: int, num_gpus: int) -> Dict[str, str]:
-    """Builds what every rank of a Slurm step must find before its Python starts."""
-    threads = str(cores)
-    environ = {
-        "OMP_NUM_THREADS": threads,
-        "TF_NUM_INTRAOP_THREADS": threads,
-        "TF_NUM_INTEROP_THREADS": threads,
-        "PYTHONNOUSERSITE": "1",
-        "PYTHONUNBUFFERED": "1",
-        "HPCDL_CONTROLLER": "gloo" if launcher == "gloo" else "mpi",
-    }
-    if launcher != "gloo" and (num_gpus == 0 or cores < 2):
-        environ["OMPI_MCA_mpi_yield_when_idle"] = "1"  # Horovod's waiting thread takes a core otherwise
-    return environ
-
-
-def _notes(profile: Profile, layout: Layout) -> List[str]:
-    notes = []
-    parts = [
-        f"queues.{layout.queue_name}",
-        f"gpus.{layout.gpu_kind}",
-        "mpi",
-        "gpu_request",
-        "account_required",
-    ]
-    doubtful = profile.unconfirmed(parts)
-    if doubtful:
-        notes.append(
-            f"not confirmed yet in the profile {profile.name}: {', '.join(doubtful)}"
-            f" (hpcdl site verify {profile.name} compares them with the cluster)"
-        )
-    if layout.launcher == "gloo" and layout.world_size > GLOO_MAX_RANKS:
-        notes.append(
-            f"{layout.world_size} ranks meet slowly through Gloo; hybrid has fewer processes, --launcher mpi no limit"
-        )
-    idle = layout.gpus_per_node - layout.processes_per_node * layout.replicas_per_process
-    if layout.gpus_per_node and idle > 0:
-        notes.append(
-            f"{idle} of {layout.gpus_per_node} GPUs on each node stay idle with strategy {layout.strategy}"
-        )
-    return notes
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

@@ -269,6 +269,7 @@ def test_when_asks_slurm_and_submits_nothing(place: Place, capsys: pytest.Captur
             "no %",
         ),
         (["--site", "local", "--np", "4096", "train.py"], "needs a core"),
+        (["--site", "local", "--when", "train.py"], "--when asks Slurm"),
         (["--site", "local", "--image", "x.sif", "train.py"], "not known to run images"),
     ],
 )
@@ -306,11 +307,14 @@ def test_defaults_of_config_toml_are_used_and_its_typos_refused(
     assert "unknown key acount" in capsys.readouterr().err
 
 
-def test_a_dry_run_answers_within_300_ms(place: Place) -> None:
+def test_a_dry_run_takes_less_than_300_ms_of_the_processor(place: Place) -> None:
+    # Of its own time, since a machine that others use as well says nothing of a command.
     argv = [sys.executable, "-m", "hpcdl", *SUBMIT, "--image", "none", "--dry-run", "train.py"]
     seconds = []
     for _ in range(5):
-        started = time.perf_counter()
+        before = os.times()
         subprocess.run(argv, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-        seconds.append(time.perf_counter() - started)
+        after = os.times()
+        spent = after.children_user + after.children_system - before.children_user - before.children_system
+        seconds.append(spent)
     assert min(seconds) < 0.3

@@ -11,7 +11,8 @@ from hpcdl.common.errors import BadInput
 from hpcdl.common.words import RunSettings
 from hpcdl.launch.sites.library import load_profile
 from hpcdl.launch.sites.profile import Layer, Profile, Source, parse_profile
-from hpcdl.launch.submission.layout import Layout, cost, describe, lay_out, mpirun_argv, srun_argv
+from hpcdl.launch.submission.explain import cost, describe, notes
+from hpcdl.launch.submission.layout import Layout, lay_out, mpirun_argv, srun_argv
 from hpcdl.launch.submission.words import JobOptions
 
 NOWHERE = Path("/nowhere")
@@ -204,7 +205,7 @@ def test_the_cost_is_said_in_the_sites_own_units() -> None:
 
 
 def test_values_that_nobody_has_confirmed_are_named_where_they_are_used() -> None:
-    (note,) = at("bridges2").notes
+    (note,) = notes(load_profile("bridges2", NOWHERE), at("bridges2"))
     assert "queues.GPU.max_nodes" in note
     assert "queues.GPU-shared" not in note
     assert "hpcdl site verify bridges2" in note

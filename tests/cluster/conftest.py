@@ -1,0 +1,131 @@
+"""Tests on a private Slurm of two nodes: `make test-cluster`. Elsewhere they are skipped, and that is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Stands in for training: says who it is, waits if told to, stops and saves when it is asked to, fails when told to.
+SCRIPT = """
+import json, os, signal, socket, sys, time
+rank = int(os.environ["SLURM_PROCID"])
+asked = []
+for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: asked.append(number))
+threads = os.environ["OMP_NUM_THREADS"]
+print(json.dumps({"rank": rank, "host": socket.gethostname(), "words": sys.argv[1:], "cwd": os.getcwd(),
+                  "threads": threads, "end": os.environ.get("HPCDL_END_TIME")}), flush=True)
+what = sys.argv[1] if len(sys.argv) > 1 else ""
+is_first = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
+if what == "fail" and rank == 3:
+    raise ValueError("boom")
+if what == "kill" and rank == 2:
+    os.kill(os.getpid(), signal.SIGKILL)
+if what in ("fail", "kill") or (what == "wait" and is_first):
+    for _ in range(600):
+        if asked:
+            break
+        time.sleep(0.05)
+if asked:
+    if rank == 0:
+        time.sleep(1)
+        print("saved", flush=True)
+    sys.exit(85)
+print("ended", flush=True)
+"""
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    if "HPCDL_TEST_CLUSTER" not in os.environ:
+        skip = pytest.mark.skip(reason="needs a private Slurm: make test-cluster")
+        for item in items:
+            if Path(str(item.fspath)).parent == Path(__file__).parent:
+                item.add_marker(skip)
+
+
+class User:
+    """Someone on the login node, in a folder that the nodes see too."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        (folder / "train.py").write_text(SCRIPT)
+        self.environ = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(folder / "config")}
+
+    def types(
+        self, *argv: str, before: Optional[List[str]] = None, timeout: float = 150
+    ) -> subprocess.CompletedProcess[str]:
+        command = [*(before or []), sys.executable, "-m", "hpcdl", *argv]
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**self.environ, "PWD": str(self.folder)},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def reads(self, *argv: str) -> List[str]:
+        done = self.types(*argv)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    def submits(self, *argv: str) -> str:
+        """Submits to 2 nodes with 2 processes each."""
+        (job_id,) = self.reads(
+            "submit", "--site", "box", "-N", "2", "--np", "4", "--gpus-per-node", "0", *argv
+        )
+        return job_id
+
+    def job(self) -> Path:
+        return sorted(self.folder.glob("hpcdl-jobs/*"))[-1]
+
+    def state(self) -> Dict[str, Any]:
+        path = self.job() / "state.json"
+        loaded: Dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return loaded
+
+    def ranks(self) -> List[Dict[str, Any]]:
+        """What each rank said first in its log."""
+        logs = sorted((self.job() / "logs").glob("rank-*.log"))
+        return [json.loads(log.read_text().splitlines()[0]) for log in logs]
+
+
+@pytest.fixture
+def user(request: pytest.FixtureRequest) -> User:
+    shared = Path(os.environ["HPCDL_TEST_CLUSTER"]) / "shared"
+    folder = User(shared / request.node.name.replace("[", "-").rstrip("]")[:60])
+    folder.reads("site", "init", "box")
+    return folder
+
+
+@pytest.fixture
+def slurm_state() -> Callable[[str], str]:
+    """Asks Slurm for the state of a job."""
+
+    def ask(job_id: str) -> str:
+        words = ["squeue", "-h", "-t", "all", "-j", job_id, "-o", "%T"]
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+
+    return ask
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    def wait(condition: Callable[[], Any], timeout_s: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come"
+            time.sleep(0.1)
+
+    return wait
