@@ -307,14 +307,15 @@ def test_defaults_of_config_toml_are_used_and_its_typos_refused(
     assert "unknown key acount" in capsys.readouterr().err
 
 
-def test_a_dry_run_takes_less_than_300_ms_of_the_processor(place: Place) -> None:
-    # Of its own time, since a machine that others use as well says nothing of a command.
-    argv = [sys.executable, "-m", "hpcdl", *SUBMIT, "--image", "none", "--dry-run", "train.py"]
-    seconds = []
-    for _ in range(5):
-        before = os.times()
-        subprocess.run(argv, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-        after = os.times()
-        spent = after.children_user + after.children_system - before.children_user - before.children_system
-        seconds.append(spent)
-    assert min(seconds) < 0.3
+def test_a_dry_run_loads_nothing_that_would_make_it_wait(place: Place) -> None:
+    # It must answer in 0.3 s; a time is no property on a machine that others use as well, but what it loads is.
+    argv = [*SUBMIT, "--image", "none", "--dry-run", "train.py"]
+    code = (
+        f"import sys; from hpcdl.launch.cli import main; main({argv!r}); print(*sys.modules, file=sys.stderr)"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environ
+    )
+    heavy = {"numpy", "matplotlib", "mpi4py", "tensorflow", "keras", "horovod", "pkg_resources"}
+    assert heavy & set(done.stderr.splitlines()[-1].split()) == set()
