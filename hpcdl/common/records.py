@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 #: Of run.json; raised when the meaning of a key changes.
 SCHEMA_VERSION = 1
+RUN_DIRS = "run-dirs.txt"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -62,3 +63,20 @@ def read_history(path: Path) -> Dict[str, List[float]]:
     if head[:1] != ["epoch"] or any(len(row) != len(head) for row in rows):
         raise ValueError(f"{path.name} is not a table with a column of epochs")
     return {name: [float(row[i]) for row in rows] for i, name in enumerate(head) if i > 0}
+
+
+def note_run_dir(environ: Mapping[str, str], run_dir: Path) -> None:
+    """Tells whoever started the ranks where the run is: in ``$HPCDL_STATUS_DIR``, one absolute path in each line."""
+    folder = environ.get("HPCDL_STATUS_DIR")
+    if folder:
+        with open(os.path.join(folder, RUN_DIRS), "a", encoding="utf-8") as file:
+            file.write(f"{run_dir.resolve()}\n")
+
+
+def read_run_dirs(folder: Path) -> List[Path]:
+    """Lists the run folders that `note_run_dir` noted, in the order of the fits, each once."""
+    try:
+        lines = (folder / RUN_DIRS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [Path(line) for line in dict.fromkeys(lines)]

@@ -180,7 +180,13 @@ def draw(runs: Sequence[RunFiles], target: Path) -> None:
                 if values:
                     epochs = range(1, len(values) + 1)
                     axes.plot(
-                        epochs, values, style, color=f"C{i % 10}", linewidth=width, marker=".", label=f"{name}, {what}"
+                        epochs,
+                        values,
+                        style,
+                        color=f"C{i % 10}",
+                        linewidth=width,
+                        marker=".",
+                        label=f"{name}, {what}",
                     )
         axes.set_xlabel("epoch")
         axes.set_ylabel(metric)

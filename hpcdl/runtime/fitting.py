@@ -8,6 +8,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import tensorflow as tf
 
 from hpcdl.common.errors import EXIT_REQUEUE, BadInput
 from hpcdl.common.plan import Plan
+from hpcdl.common.records import note_run_dir
 from hpcdl.common.schedule import Interval
 from hpcdl.common.topology import Topology
 from hpcdl.runtime import keras_edge, steps
@@ -111,7 +113,9 @@ class Fit:
 
         def open_folder() -> Optional[Dict[str, Any]]:
             time_left.check()
-            return folder.open(self.identity, self.is_fresh)
+            before = folder.open(self.identity, self.is_fresh)
+            note_run_dir(os.environ, self.run_dir)
+            return before
 
         try:
             record = from_rank_0(self.replicas.processes, open_folder)

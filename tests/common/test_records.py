@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcdl.common.records import read_json, write_history, write_json
+from hpcdl.common.records import note_run_dir, read_json, read_run_dirs, write_history, write_json
 
 
 def test_a_record_comes_back_and_leaves_no_other_file(tmp_path):
@@ -21,6 +21,15 @@ def test_a_history_has_a_row_for_each_epoch(tmp_path):
         "1,0.5,0.6",
         "2,0.25,0.7",
     ]
+
+
+def test_who_started_the_ranks_can_find_the_run(tmp_path):
+    environ = {"HPCDL_STATUS_DIR": str(tmp_path)}
+    assert read_run_dirs(tmp_path) == []
+    for name in ("run", "run/fit-2", "run"):  # the last one after a restart
+        note_run_dir(environ, tmp_path / name)
+    note_run_dir({}, tmp_path / "other")
+    assert read_run_dirs(tmp_path) == [tmp_path / "run", tmp_path / "run" / "fit-2"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
