@@ -3,8 +3,12 @@
 Order in each step and at the end of each epoch: `Following` (so that all others see values of the whole world), the
 user's in their order, Keras' History and, on rank 0, its progress bar; then saving, and what all ranks agree on.
 
+Which of the user's run where: those of Keras that write files run on rank 0 only, and so does one that says
+``rank_0_only = True``; all others run on every rank, and see the same values there.
+
 Synopsis::
 
+    users = of_this_rank(callbacks, topology.is_rank_0)
     callbacks = Callbacks(following, users, model, plan, verbose)
     callbacks.go_on(position, history, restore)        # where a checkpoint was found
     callbacks.save_with(checkpointing)
@@ -17,6 +21,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import tensorflow as tf
 
+from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan
 from hpcdl.runtime.checkpointing import Checkpointing
 from hpcdl.runtime.following import Following
@@ -117,6 +122,32 @@ class Callbacks(tf.keras.callbacks.CallbackList):
 
     def _is_done(self, batch: int) -> bool:
         return self._epoch == self._first_epoch and batch < self._first_step
+
+
+def of_this_rank(callbacks: Sequence[Any], is_rank_0: bool) -> List[Any]:
+    """Picks the callbacks that run on this rank.
+
+    Raises:
+        BadInput: One of them is no callback, or would save and resume on its own.
+    """
+    writers = tuple(
+        getattr(tf.keras.callbacks, name)
+        for name in ("ModelCheckpoint", "TensorBoard", "CSVLogger", "ProgbarLogger")
+    )
+    for callback in callbacks:
+        if not isinstance(callback, tf.keras.callbacks.Callback):
+            raise BadInput(
+                "callbacks must be objects of classes derived from keras.callbacks.Callback; received"
+                f" {callback!r:.80}; derive its class, or make an object of it"
+            )
+        if isinstance(callback, tf.keras.callbacks.BackupAndRestore):
+            raise BadInput(
+                "a run saves and resumes by itself; received the callback BackupAndRestore, which would resume a"
+                " second time; take it away, and see checkpoint_every of run.fit"
+            )
+    return [
+        c for c in callbacks if is_rank_0 or not (isinstance(c, writers) or getattr(c, "rank_0_only", False))
+    ]
 
 
 def _nothing() -> None:

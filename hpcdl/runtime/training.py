@@ -223,7 +223,8 @@ class Run:
             warmup_epochs: Epochs over which the scaling grows from 1 (Goyal et al. 2017, section 2.2).
             scale_epochs: Divide the epochs by num_replicas, rounded up.
             class_weight: Weight of the samples of each class; a class that is not named has 1.
-            callbacks: Keras callbacks; each runs on every rank.
+            callbacks: Keras callbacks. Those that write (ModelCheckpoint, TensorBoard, CSVLogger, ProgbarLogger), and
+                those that say ``rank_0_only = True``, run on rank 0; all others on every rank, on the same values.
             shuffle: Take the samples in a new order in each epoch, the same in every world.
             verbose: As in Keras, on rank 0.
             checkpoint_every: Time, steps or epochs, whichever comes first, such as ``"10min,1epoch"`` (the default),
@@ -244,6 +245,7 @@ class Run:
             SystemExit: With status 85: the run was asked to stop, and all ranks leave in order to be started again.
         """
         from hpcdl.runtime import checks, keras_edge
+        from hpcdl.runtime.callback_list import of_this_rank
         from hpcdl.runtime.fitting import Fit
         from hpcdl.runtime.identity import digest, identity
 
@@ -295,7 +297,7 @@ class Run:
             identity=mine,
             seed=self.seed,
             shuffle=shuffle,
-            users_callbacks=list(callbacks),
+            users_callbacks=of_this_rank(callbacks, self.is_rank_0),
             verbose=(1 if verbose == "auto" else int(verbose)) if self.is_rank_0 else 0,
             topology=self.topology,
             replicas=self._replicas,

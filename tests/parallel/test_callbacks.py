@@ -1,0 +1,68 @@
+"""Callbacks that write run on rank 0, callbacks that decide run everywhere and agree."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from hpcdl.common.errors import BadInput
+from hpcdl.runtime.callback_list import of_this_rank
+from tests.parallel.launching import run_program
+from tests.parallel.programs.callbacks import HAS_TENSORBOARD
+
+keras = tf.keras
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("callbacks")
+    run_program(made, "callbacks.py", made, np=2)
+    return made
+
+
+@pytest.fixture
+def ranks(folder):
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_those_that_write_do_so_on_rank_0_only(folder):
+    written = {p.name for p in folder.glob("rank-*")}
+    board = {"rank-0-board"} if HAS_TENSORBOARD else set()
+    assert written == {"rank-0.json", "rank-1.json", "rank-0-best.keras", "rank-0.csv", *board}
+    assert all(list((folder / name).rglob("events.*")) for name in board)
+
+
+def test_all_see_values_of_the_whole_world_in_the_documented_order(ranks):
+    names = [name for name, epoch, _ in ranks[0]["calls"] if epoch == 0]
+    assert names == ["first", "writer", "last"]
+    assert [name for name, epoch, _ in ranks[1]["calls"] if epoch == 0] == ["first", "last"]
+    of_first = [[call for call in rank["calls"] if call[0] == "first"] for rank in ranks]
+    assert of_first[0] == of_first[1]
+    for _, epoch, logs in of_first[0]:
+        for name, value in logs.items():
+            assert value == pytest.approx(ranks[0]["history"][name][epoch])
+
+
+def test_those_that_decide_agree(ranks):
+    assert 1 < len(ranks[0]["history"]["loss"]) < 6  # EarlyStopping ended it
+    assert ranks[0]["history"] == ranks[1]["history"]
+    assert ranks[0]["rate"] == ranks[1]["rate"] < 0.1 * 0.9
+
+
+def test_what_was_logged_to_a_file_is_what_fit_returned(folder, ranks):
+    head, *rows = (folder / "rank-0.csv").read_text().split()
+    at = head.split(",").index("val_loss")
+    assert [float(row.split(",")[at]) for row in rows] == pytest.approx(ranks[0]["history"]["val_loss"])
+
+
+def test_a_second_resume_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="see checkpoint_every"):
+        of_this_rank([keras.callbacks.BackupAndRestore(str(tmp_path))], True)
+
+
+@pytest.mark.parametrize("thing", [keras.callbacks.TerminateOnNaN, print, None])
+def test_what_is_no_callback_is_refused(thing):
+    with pytest.raises(BadInput, match="must be objects of classes derived from"):
+        of_this_rank([thing], True)
