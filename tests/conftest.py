@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from importlib import metadata
 from typing import List
+
+#: What no TensorFlow takes part in behaves alike in all worlds of one Python: `make test` tries it once in each.
+_WITHOUT_TENSORFLOW = [
+    "common",
+    "tools",
+    *(f"launch/{name}" for name in ("sites", "submission")),
+    *(f"launch/test_{name}.py" for name in ("ranks_integration", "show", "templates", "watch", "container")),
+]
+
+collect_ignore = (
+    _WITHOUT_TENSORFLOW
+    if platform.python_version() in os.environ.get("HPCDL_TESTED_PYTHONS", "").split()
+    else []
+)
 
 
 def pytest_report_header() -> str:

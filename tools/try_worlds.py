@@ -27,6 +27,7 @@ from tools.interpreters import InterpreterMissing  # noqa: E402
 
 _CLOSING = re.compile(r"^(?:=+ )?(\d+ \w+.* in [\d.]+s.*?)(?: =+)?$", re.MULTILINE)
 _NO_TESTS_COLLECTED = 5
+_VERSION = "import platform; print(platform.python_version())"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv[:cut])
     screen = Screen(sys.stderr)
     worlds = find_worlds(options.worlds)
-    outcomes = [_try(world, argv[cut + 1 :], world.name == options.coverage, screen) for world in worlds]
+    pythons: List[str] = []
+    outcomes = [
+        _try(world, argv[cut + 1 :], world.name == options.coverage, pythons, screen) for world in worlds
+    ]
     print(render(outcomes), flush=True)
     return exit_status(outcomes, os.environ)
 
@@ -75,7 +79,10 @@ def closing_line(output: str) -> Optional[str]:
     return found[-1] if found else None
 
 
-def _try(world: World, arguments: Sequence[str], measure: bool, screen: Screen) -> Outcome:
+def _try(
+    world: World, arguments: Sequence[str], measure: bool, pythons: List[str], screen: Screen
+) -> Outcome:
+    """Tries one world; ``pythons`` are those in which all tests have run, and this one's is added."""
     try:
         folder = make(world, screen)
     except InterpreterMissing as missing:
@@ -86,6 +93,8 @@ def _try(world: World, arguments: Sequence[str], measure: bool, screen: Screen) 
         return Outcome(world.name, "FAILED", str(error))
     screen.say(f"{world.name}: tests")
     environ = environ_of(folder, os.environ, os.geteuid())
+    environ["HPCDL_TESTED_PYTHONS"] = " ".join(pythons)  # see tests/conftest.py
+    pythons.append(subprocess.check_output(["python", "-c", _VERSION], env=environ, text=True).strip())
     data = folder / "coverage"
     if measure:
         environ["COVERAGE_FILE"] = str(data / "data")

@@ -7,8 +7,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import tensorflow as tf
+
+IS_OLDEST = tf.__version__.startswith("2.12.")
+NOT_IN_OLDEST = pytest.mark.skipif(
+    IS_OLDEST, reason="tried under newer versions of TensorFlow; it depends on none"
+)
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
+
+
+def worlds(*listed):
+    """Makes parameters (num_ranks, replicas, launcher); under the oldest TensorFlow of those marked "oldest" only.
+
+    Keras 2.12 and 2.15 differ little, and what the exchange and the launcher do depends on neither.
+    """
+    return [
+        pytest.param(*world[:3], id=name)
+        for name, world in listed
+        if not IS_OLDEST or world[3:] == ("oldest",)
+    ]
 
 
 def run_program(folder, name, *args, np=1, replicas=1, launcher="mpi", status=0, options=(), environ=()):

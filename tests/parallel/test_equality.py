@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.parallel.launching import run_program
+from tests.parallel.launching import run_program, worlds
 from tests.parallel.programs.cases import CASES, IS_KERAS_3
 
 #: What splitting a batch may change over 10 steps, in 16-bit arithmetic.
@@ -41,13 +41,13 @@ def results(tmp_path_factory):
 @pytest.mark.parametrize("case", sorted(CASES))
 @pytest.mark.parametrize(
     ("num_ranks", "replicas", "launcher"),
-    [
-        pytest.param(1, 1, "mpi", id="single"),
-        pytest.param(1, 2, "mpi", id="mirrored"),
-        pytest.param(2, 1, "mpi", id="horovod"),
-        pytest.param(2, 2, "mpi", id="hybrid"),
-        pytest.param(4, 1, "gloo", id="horovod-gloo"),
-    ],
+    worlds(
+        ("single", (1, 1, "mpi")),
+        ("mirrored", (1, 2, "mpi")),
+        ("horovod", (2, 1, "mpi", "oldest")),
+        ("hybrid", (2, 2, "mpi", "oldest")),
+        ("horovod-gloo", (4, 1, "gloo")),
+    ),
 )
 def test_every_strategy_equals_one_process_on_the_whole_batch(case, num_ranks, replicas, launcher, results):
     (expected,) = results(CASES[case].equals, case)

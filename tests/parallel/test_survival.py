@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 
 from hpcdl.common.errors import EXIT_REQUEUE
-from tests.parallel.launching import run_program
+from tests.parallel.launching import NOT_IN_OLDEST, run_program, worlds
 
-WORLDS = [
-    pytest.param(1, 1, "mpi", id="single"),
-    pytest.param(1, 2, "mpi", id="mirrored"),
-    pytest.param(2, 1, "mpi", id="horovod"),
-    pytest.param(2, 2, "mpi", id="hybrid"),
-    pytest.param(2, 1, "gloo", id="horovod-gloo"),
-]
+WORLDS = worlds(
+    ("single", (1, 1, "mpi")),
+    ("mirrored", (1, 2, "mpi")),
+    ("horovod", (2, 1, "mpi")),
+    ("hybrid", (2, 2, "mpi", "oldest")),
+    ("horovod-gloo", (2, 1, "gloo")),
+)
+SIGNALLED = worlds(
+    ("single", (1, 1, "mpi")), ("horovod", (2, 1, "mpi", "oldest")), ("horovod-gloo", (2, 1, "gloo"))
+)
 EVERY_3_STEPS = {"HPCDL_CHECKPOINT_EVERY": "3steps"}
 
 
@@ -58,10 +61,10 @@ def test_a_killed_run_starts_again_and_ends_with_the_same_bits(num_ranks, replic
     assert_same(broken, num_ranks, whole)
 
 
-@pytest.mark.parametrize(("num_ranks", "launcher"), [(1, "mpi"), (2, "mpi"), (2, "gloo")])
-def test_a_signal_to_one_rank_stops_all_in_the_same_step(num_ranks, launcher, folders):
+@pytest.mark.parametrize(("num_ranks", "replicas", "launcher"), SIGNALLED)
+def test_a_signal_to_one_rank_stops_all_in_the_same_step(num_ranks, replicas, launcher, folders):
     whole, broken = folders
-    world = {"np": num_ranks, "launcher": launcher}
+    world = {"np": num_ranks, "replicas": replicas, "launcher": launcher}
     survive(whole, "out", "--policy", "mixed_float16", **world)
     signal = ["--policy", "mixed_float16", "--signal", f"{num_ranks - 1}:1:3"]
     survive(broken, "out", *signal, status=EXIT_REQUEUE, **world)
@@ -81,6 +84,7 @@ def test_a_callback_of_one_rank_ends_the_training_of_all(tmp_path):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "done"
 
 
+@NOT_IN_OLDEST
 def test_a_run_stops_before_its_end_time_with_a_checkpoint(tmp_path):
     started = time.time()
     end = {"HPCDL_END_TIME": str(started + 30)}
@@ -89,6 +93,7 @@ def test_a_run_stops_before_its_end_time_with_a_checkpoint(tmp_path):
     assert list((tmp_path / "run" / "checkpoints").glob("*/COMMIT"))
 
 
+@NOT_IN_OLDEST
 def test_on_other_replicas_a_run_goes_on_with_the_same_batches_and_says_so(folders):
     whole, broken = folders
     exact = ["--dropout", "0", "--policy", "float64"]
