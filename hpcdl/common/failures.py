@@ -59,8 +59,12 @@ class Failure:
     @property
     def is_consequence(self) -> bool:
         """Whether this rank only died because another one did."""
-        text = self.error if self.traceback is None else self.error + self.traceback
-        return any(words in text for words in _SAID_BY_SURVIVORS)
+        return is_said_by_survivor(self.error if self.traceback is None else self.error + self.traceback)
+
+
+def is_said_by_survivor(text: str) -> bool:
+    """Whether an error is that of a rank which only lost its connection because another one died."""
+    return any(words in text for words in _SAID_BY_SURVIVORS)
 
 
 def failure_path(folder: Union[str, Path], rank: int) -> Path:

@@ -13,6 +13,7 @@ from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_R
 from hpcdl.common.failures import write_failure
 from hpcdl.common.topology import read_topology
 from hpcdl.common.words import TrainCommand, parse_train
+from hpcdl.runtime import uncaught
 
 
 def main(argv: List[str]) -> int:
@@ -37,12 +38,13 @@ def main(argv: List[str]) -> int:
         return status
     except HpcdlError as error:
         _report(error.exit_status, str(error), None)
-        print(f"hpcdl: {error}", file=sys.stderr)
+        uncaught.tell(error, os.environ)
         return error.exit_status
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as error:
         _report(EXIT_FAILED, f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
+        uncaught.let_the_cause_speak(error, os.environ)
         traceback.print_exc()
         return EXIT_FAILED
     return EXIT_DONE

@@ -24,6 +24,7 @@ from hpcdl.common.plan import Plan, render
 from hpcdl.common.schedule import parse_interval, resolve_batches
 from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topology
 from hpcdl.common.words import RunSettings
+from hpcdl.runtime import uncaught
 from hpcdl.runtime.devices import pin_devices
 from hpcdl.runtime.processes import Alone, HorovodProcesses
 from hpcdl.runtime.replicas import Replicas
@@ -46,6 +47,7 @@ def init(
         BadInput: The strategy does not fit the world, Horovod is missing, or the world that it sees is not the one
             that the launcher started.
     """
+    uncaught.install()
     settings = RunSettings.from_environ(os.environ)
     topology = read_topology(os.environ, socket.gethostname())
     planned_world = os.environ.get("HPCDL_PLAN_WORLD_SIZE")

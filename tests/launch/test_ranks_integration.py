@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +17,8 @@ from typing import Any, Callable, Dict, List, Optional
 
 import pytest
 
-from hpcdl.common.errors import BadInput
 from hpcdl.launch.machine import read_machine
-from hpcdl.launch.mpirun import find_mpirun, read_version
+from tests.bare import needs_mpirun
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 60
@@ -44,17 +42,7 @@ def note(name, value=""):
 """
 
 
-def has_mpirun() -> bool:
-    try:
-        find_mpirun(Path(sys.executable).parent, shutil.which, read_version)
-    except BadInput:
-        return False
-    return True
-
-
-@pytest.fixture(
-    params=[pytest.param("mpi", marks=pytest.mark.skipif(not has_mpirun(), reason="no mpirun")), "gloo"]
-)
+@pytest.fixture(params=[pytest.param("mpi", marks=needs_mpirun), "gloo"])
 def launcher(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -1,0 +1,67 @@
+"""Starts scripts as people do without ``hpcdl train``: under the mpirun of this environment, on 2 ranks or more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Mapping, Sequence
+
+import pytest
+
+from hpcdl.common.errors import BadInput
+from hpcdl.launch.mpirun import find_mpirun, read_version
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def has_mpirun() -> bool:
+    """Whether there is an mpirun that hpcdl knows."""
+    try:
+        find_mpirun(Path(sys.executable).parent, shutil.which, read_version)
+    except BadInput:
+        return False
+    return True
+
+
+needs_mpirun = pytest.mark.skipif(not has_mpirun(), reason="no mpirun")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a launch left: exit status, both streams, seconds. mpirun's own words on standard error are left out."""
+
+    status: int
+    out: str
+    said: List[str]
+    seconds: float
+
+
+def under_mpirun(
+    command: Sequence[str], np: int = 2, options: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+) -> Ended:
+    """Runs ``python COMMAND`` on np ranks of a bare mpirun."""
+    mpirun = find_mpirun(Path(sys.executable).parent, shutil.which, read_version)
+    ours = {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PYTHONPATH": str(ROOT),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    oversubscribe = ["--map-by", "slot:OVERSUBSCRIBE"] if mpirun.kind == "openmpi" else []
+    started = time.monotonic()
+    done = subprocess.run(
+        [mpirun.path, "-np", str(np), *oversubscribe, *options, sys.executable, *command],
+        env={**environ, **ours},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if line.startswith(("hpcdl:", "Traceback"))]
+    return Ended(done.returncode, done.stdout, said, time.monotonic() - started)
