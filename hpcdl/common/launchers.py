@@ -63,6 +63,16 @@ class _Family(NamedTuple):
     num_nodes: str = ""
 
 
+#: Launchers whose ranks hpcdl does not place, by the variable of the rank: who, and the variable of the world size.
+_STRANGERS = {
+    "PMIX_RANK": ("a PMIx server", ""),
+    "FLUX_TASK_RANK": ("Flux", "FLUX_JOB_SIZE"),
+    "JSM_NAMESPACE_RANK": ("jsrun", "JSM_NAMESPACE_SIZE"),
+    "MV2_COMM_WORLD_RANK": ("MVAPICH's mpirun_rsh", "MV2_COMM_WORLD_SIZE"),
+    "PALS_RANKID": ("HPE's PALS", ""),
+    "ALPS_APP_PE": ("Cray's aprun", ""),
+}
+
 _FAMILIES = (
     _Family(
         "hpcdl",
@@ -100,6 +110,33 @@ def read_place(environ: Mapping[str, str]) -> Optional[Place]:
         if family.rank in environ and not is_slurms_pmi:
             return _read_family(family, environ)
     return _read_slurm_step(environ) if in_step else None
+
+
+def unread_rank(environ: Mapping[str, str]) -> Optional[str]:
+    """Says which launcher has started a process that has no place, in a way that hpcdl does not read.
+
+    Such a process must not believe that it is alone.
+
+    Returns:
+        A warning, where it may be alone after all: it is rank 0, and its variables do not tell of how many. None where
+        there is no such launcher, or it started this process only.
+
+    Raises:
+        BadInput: There are other ranks.
+    """
+    for rank, (launcher, world_size) in _STRANGERS.items():
+        if rank not in environ or environ.get(world_size) == "1":
+            continue
+        said = " ".join(f"{name}={environ[name]}" for name in (rank, world_size) if name in environ)
+        if environ[rank] != "0" or world_size in environ:
+            raise BadInput(
+                "a rank must know its place; hpcdl does not read that of"
+                f" {launcher}; received {said}; {WAY_OUT}"
+            )
+        return (
+            f"{launcher} started this process ({said}), and it runs alone; if it is one of several, {WAY_OUT}"
+        )
+    return None
 
 
 def unused_job(environ: Mapping[str, str]) -> Optional[str]:

@@ -14,7 +14,7 @@ from typing import Mapping, NamedTuple, Optional, Tuple
 
 from hpcdl.common.checks import one_of, whole_number
 from hpcdl.common.errors import BadInput
-from hpcdl.common.launchers import LAUNCHERS, WAY_OUT, read_place, unused_job
+from hpcdl.common.launchers import LAUNCHERS, WAY_OUT, read_place, unread_rank, unused_job
 
 STRATEGIES = ("auto", "single", "mirrored", "horovod", "hybrid")
 
@@ -89,14 +89,16 @@ def read_topology(environ: Mapping[str, str], hostname: str) -> Topology:
         hostname: Name of this node.
 
     Raises:
-        BadInput: The variables are incomplete, malformed or contradict each other.
+        BadInput: The variables are incomplete, malformed or contradict each other, or are of a launcher that hpcdl
+            does not know.
     """
     place = read_place(environ)
     if place is not None:
         return Topology(hostname=hostname, **place._asdict())
+    stranger = unread_rank(environ)
     unused = unused_job(environ)
     if unused is None:
-        return Topology.alone(hostname)
+        return Topology.alone(hostname, (stranger,) if stranger else ())
     warning = (
         f"{unused}={environ[unused]}, but srun did not start this process, so it runs alone;"
         " start the ranks with `srun python SCRIPT` or `hpcdl train --np N SCRIPT`"
@@ -160,6 +162,15 @@ def choose_strategy(
             f" on a node with {devices} devices; start fewer processes or pass fewer replicas"
         )
     return Choice(strategy, replicas)
+
+
+def own_devices(num_visible: int, replicas: int, local_rank: int) -> range:
+    """Gives the indices of a process's GPUs among those that it sees; `choose_strategy` has seen that they are there.
+
+    A rank whose launcher shows it no more GPUs than it needs uses them from the first on.
+    """
+    first = 0 if num_visible <= replicas else local_rank * replicas
+    return range(first, first + replicas)
 
 
 def _replicas_that_fill(devices: int, topology: Topology) -> int:

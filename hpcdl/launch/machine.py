@@ -15,7 +15,9 @@ import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable, List, Mapping, Optional, Tuple
+from typing import Iterable, Mapping, Optional, Tuple
+
+from hpcdl.common.cores import group_cores, siblings_of
 
 
 @dataclass(frozen=True)
@@ -50,39 +52,10 @@ def read_machine(environ: Mapping[str, str], root: Path = Path("/")) -> Machine:
     """Looks at the machine that this process runs on."""
     return Machine(
         hostname=socket.gethostname(),
-        cores=group_cores(os.sched_getaffinity(0), lambda cpu: _siblings(root, cpu)),
+        cores=group_cores(os.sched_getaffinity(0), lambda cpu: siblings_of(cpu, root)),
         cpu_limit=read_cpu_limit(root),
         num_gpus=count_gpus(environ, (path.name for path in (root / "dev").glob("nvidia*"))),
     )
-
-
-def group_cores(
-    cpus: Iterable[int], siblings: Callable[[int], Tuple[int, ...]]
-) -> Tuple[Tuple[int, ...], ...]:
-    """Groups logical CPUs by the physical core that they belong to, in the order of first CPUs.
-
-    Neighbouring numbers share a socket on nearly every machine, so contiguous shares stay on one.
-
-    Args:
-        cpus: The CPUs that may be used.
-        siblings: Gives all CPUs of a CPU's core, itself among them.
-    """
-    left = sorted(cpus)
-    cores = []
-    while left:
-        core = tuple(cpu for cpu in left if cpu == left[0] or cpu in siblings(left[0]))
-        left = [cpu for cpu in left if cpu not in core]
-        cores.append(core)
-    return tuple(cores)
-
-
-def parse_cpu_list(text: str) -> Tuple[int, ...]:
-    """Reads the kernel's list form: ``0-2,8`` is 0, 1, 2, 8."""
-    cpus: List[int] = []
-    for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
-        cpus.extend(range(int(first), int(last or first) + 1))
-    return tuple(cpus)
 
 
 def count_gpus(environ: Mapping[str, str], device_names: Iterable[str]) -> int:
@@ -133,10 +106,6 @@ def _limit_v1(folder: Path) -> Optional[float]:
     quota = _read(folder / "cpu.cfs_quota_us").strip()
     period = _read(folder / "cpu.cfs_period_us").strip()
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None  # -1 means no limit
-
-
-def _siblings(root: Path, cpu: int) -> Tuple[int, ...]:
-    return parse_cpu_list(_read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"))
 
 
 def _read(path: Path) -> str:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+from hpcdl.common.cores import format_cpu_list
 from hpcdl.common.errors import BadInput
 from hpcdl.common.rank_start import format_cpus
 from hpcdl.launch.machine import Machine
@@ -53,7 +54,7 @@ class Placement:
         if self.cpus is None:
             threads = "1 thread" if self.num_threads == 1 else f"{self.num_threads} threads"
             return f"{ranks}, unbound, {threads} each"
-        return "{}, {} each (CPUs {})".format(ranks, each, " | ".join(map(_ranges, self.cpus)))
+        return "{}, {} each (CPUs {})".format(ranks, each, " | ".join(map(format_cpu_list, self.cpus)))
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,7 @@ def without_world(environ: Mapping[str, str]) -> Dict[str, str]:
     """
     pattern = re.compile(
         r"(PMI_|PMIX_(?!MCA_)|PALS_|OMPI_COMM_WORLD_|OMPI_UNIVERSE_SIZE|OMPI_MCA_(orte|ess)_|PRTE_(?!MCA_)|MPI_LOCAL|HYDI?_"
+        r"|MV2_COMM_WORLD_|JSM_NAMESPACE_|FLUX_TASK_|FLUX_JOB_SIZE$|ALPS_APP_PE$"
         r"|HPCDL_(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|NODE_RANK|NUM_NODES|RENDEZVOUS_DIR)$"
         r"|HOROVOD_(RANK|SIZE|LOCAL_RANK|LOCAL_SIZE|CROSS_RANK|CROSS_SIZE|HOSTNAME|GLOO_RENDEZVOUS_.*)$)"
     )
@@ -219,14 +221,3 @@ def shell_line(argv: Sequence[str], environ: Optional[Mapping[str, str]] = None)
 
 def _count(number: int, noun: str) -> str:
     return "{} {}{}".format(number, noun, "" if number == 1 else "s")
-
-
-def _ranges(cpus: Sequence[int]) -> str:
-    """Writes CPUs in the kernel's list form: 0, 1, 2, 8 is ``0-2,8``."""
-    ranges: List[List[int]] = []
-    for cpu in sorted(cpus):
-        if ranges and cpu == ranges[-1][1] + 1:
-            ranges[-1][1] = cpu
-        else:
-            ranges.append([cpu, cpu])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)

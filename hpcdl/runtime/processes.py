@@ -5,7 +5,7 @@ collective: all ranks call it, in the same order. Ranks exchange arrays and JSON
 
 Synopsis::
 
-    processes = Alone() if topology.world_size == 1 else HorovodProcesses()
+    processes = Alone() if topology.world_size == 1 else start_horovod(topology, None, os.environ)
     total = processes.sum([gradient])          # in a graph or eagerly
     found = from_rank_0(processes, lambda: read(path))      # rank 0's, on all
 """
@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any, Callable, Dict, List, Mapping, Sequence
+from typing import Any, Callable, Dict, List, Mapping, MutableMapping, Optional, Sequence
 
 import numpy as np
 
 from hpcdl.common.errors import BadInput
+from hpcdl.common.topology import Topology
+from hpcdl.runtime.rendezvous import gloo_environ
 
 
 class Alone:
@@ -148,3 +150,63 @@ def from_rank_0(processes: Any, work: Callable[[], Any]) -> Any:
     if "bad_input" in answer:
         raise BadInput(answer["bad_input"])
     return answer["result"]
+
+
+def start_horovod(
+    topology: Topology, controller: Optional[str], environ: MutableMapping[str, str]
+) -> HorovodProcesses:
+    """Connects the ranks.
+
+    Args:
+        topology: The place of this process.
+        controller: ``mpi`` or ``gloo``; None: Gloo where there is a folder to meet in.
+        environ: Of this process; gets Horovod's variables.
+
+    Raises:
+        BadInput: Horovod is missing, or the world that it sees is not the one that the launcher started.
+    """
+    check_meeting(topology, controller, environ)
+    folder = environ.get("HPCDL_RENDEZVOUS_DIR")
+    if controller != "mpi" and folder:
+        environ.update(gloo_environ(topology, folder))
+    try:
+        import horovod.tensorflow as hvd
+
+        hvd.init()
+    except ImportError as problem:
+        raise BadInput(
+            f"{topology.world_size} ranks need Horovod, built for this TensorFlow; received: {problem};"
+            " run `hpcdl horovod install`, then `hpcdl horovod check`"
+        ) from problem
+    if (hvd.rank(), hvd.size()) != (topology.rank, topology.world_size):
+        raise BadInput(
+            f"Horovod must see the world that the launcher started; {topology.launcher} started rank {topology.rank}"
+            f" of {topology.world_size}, Horovod sees rank {hvd.rank()} of {hvd.size()}; use the launcher of"
+            " the MPI that Horovod was built with (`hpcdl horovod check`), or `hpcdl train --launcher gloo`"
+        )
+    return HorovodProcesses()
+
+
+def check_meeting(topology: Topology, controller: Optional[str], environ: Mapping[str, str]) -> None:
+    """Refuses ranks that have nowhere to meet: Horovod would let each of them run alone, or abort.
+
+    Raises:
+        BadInput: What they would meet by is missing.
+    """
+    has_folder = bool(environ.get("HPCDL_RENDEZVOUS_DIR"))
+    has_server = bool(environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR"))
+    by_gloo = controller == "gloo" or (
+        controller is None and (topology.launcher == "hpcdl" or environ.get("HOROVOD_CONTROLLER") == "gloo")
+    )
+    if by_gloo and not has_folder and not has_server:
+        raise BadInput(
+            f"ranks that no MPI connects meet in a folder; received {topology.world_size} of them and no"
+            " HPCDL_RENDEZVOUS_DIR; set it to a new folder that all ranks see, or HPCDL_CONTROLLER=mpi where an MPI has"
+            " started them"
+        )
+    of_open_mpi = ("PMIX_", "OMPI_MCA_orte_", "OMPI_MCA_ess_")
+    if not by_gloo and topology.launcher == "openmpi" and not any(n.startswith(of_open_mpi) for n in environ):
+        raise BadInput(
+            f"ranks of Open MPI meet at its server; received OMPI_COMM_WORLD_SIZE={topology.world_size} and none of the"
+            " server's variables (PMIX_*); let all of mpirun's variables through"
+        )

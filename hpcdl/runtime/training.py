@@ -24,9 +24,9 @@ from hpcdl.common.plan import Plan, render
 from hpcdl.common.schedule import parse_interval, resolve_batches
 from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topology
 from hpcdl.common.words import RunSettings
-from hpcdl.runtime import uncaught
-from hpcdl.runtime.devices import pin_devices
-from hpcdl.runtime.processes import Alone, HorovodProcesses
+from hpcdl.runtime import bare, uncaught
+from hpcdl.runtime.devices import pin_devices, use_threads
+from hpcdl.runtime.processes import Alone, start_horovod
 from hpcdl.runtime.replicas import Replicas
 
 
@@ -63,13 +63,18 @@ def init(
         len(gpus),
         "GPU" if gpus else "CPU",
     )
-    for warning in topology.warnings:
-        print(f"hpcdl: {warning}", file=sys.stderr)
     is_plan_only = planned_world is not None
+    own = bare.Settings() if is_plan_only else bare.settle(topology, os.environ, len(gpus))
+    os.environ.update(own.environ)
     devices = ["CPU:0"] if is_plan_only else pin_devices(choice.replicas, topology.local_rank)
-    processes = (
-        Alone() if world.world_size == 1 or is_plan_only else _start_horovod(topology, settings.controller)
-    )
+    if own.num_threads is not None:
+        use_threads(own.num_threads)
+    if world.world_size == 1 or is_plan_only:
+        processes = Alone()
+    else:
+        processes = start_horovod(topology, settings.controller, os.environ)
+    for warning in (*topology.warnings, *own.warnings):
+        print(f"hpcdl: {warning}", file=sys.stderr, flush=True)
     seed = settings.seed if settings.seed is not None else seed
     tf.keras.utils.set_random_seed(seed)
     if not hasattr(tf.keras, "ops"):  # Keras 2: random layers draw from generators whose state can be kept
@@ -98,30 +103,6 @@ def _planned(topology: Topology, world_size: int) -> Topology:
         hostname=topology.hostname,
         launcher="none" if world_size == 1 else "hpcdl",
     )
-
-
-def _start_horovod(topology: Topology, controller: Optional[str]) -> HorovodProcesses:
-    rendezvous_dir = os.environ.get("HPCDL_RENDEZVOUS_DIR")
-    if controller != "mpi" and rendezvous_dir:
-        from hpcdl.runtime.rendezvous import gloo_environ
-
-        os.environ.update(gloo_environ(topology, rendezvous_dir))
-    try:
-        import horovod.tensorflow as hvd
-
-        hvd.init()
-    except ImportError as problem:
-        raise BadInput(
-            f"{topology.world_size} ranks need Horovod, built for this TensorFlow; received: {problem};"
-            " run `hpcdl horovod install`, then `hpcdl horovod check`"
-        ) from problem
-    if (hvd.rank(), hvd.size()) != (topology.rank, topology.world_size):
-        raise BadInput(
-            f"Horovod must see the world that the launcher started; {topology.launcher} started rank {topology.rank}"
-            f" of {topology.world_size}, Horovod sees rank {hvd.rank()} of {hvd.size()}; use the launcher of"
-            " the MPI that Horovod was built with (`hpcdl horovod check`), or `hpcdl train --launcher gloo`"
-        )
-    return HorovodProcesses()
 
 
 class Run:

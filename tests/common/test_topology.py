@@ -15,7 +15,7 @@ import pytest
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.launchers import expand_tasks_per_node
-from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topology
+from hpcdl.common.topology import Choice, Topology, choose_strategy, own_devices, read_topology
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
 
@@ -117,6 +117,39 @@ def test_without_a_launcher_the_process_is_alone_and_rank_0() -> None:
     topology = read_topology({"HOME": "/home/user", "SLURM_NTASKS": "4"}, "laptop")
     assert topology == Topology(0, 1, 0, 1, 0, 1, "laptop", "none")
     assert topology.is_rank_0
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"PMIX_RANK": "1"}, "PMIX_RANK=1"),
+        (
+            {"MV2_COMM_WORLD_RANK": "0", "MV2_COMM_WORLD_SIZE": "2"},
+            "MV2_COMM_WORLD_RANK=0 MV2_COMM_WORLD_SIZE=2",
+        ),
+        ({"PALS_RANKID": "3"}, "PALS_RANKID=3"),
+        ({**{"FLUX_TASK_RANK": "0", "FLUX_JOB_SIZE": "4"}, "SLURM_JOB_ID": "1"}, "FLUX_JOB_SIZE=4"),
+    ],
+)
+def test_a_rank_of_a_launcher_that_is_not_read_is_refused_and_not_alone(
+    environ: Dict[str, str], said: str
+) -> None:
+    with pytest.raises(BadInput, match=said) as refusal:
+        read_topology(environ, "node1")
+    assert "set HPCDL_RANK" in str(refusal.value)
+    assert read_topology({**environ, **HPCDL}, "node1").rank == 5
+
+
+def test_rank_0_of_a_launcher_that_tells_no_world_size_is_warned() -> None:
+    topology = read_topology({"PMIX_RANK": "0"}, "node1")
+    assert topology.world_size == 1
+    (warning,) = topology.warnings
+    assert "PMIX_RANK=0" in warning
+
+
+def test_the_only_rank_of_a_launcher_that_is_not_read_is_alone() -> None:
+    environ = {"FLUX_TASK_RANK": "0", "FLUX_JOB_SIZE": "1"}
+    assert read_topology(environ, "node1") == Topology.alone("node1")
 
 
 def test_families_win_in_the_documented_order() -> None:
@@ -307,3 +340,29 @@ def _ranks(name: str) -> List[Dict[str, Any]]:
     recording = json.loads((ENVIRONMENTS / f"{name}.json").read_text(encoding="utf-8"))
     ranks: List[Dict[str, Any]] = recording["ranks"]
     return ranks
+
+
+@pytest.mark.parametrize(
+    ("visible", "replicas", "local_rank", "mine"),
+    [
+        (4, 1, 0, [0]),
+        (4, 1, 3, [3]),
+        (4, 2, 1, [2, 3]),
+        (4, 4, 0, [0, 1, 2, 3]),
+        (1, 1, 3, [0]),  # its launcher shows it one
+        (2, 2, 1, [0, 1]),  # its launcher shows it two of four
+        (8, 2, 0, [0, 1]),  # more than are needed
+    ],
+)
+def test_a_rank_takes_the_gpus_of_its_local_rank_or_those_that_it_is_shown(
+    visible: int, replicas: int, local_rank: int, mine: List[int]
+) -> None:
+    assert list(own_devices(visible, replicas, local_rank)) == mine
+
+
+@pytest.mark.parametrize(("local", "replicas", "visible"), [(4, 1, 4), (2, 2, 4), (2, 4, 8), (1, 8, 8)])
+def test_the_ranks_of_a_node_share_no_gpu_and_leave_none_idle(
+    local: int, replicas: int, visible: int
+) -> None:
+    taken = [index for rank in range(local) for index in own_devices(visible, replicas, rank)]
+    assert sorted(taken) == list(range(visible))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional
 
 import pytest
 
 from hpcdl.launch.machine import (
     Machine,
     count_gpus,
-    group_cores,
-    parse_cpu_list,
     read_cpu_limit,
     read_machine,
 )
@@ -23,27 +21,6 @@ def write(root: Path, files: Dict[str, str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return root
-
-
-@pytest.mark.parametrize(
-    ("text", "cpus"),
-    [("0", (0,)), ("0-3\n", (0, 1, 2, 3)), ("0-1,8,10-11", (0, 1, 8, 10, 11)), ("", ())],
-)
-def test_the_kernels_cpu_lists_are_read(text: str, cpus: Tuple[int, ...]) -> None:
-    assert parse_cpu_list(text) == cpus
-
-
-def test_hyperthreads_of_one_core_stay_together() -> None:
-    cores = group_cores(range(8), lambda cpu: (cpu % 4, cpu % 4 + 4))
-    assert cores == ((0, 4), (1, 5), (2, 6), (3, 7))
-
-
-def test_only_cpus_that_may_be_used_are_in_a_core() -> None:
-    assert group_cores([6, 1, 2], lambda cpu: (cpu % 4, cpu % 4 + 4)) == ((1,), (2, 6))
-
-
-def test_a_cpu_whose_siblings_are_unknown_is_a_core() -> None:
-    assert group_cores([3, 5], lambda cpu: ()) == ((3,), (5,))
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def test_what_an_enclosing_launcher_said_of_its_rank_is_not_passed_on() -> None:
     outer = {
         "PMI_RANK": "0",
         "PMIX_NAMESPACE": "x",
+        "FLUX_TASK_RANK": "0",
         "OMPI_COMM_WORLD_SIZE": "1",
         "OMPI_MCA_ess_base_jobid": "7",
         "HPCDL_RANK": "0",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-from tests.bare import needs_mpirun, under_mpirun
+from tests.bare import ROOT, needs_mpirun, under_mpirun
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -13,6 +17,56 @@ PROGRAMS = Path(__file__).parent / "programs"
 def test_a_call_that_one_rank_refuses_is_one_line_and_no_rank_waits_for_it():
     ended = under_mpirun([str(PROGRAMS / "refused.py"), "1"])
     assert ended.status == 2
-    (line,) = ended.said
+    (line,) = (said for said in ended.said if "batch size" in said)
     assert line.startswith("hpcdl: a batch size must say of what; received batch_size=4;")
+    assert "Traceback" not in "".join(ended.said)
     assert ended.seconds < 120
+
+
+@needs_mpirun
+def test_unbound_ranks_share_the_cores_and_rank_0_says_what_that_costs():
+    ended = under_mpirun([str(PROGRAMS / "settled.py")], options=["--bind-to", "none"])
+    assert ended.status == 0
+    ranks = sorted((json.loads(line) for line in ended.out.splitlines()), key=lambda rank: rank["rank"])
+    num_cpus = len(os.sched_getaffinity(0))
+    assert [rank["rank"] for rank in ranks] == [0, 1]
+    assert all(1 <= rank["threads"] <= max(1, num_cpus // 2) for rank in ranks)
+    assert all(rank["yield"] == "1" for rank in ranks)
+    sharing, waiting = ended.said
+    assert sharing.startswith("hpcdl: 2 ranks on ")
+    assert "OMPI_MCA_mpi_yield_when_idle=1" in waiting
+
+
+@needs_mpirun
+def test_a_rank_that_has_used_tensorflow_before_init_is_refused():
+    ended = under_mpirun([str(PROGRAMS / "settled.py"), "early"])
+    assert ended.status == 2
+    (line,) = ended.said
+    assert "call hpcdl.init() before any tensor or model is made" in line
+
+
+@needs_mpirun
+def test_ranks_that_no_variable_of_mpirun_reaches_do_not_train_alone():
+    script = "import os, runpy, sys; keep = {k: os.environ[k] for k in ('PATH', 'PYTHONPATH')};"
+    script += "os.execve(sys.executable, [sys.executable, *sys.argv[1:]], keep)"
+    ended = under_mpirun(["-c", script, str(PROGRAMS / "settled.py")])
+    assert ended.status == 2
+    assert ended.out == ""
+    assert all(
+        "started 2 processes here, and this one received none of its variables" in s for s in ended.said
+    )
+
+
+def test_a_rank_that_has_nowhere_to_meet_the_others_does_not_train_alone():
+    place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    environ = {**os.environ, **{f"HPCDL_{name}": value for name, value in place.items()}}
+    done = subprocess.run(
+        [sys.executable, str(PROGRAMS / "settled.py")],
+        env={**environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "received 2 of them and no HPCDL_RENDEZVOUS_DIR" in done.stderr
