@@ -38,11 +38,19 @@ from hpcdl.common.options import (
 from hpcdl.common.schedule import LR_SCALINGS, parse_interval
 from hpcdl.common.topology import STRATEGIES
 
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
 PRECISIONS = ("float32", "float64", "mixed_float16", "mixed_bfloat16")
 
 
 def _interval(what: str, text: str) -> str:
     parse_interval(text, what)
+    return text
+
+
+def _function(what: str, text: str) -> str:
+    if not _FUNCTION.fullmatch(text):
+        raise BadInput(f"{what} must be module:function; received {text!r}; pass e.g. my_module:data")
     return text
 
 
@@ -157,6 +165,9 @@ class WorkloadOptions:
         name_out_of(PRECISIONS),
     )
     data_dir: Optional[str] = option(None, "DIR", "read the data set from DIR", folder)
+    data: Optional[str] = option(
+        None, "MODULE:FUNCTION", "take the data for module:function from this function", _function
+    )
 
     def __post_init__(self) -> None:
         if self.per_replica_batch_size is not None and self.global_batch_size is not None:
@@ -176,6 +187,19 @@ class TrainCommand:
     target: str
     script_args: Tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        kind, data = self.target_kind, self.options.data
+        if kind == "function" and data is None:
+            raise BadInput(
+                f"{self.target} gives a model, and needs --data with a function that gives its data; received none;"
+                f" pass e.g. --data {self.target.partition(':')[0]}:data"
+            )
+        if kind == "workload" and data is not None:
+            raise BadInput(
+                f"a workload has its own data; received --data {data} with {self.target}; leave it out, or give the"
+                " model by module:function, too"
+            )
+
     @property
     def target_kind(self) -> str:
         """``script`` (``a.py``), ``workload`` (``data/network``) or ``function`` (``module:function``)."""
@@ -190,7 +214,7 @@ def target_kind(target: str) -> str:
     """
     if target.endswith(".py") and not target.startswith("-"):
         return "script"
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", target):
+    if _FUNCTION.fullmatch(target):
         return "function"
     if re.fullmatch(r"[A-Za-z0-9_][\w-]*/[\w.-]+", target):
         return "workload"
@@ -223,7 +247,7 @@ def train_parser(prog: str, description: str, epilog: str, further: Mapping[str,
     groups = {
         "the run": RunSettings,
         **further,
-        "workloads (default: as the workload recommends)": WorkloadOptions,
+        "workloads and functions (default: as the workload recommends, or as Keras does)": WorkloadOptions,
     }
     return OptionParser(prog, f"{prog} [OPTIONS] TARGET ...", description, epilog, groups)
 
@@ -277,7 +301,8 @@ Train TARGET: here, in one process or in several, or as one of the ranks that mp
 TARGET is
   script.py          a Keras script that calls hpcdl.init(); all that follows is the script's
   data/network       a ready workload, e.g. fashion_mnist/cnn_dropout
-  module:function    a workload of your own, given by a function
+  module:function    a compiled Keras model that your function returns, with --data module:function for
+                     ((x_train, y_train), (x_test, y_test))
 Options of hpcdl stand before TARGET; after a workload or module:function they may follow it."""
 
 _EPILOG = """\
@@ -285,6 +310,7 @@ examples:
   hpcdl train --np 2 my_script.py --my-flag
   hpcdl train --np 2 fashion_mnist/cnn_dropout --epochs 2
   hpcdl train --np 2 --replicas-per-process 2 --strategy hybrid --oversubscribe fashion_mnist/cnn_dropout
+  hpcdl train --np 2 my_module:build --data my_module:data --epochs 5
   hpcdl train --np 8 --dry-run fashion_mnist/cnn_dropout"""
 
 

@@ -24,13 +24,8 @@ def main(argv: List[str]) -> int:
         os.environ.update(command.settings.to_environ())
         if command.target_kind == "script":
             _run_script(command)
-        elif command.target_kind == "workload":
-            _run_workload(command)
         else:
-            raise BadInput(
-                f"TARGET must be a script or a workload for now; received {command.target};"
-                " write a script of three lines"
-            )
+            _run_target(command)
     except SystemExit as stop:
         status = _status_of(stop)
         if status not in (EXIT_DONE, EXIT_REQUEUE):
@@ -75,51 +70,16 @@ def _run_script(command: TrainCommand) -> None:
     runpy.run_path(command.target, run_name="__main__")
 
 
-def _run_workload(command: TrainCommand) -> None:
-    from hpcdl.runtime import datasets, workloads
-
-    options = command.options
-    workload = workloads.get(command.target)
-
+def _run_target(command: TrainCommand) -> None:
+    from hpcdl.runtime import targets
     from hpcdl.runtime.training import init
 
+    is_workload = command.target_kind == "workload"
+    # A name that does not exist is said at once; a user's module may use TensorFlow, so it comes after init().
+    workload = targets.of_workload(command.target, command.options.data_dir) if is_workload else None
     run = init()
-
-    import tensorflow as tf
-
-    if options.precision.startswith("mixed_"):
-        tf.keras.mixed_precision.set_global_policy(options.precision)
-    else:
-        tf.keras.backend.set_floatx(options.precision)
-    data = datasets.load(workload.dataset, options.data_dir)
-    arrays = workload.arrays(data, tf.keras.backend.floatx())
-    with run.scope():
-        model = workload.build(learning_rate=options.learning_rate)
-    recommended = workload.recommended
-    per_replica = options.per_replica_batch_size
-    if per_replica is None and options.global_batch_size is None:
-        per_replica = recommended.per_replica_batch_size
-    warmup = options.warmup_epochs if options.warmup_epochs is not None else recommended.warmup_epochs
-    history = run.fit(
-        model,
-        arrays.x_train,
-        arrays.y_train,
-        per_replica_batch_size=per_replica,
-        global_batch_size=options.global_batch_size,
-        reference_batch_size=options.reference_batch_size,
-        epochs=options.epochs or recommended.epochs,
-        validation_data=(arrays.x_test, arrays.y_test),
-        lr_scaling=options.lr_scaling or recommended.lr_scaling,
-        warmup_epochs=warmup,
-        scale_epochs=options.scale_epochs,
-        title=workload.name,
-    )
-    if run.is_rank_0:
-        final = {metric: values[-1] for metric, values in history.history.items()}
-        print(f"{workload.name} on {data.name} from {data.source}")
-        rate = "" if run.samples_per_second is None else f", {run.samples_per_second:.0f} samples/s"
-        print(f"test accuracy {100 * final['val_accuracy']:.2f} %{rate}")
-        print(f"record: {run.run_dir}/run.json")
+    target = workload or targets.of_functions(command.target, str(command.options.data))
+    targets.train(run, target, command.options)
 
 
 if __name__ == "__main__":

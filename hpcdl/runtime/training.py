@@ -12,6 +12,7 @@ Synopsis::
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from contextlib import contextmanager
@@ -299,5 +300,6 @@ class Run:
         """Names the folder of a fit: the first one of a script has the run's, later ones have folders in it."""
         self._num_fits += 1
         if self._base_dir is None:
-            self._base_dir = Path("runs") / f"{title.replace('/', '-')}-{digest}"
+            folder = re.sub(r"[^\w.]+", "-", title)
+            self._base_dir = Path("runs") / f"{folder}-{digest}"
         return self._base_dir if self._num_fits == 1 else self._base_dir / f"fit-{self._num_fits}"

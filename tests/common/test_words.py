@@ -52,7 +52,7 @@ COMMANDS = [
     TrainCommand(
         SETTINGS,
         LAUNCH,
-        replace(OPTIONS, per_replica_batch_size=None, global_batch_size=7),
+        replace(OPTIONS, per_replica_batch_size=None, global_batch_size=7, data="my.data:load"),
         "my.models:build",
     ),
 ]
@@ -68,7 +68,7 @@ def test_the_round_trips_cover_every_field(part: Any) -> None:
     unchanged = {
         field.name for field in dataclasses.fields(part) if getattr(part, field.name) == field.default
     }
-    assert unchanged <= {"global_batch_size"}
+    assert unchanged <= {"global_batch_size", "data"}
 
 
 def test_the_default_command_is_its_target() -> None:
@@ -130,7 +130,10 @@ def test_after_a_script_everything_is_the_scripts() -> None:
 
 @pytest.mark.parametrize("target", [WORKLOAD, "my.models:build"])
 def test_options_are_hpcdls_on_both_sides_of_a_workload(target: str) -> None:
-    command = parse_train(["-n2", "--fresh", target, "--epochs=3", "--strategy", "horovod", "--dry-run"])
+    data = [] if target == WORKLOAD else ["--data", "my.models:data"]
+    command = parse_train(
+        ["-n2", "--fresh", target, "--epochs=3", "--strategy", "horovod", "--dry-run", *data]
+    )
     assert (command.launch.np, command.settings.fresh, command.launch.dry_run) == (2, True, True)
     assert (command.options.epochs, command.settings.strategy) == (3, "horovod")
     assert command.script_args == ()
@@ -163,7 +166,8 @@ def test_a_double_dash_ends_the_options() -> None:
 )
 def test_the_form_of_a_target_tells_its_kind(target: str, kind: str) -> None:
     assert target_kind(target) == kind
-    assert parse_train([target]).target_kind == kind
+    data = ["--data=m:data"] if kind == "function" else []
+    assert parse_train([*data, target]).target_kind == kind
 
 
 @pytest.mark.parametrize(
@@ -197,6 +201,10 @@ REFUSED: Dict[str, List[str]] = {
     "received --epochs, --scale-epochs before train.py": ["--epochs", "2", "--scale-epochs", "train.py"],
     "received both (32 and 64)": [WORKLOAD, "--per-replica-batch-size=32", "--global-batch-size=64"],
     "use --per-replica-batch-size for one": ["--batch-size", "32", "train.py"],
+    "pass e.g. --data my.models:data": ["my.models:build"],
+    "--data must be module:function; received 'my_data.py'": ["m:build", "--data", "my_data.py"],
+    "a workload has its own data; received --data m:data": [WORKLOAD, "--data", "m:data"],
+    "received --data before train.py": ["--data", "m:data", "train.py"],
     "received --batch_size=32": [WORKLOAD, "--batch_size=32"],
 }
 

@@ -1,0 +1,261 @@
+"""What ``hpcdl train`` trains without a script: a ready workload, or a model and data from a user's own functions.
+
+``hpcdl train my_module:build --data my_module:data`` calls ``build()``, inside the run's scope, for a compiled Keras
+model, and ``data()`` for ``((x_train, y_train), (x_test, y_test))``, which is what the functions of
+``tf.keras.datasets`` return. A part may have sample weights as a third member, and the test part may be None. Where
+the user does not say otherwise, it takes what ``model.fit`` takes: one epoch, and 32 samples per replica.
+
+Synopsis::
+
+    target = of_workload("mnist/fc64", data_dir=None)       # or of_functions("my_module:build", "my_module:data")
+    run = hpcdl.init()
+    train(run, target, command.options)
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import pkgutil
+import sys
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Tuple
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.words import WorkloadOptions
+from hpcdl.runtime import datasets, workloads
+
+#: What plain Keras does where nothing is said.
+_KERAS_BATCH_SIZE = 32
+
+
+class Data(NamedTuple):
+    """Parts of data, each ``(x, y)`` or ``(x, y, sample_weight)``, and where they came from."""
+
+    train: Tuple[Any, ...]
+    test: Optional[Tuple[Any, ...]]
+    source: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to train.
+
+    Attributes:
+        name: For people and for the run's folder.
+        build: ``build(learning_rate)`` gives a compiled model; None leaves the rate as it is.
+        data: ``data(dtype)`` gives the data, floats of that dtype.
+        epochs, per_replica_batch_size, lr_scaling, warmup_epochs: Where the user says nothing.
+    """
+
+    name: str
+    build: Callable[[Optional[float]], Any]
+    data: Callable[[str], Data]
+    epochs: int = 1
+    per_replica_batch_size: int = _KERAS_BATCH_SIZE
+    lr_scaling: str = "none"
+    warmup_epochs: float = 0
+
+
+def of_workload(name: str, data_dir: Optional[str]) -> Target:
+    """Makes a target of a ready workload; BadInput with near names if there is none."""
+    workload = workloads.get(name)
+
+    def data(dtype: str) -> Data:
+        stored = datasets.load(workload.dataset, data_dir)
+        arrays = workload.arrays(stored, dtype)
+        test = (arrays.x_test, arrays.y_test)
+        return Data((arrays.x_train, arrays.y_train), test, f"{stored.name} from {stored.source}")
+
+    recommended = workload.recommended
+    return Target(
+        name,
+        lambda learning_rate: workload.build(learning_rate=learning_rate),
+        data,
+        recommended.epochs,
+        recommended.per_replica_batch_size,
+        recommended.lr_scaling,
+        recommended.warmup_epochs,
+    )
+
+
+def of_functions(build: str, data: str) -> Target:
+    """Makes a target of two functions, written ``module:function``; the modules are imported now.
+
+    Raises:
+        BadInput: A module or function does not exist, or needs arguments.
+    """
+    make_model, make_data = load_function("TARGET", build), load_function("--data", data)
+
+    def built(learning_rate: Optional[float]) -> Any:
+        model = make_model()
+        if getattr(model, "optimizer", None) is None:
+            raise BadInput(
+                f"{build} must return a compiled Keras model; received {_describe(model)};"
+                " call model.compile(...) in it, and return the model"
+            )
+        if learning_rate is not None:
+            _set_learning_rate(model, learning_rate)
+        return model
+
+    return Target(build, built, lambda dtype: _parts(data, make_data()))
+
+
+def load_function(what: str, name: str) -> Callable[[], Any]:
+    """Imports the function that ``module:function`` names, from the working folder too.
+
+    Args:
+        what: The word that the user wrote it for, for messages.
+        name: ``module:function``; either may be dotted.
+
+    Raises:
+        BadInput: There is no such module, or no such function in it (near names are listed), or it needs arguments.
+    """
+    module_name, _, path = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as problem:
+        missing = problem.name or ""
+        if module_name != missing and not module_name.startswith(missing + "."):
+            raise  # the module is there; what it imports is not
+        parent = module_name.rpartition(".")[0] if missing == module_name else missing.rpartition(".")[0]
+        raise BadInput(
+            f"{what} must name a module that exists; received {name!r}, and there is no module {missing!r} in"
+            f" {os.getcwd()} or on Python's path; {_near(missing.rpartition('.')[2], _modules_beside(parent))}"
+        ) from problem
+    for attribute in path.split("."):
+        holder, found = found, getattr(found, attribute, None)
+        if found is None:
+            functions = [n for n, value in vars(holder).items() if callable(value) and not n.startswith("_")]
+            raise BadInput(
+                f"{what} must name a function that exists; received {name!r}, and {module_name} has no"
+                f" {attribute!r}; {_near(attribute, functions)}"
+            )
+    if not callable(found):
+        raise BadInput(
+            f"{what} must name a function; received {name!r}, which is {_describe(found)}; name a function"
+        )
+    _check_needs_nothing(what, name, found)
+    return found
+
+
+def train(run: Any, target: Target, options: WorkloadOptions) -> None:
+    """Trains a target and prints its result.
+
+    Args:
+        run: From `hpcdl.init`.
+        target: What to train.
+        options: What the user said.
+    """
+    import tensorflow as tf
+
+    if options.precision.startswith("mixed_"):
+        tf.keras.mixed_precision.set_global_policy(options.precision)
+    else:
+        tf.keras.backend.set_floatx(options.precision)
+    data = target.data(tf.keras.backend.floatx())
+    with run.scope():
+        model = target.build(options.learning_rate)
+    per_replica = options.per_replica_batch_size
+    if per_replica is None and options.global_batch_size is None:
+        per_replica = target.per_replica_batch_size
+    history = run.fit(
+        model,
+        *data.train,
+        per_replica_batch_size=per_replica,
+        global_batch_size=options.global_batch_size,
+        reference_batch_size=options.reference_batch_size,
+        epochs=options.epochs or target.epochs,
+        validation_data=data.test,
+        lr_scaling=options.lr_scaling or target.lr_scaling,
+        warmup_epochs=target.warmup_epochs if options.warmup_epochs is None else options.warmup_epochs,
+        scale_epochs=options.scale_epochs,
+        title=target.name,
+    )
+    if run.is_rank_0:
+        print(f"{target.name} on {data.source}")
+        rate = "" if run.samples_per_second is None else f", {run.samples_per_second:.0f} samples/s"
+        print(f"{final_metrics(history.history)}{rate}")
+        print(f"record: {run.run_dir}/run.json")
+
+
+def final_metrics(history: Any) -> str:
+    """Writes the metrics of the last epoch: those of the test data, or of training where there were none.
+
+    Accuracies are in percent, and a loss is left out where there is another metric.
+    """
+    last = {name: values[-1] for name, values in history.items() if not name.startswith("learning_rate")}
+    test = {name[len("val_") :]: value for name, value in last.items() if name.startswith("val_")}
+    kind, values = ("test", test) if test else ("training", last)
+    told = {name: value for name, value in values.items() if name != "loss"} or values
+    return ", ".join(
+        f"{kind} {name.replace('_', ' ')} {100 * value:.2f} %"
+        if "accuracy" in name
+        else f"{kind} {name} {value:.4g}"
+        for name, value in told.items()
+    )
+
+
+def _parts(name: str, made: Any) -> Data:
+    """Reads what a user's data function returned."""
+    rule = f"{name} must return ((x_train, y_train), (x_test, y_test)); received"
+    way_out = "each part may have sample weights as a third member, and the test part may be None"
+    if not isinstance(made, (tuple, list)) or len(made) != 2:
+        raise BadInput(f"{rule} {_describe(made)}; {way_out}")
+    for which, part in zip(("train", "test"), made):
+        is_part = isinstance(part, (tuple, list)) and len(part) in (2, 3)
+        if not is_part and (which == "train" or part is not None):
+            raise BadInput(f"{rule} {_describe(part)} as its {which} part; {way_out}")
+    train, test = made
+    return Data(tuple(train), None if test is None else tuple(test), name)
+
+
+def _check_needs_nothing(what: str, name: str, function: Callable[..., Any]) -> None:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # built in: it will say so itself
+        return
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in optional]
+    if needed:
+        raise BadInput(
+            f"{what} must name a function that takes no arguments; {name} needs {', '.join(needed)};"
+            " give them defaults, or write a script of three lines"
+        )
+
+
+def _set_learning_rate(model: Any, learning_rate: float) -> None:
+    from hpcdl.runtime.keras_edge import learning_rate_variable
+
+    variable = learning_rate_variable(model.optimizer)
+    if variable is None:
+        raise BadInput(
+            f"--learning-rate sets a number; received {learning_rate:g} for an optimizer with a schedule;"
+            " leave it out, or change the schedule"
+        )
+    variable.assign(learning_rate)
+
+
+def _modules_beside(parent: str) -> List[str]:
+    """Lists the modules of a package; without one, those of the working folder."""
+    paths: Iterable[str] = [os.getcwd()]
+    if parent:
+        paths = getattr(sys.modules.get(parent), "__path__", [])
+    return sorted(module.name for module in pkgutil.iter_modules(list(paths)))
+
+
+def _near(name: str, names: List[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there are {', '.join(names[:10])}" if names else "check the spelling, and the folder you are in"
+
+
+def _describe(value: Any) -> str:
+    if value is None:
+        return "None"
+    return type(value).__name__ + (f" of {len(value)}" if isinstance(value, (tuple, list, dict)) else "")

@@ -1,0 +1,144 @@
+"""A model and data from a user's own functions: found, called, and refused in one line where they do not fit."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from hpcdl.common.errors import BadInput
+from hpcdl.runtime.targets import Data, final_metrics, load_function, of_functions
+
+MODULE = """
+import numpy
+
+class Model:
+    optimizer = "sgd"
+
+class nets:
+    @staticmethod
+    def small():
+        return Model()
+
+def build():
+    return Model()
+
+def uncompiled():
+    model = Model()
+    model.optimizer = None
+    return model
+
+def nothing():
+    pass
+
+def data():
+    return (([1, 2], [3, 4]), ([5], [6]))
+
+def weighted():
+    return [[[1, 2], [3, 4], [1, 1]], None]
+
+def one_part():
+    return numpy.array([1, 2]), numpy.array([3, 4])
+
+def only_x():
+    return ([1, 2], [3, 4], [5, 6])
+
+def sized(width, depth=2):
+    return Model()
+
+number = 7
+"""
+
+
+@pytest.fixture(autouse=True)
+def _my_modules(tmp_path, monkeypatch):
+    """Makes a working folder with modules in it; they are forgotten afterwards."""
+    (tmp_path / "my_module.py").write_text(MODULE)
+    (tmp_path / "broken.py").write_text("import no_such_library\n")
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "__init__.py").write_text("")
+    (tmp_path / "pack" / "models.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in ("my_module", "broken", "pack"):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["my_module:build", "pack.models:build", "my_module:nets.small"])
+def test_a_function_is_found_in_the_working_folder(name):
+    assert load_function("TARGET", name)().optimizer == "sgd"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("my_modul:build", "there is no module 'my_modul'.*did you mean my_module"),
+        ("pack.model:build", "there is no module 'pack.model'.*did you mean models"),
+        ("pac.models:build", "there is no module 'pac'.*did you mean pack"),
+        ("my_module:biuld", "my_module has no 'biuld'; did you mean build"),
+        ("my_module:zzz", "has no 'zzz'; there are Model, nets, build, uncompiled"),
+        ("my_module:nets.smal", "has no 'smal'; did you mean small"),
+        ("my_module:number", "which is int"),
+        ("my_module:sized", "my_module:sized needs width;"),
+    ],
+)
+def test_what_does_not_exist_or_cannot_be_called_is_refused_with_near_names(name, said):
+    with pytest.raises(BadInput, match=said) as refusal:
+        load_function("TARGET", name)
+    assert str(refusal.value).startswith("TARGET must name a ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_module_that_is_there_and_fails_keeps_its_own_error():
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        load_function("TARGET", "broken:build")
+
+
+def test_the_parts_of_the_data_are_read():
+    target = of_functions("my_module:build", "my_module:data")
+    assert target.data("float32") == Data(([1, 2], [3, 4]), ([5], [6]), "my_module:data")
+    assert of_functions("my_module:build", "my_module:weighted").data("float32").test is None
+    assert len(of_functions("my_module:build", "my_module:weighted").data("float32").train) == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "received"),
+    [
+        ("nothing", "received None;"),
+        ("only_x", "received tuple of 3;"),
+        ("one_part", "received ndarray as its train part"),
+        ("build", "received Model;"),
+    ],
+)
+def test_data_of_another_form_are_refused(data, received):
+    with pytest.raises(BadInput, match=received) as refusal:
+        of_functions("my_module:build", f"my_module:{data}").data("float32")
+    assert "((x_train, y_train), (x_test, y_test))" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("build", "received"), [("nothing", "None"), ("uncompiled", "Model"), ("data", "tuple")]
+)
+def test_a_function_that_returns_no_compiled_model_is_refused(build, received):
+    target = of_functions(f"my_module:{build}", "my_module:data")
+    with pytest.raises(BadInput, match=f"must return a compiled Keras model; received {received}"):
+        target.build(None)
+
+
+@pytest.mark.parametrize(
+    ("history", "text"),
+    [
+        (
+            {"loss": [1.0], "accuracy": [0.5], "val_loss": [2, 1.0], "val_accuracy": [0.5, 0.91234]},
+            "test accuracy 91.23 %",
+        ),
+        ({"loss": [3.0, 1.5]}, "training loss 1.5"),
+        ({"loss": [1.0], "mae": [2.0], "val_loss": [3.0], "val_mae": [4.25]}, "test mae 4.25"),
+    ],
+)
+def test_the_result_is_the_metric_of_the_last_epoch(history, text):
+    assert final_metrics({name: list(np.array(values)) for name, values in history.items()}) == text
