@@ -21,8 +21,9 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from hpcdl.common.cache import cache_folder
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, HpcdlError
 from hpcdl.common.options import OneLineParser
 from hpcdl.launch.horovod_build import build_wheel, find_tools, find_wheel, install_wheel, read_target
@@ -99,11 +100,6 @@ def main(argv: Sequence[str]) -> int:
     if options.action == "check":
         return _check(target, as_json=options.json)
     return _install(target, options, Screen(sys.stderr), cache_folder(os.environ))
-
-
-def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Gives hpcdl's cache: $HPCDL_CACHE, else ~/.cache/hpcdl."""
-    return Path(environ.get("HPCDL_CACHE") or os.path.expanduser("~/.cache/hpcdl")).absolute()
 
 
 def render_check(target: Target, verdict: Verdict) -> str:

@@ -19,6 +19,7 @@ from typing import Callable, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from hpcdl.common.cache import cache_folder, home_folder
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime import fetching
 from hpcdl.runtime.dataset_specs import ARRAY_NAMES, Arrays, Form, Spec, owner_of, spec_of
@@ -105,7 +106,7 @@ def places(spec: Spec, data_dir: Union[str, Path, None], environ: Mapping[str, s
     if environ.get("HPCDL_DATA"):
         listed.append(Place("$HPCDL_DATA", Path(environ["HPCDL_DATA"]), named_by_user=True))
     listed.append(Place("hpcdl's cache", data_cache(environ)))
-    keras_home = environ.get("KERAS_HOME") or _home(environ) / ".keras"
+    keras_home = environ.get("KERAS_HOME") or home_folder(environ) / ".keras"
     listed.append(Place("Keras' cache", Path(keras_home) / "datasets"))
     if spec.debian_folder is not None:
         listed.append(Place("Debian's package", spec.debian_folder))
@@ -114,7 +115,7 @@ def places(spec: Spec, data_dir: Union[str, Path, None], environ: Mapping[str, s
 
 def data_cache(environ: Mapping[str, str]) -> Path:
     """Returns the folder into which hpcdl puts the data that it fetches."""
-    return Path(environ.get("HPCDL_CACHE") or _home(environ) / ".cache" / "hpcdl") / "data"
+    return cache_folder(environ) / "data"
 
 
 def find(spec: Spec, looked_in: Sequence[Place]) -> Optional[DataSet]:
@@ -235,7 +236,3 @@ def _ways(spec: Spec, cache: Place) -> List[Tuple[str, Callable[[], DataSet]]]:
     if package is not None and folder is not None:
         ways.insert(0, (f"Debian's package {package}", lambda: by_debian(package, folder)))
     return ways
-
-
-def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ["HOME"]) if environ.get("HOME") else Path.home()

@@ -130,7 +130,8 @@ def load_function(what: str, name: str) -> Callable[[], Any]:
     for attribute in path.split("."):
         holder, found = found, getattr(found, attribute, None)
         if found is None:
-            functions = [n for n, value in vars(holder).items() if callable(value) and not n.startswith("_")]
+            names = [name for name in vars(holder) if not name.startswith("_")]
+            functions = [name for name in names if callable(getattr(holder, name))]
             raise BadInput(
                 f"{what} must name a function that exists; received {name!r}, and {module_name} has no"
                 f" {attribute!r}; {_near(attribute, functions)}"

@@ -115,11 +115,6 @@ def test_wrong_arguments_are_one_line(argv: List[str], message: str) -> None:
         horovod.main(argv)
 
 
-def test_the_cache_is_where_its_variable_says() -> None:
-    assert horovod.cache_folder({"HPCDL_CACHE": "/scratch/me"}) == Path("/scratch/me")
-    assert horovod.cache_folder({}) == Path("~/.cache/hpcdl").expanduser()
-
-
 def test_a_kept_horovod_without_mpi_is_told_that_mpi_is_here() -> None:
     tools = Tools(None, Mpi("openmpi", "5.0.11", Path("/env/bin/mpicxx")), None, None)
     without = dataclasses.replace(GOOD, mpi=False)
