@@ -18,12 +18,12 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 import tensorflow as tf
 
-from hpcdl.common.errors import EXIT_REQUEUE, BadInput
+from hpcdl.common.errors import EXIT_REQUEUE
 from hpcdl.common.plan import Plan
 from hpcdl.common.records import note_run_dir
 from hpcdl.common.schedule import Interval
 from hpcdl.common.topology import Topology
-from hpcdl.runtime import keras_edge, steps
+from hpcdl.runtime import agreement, keras_edge, steps
 from hpcdl.runtime.callback_list import Callbacks
 from hpcdl.runtime.callback_states import CallbackStates
 from hpcdl.runtime.checkpointing import Checkpointing, Leaving
@@ -107,7 +107,8 @@ class Fit:
             BadInput: The ranks differ, or the folder belongs to another run.
             SystemExit: With status 85, on all ranks: stopped in order to be started again.
         """
-        self._check_agreement()
+        parts = agreement.describe(self.model, self.plan, self.identity, self.validation)
+        agreement.check(self.replicas.processes, parts)
         time_left = TimeLeft(self.end_time)
         folder = RunFolder(self.run_dir, self.keep_checkpoints)
 
@@ -313,19 +314,6 @@ class Fit:
                 f" {was['tensorflow']} with Keras {was['keras']}"
             )
         return None
-
-    def _check_agreement(self) -> None:
-        """Stops ranks that would take different steps, before one of them waits for the others for ever."""
-        mine = {"plan": repr(self.plan), **self.identity}
-        ranks = self.replicas.processes.gather_json(mine)
-        for rank, other in enumerate(ranks):
-            for what in mine:
-                if other[what] != ranks[0][what]:
-                    raise BadInput(
-                        f"all ranks must run the same {what}; received {str(ranks[0][what])[:200]} on rank 0 and"
-                        f" {str(other[what])[:200]} on rank {rank}; start all ranks with the same"
-                        " script, arguments and data (each rank takes its share of it)"
-                    )
 
     def _finish(
         self, folder: RunFolder, record: Dict[str, Any], history: Any, epoch_seconds: Sequence[float]

@@ -37,11 +37,11 @@ def identity(model: Any, data: Any, plan: Plan, seed: int, shuffle: bool) -> Dic
         shuffle: Whether the samples are shuffled.
     """
     return {
-        "model": _digest(_architecture(model)),
+        "model": _digest(architecture(model)),
         "num_parameters": int(model.count_params()),
         "optimizer": _optimizer(model.optimizer),
-        "loss": _plain(model.loss),
-        "loss_weights": _plain(getattr(model, "loss_weights", None)),
+        "loss": plain(model.loss),
+        "loss_weights": plain(getattr(model, "loss_weights", None)),
         "data": _digest([_describe(array) for array in tf.nest.flatten(data)]),
         "num_samples": plan.num_samples,
         "global_batch_size": plan.batches.global_batch_size,
@@ -83,11 +83,11 @@ def _digest(value: Any) -> str:
 
 def _optimizer(optimizer: Any) -> Dict[str, Any]:
     inner = getattr(optimizer, "inner_optimizer", None) or optimizer
-    config = {k: v for k, v in _plain(inner.get_config()).items() if k not in ("name", "jit_compile")}
+    config = {k: v for k, v in plain(inner.get_config()).items() if k not in ("name", "jit_compile")}
     return {"class": type(inner).__name__, **config}
 
 
-def _architecture(model: Any) -> Any:
+def architecture(model: Any) -> Any:
     """Describes layers and how they are joined, whatever names Keras counted up for them."""
     layers = list(model._flatten_layers())
     names = {layer.name: f"#{i}" for i, layer in enumerate(layers)}
@@ -95,11 +95,13 @@ def _architecture(model: Any) -> Any:
         config = model.get_config()
     except (NotImplementedError, TypeError):  # a model of the user's own class may have none
         config = None
-    described = [
-        [type(layer).__name__, [list(v.shape) for v in layer.trainable_variables]] for layer in layers
-    ]
-    dtypes = [str(getattr(layer, "compute_dtype", None)) for layer in layers]
-    return [described, dtypes, _renamed(_plain(config), names)]
+    return {
+        "layers": [
+            [type(layer).__name__, [list(v.shape) for v in layer.trainable_variables]] for layer in layers
+        ],
+        "dtypes": [str(getattr(layer, "compute_dtype", None)) for layer in layers],
+        "config": _renamed(plain(config), names),
+    }
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
@@ -110,18 +112,18 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     return names.get(value, value) if isinstance(value, str) else value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Makes JSON of a configuration, without anything that changes from one start to the next."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if hasattr(value, "get_config"):
-        return [type(value).__name__, {k: v for k, v in _plain(value.get_config()).items() if k != "name"}]
+        return [type(value).__name__, {k: v for k, v in plain(value.get_config()).items() if k != "name"}]
     return getattr(value, "__qualname__", type(value).__name__)
 
 

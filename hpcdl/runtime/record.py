@@ -12,9 +12,8 @@ import datetime
 import os
 import platform
 from importlib import metadata
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 
-import numpy as np
 import tensorflow as tf
 
 import hpcdl
@@ -59,15 +58,21 @@ def new_record(
     }
 
 
-def versions() -> Dict[str, str]:
-    """Lists the versions of what a run computes with."""
+def versions() -> Dict[str, Optional[str]]:
+    """Lists the versions of what a run computes with; None: not there, or not known."""
     return {
         "hpcdl": hpcdl.__version__,
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
-        "keras": metadata.version("keras"),
-        "numpy": np.__version__,
+        **{name: _version_of(name) for name in ("keras", "numpy", "horovod")},
     }
+
+
+def _version_of(name: str) -> Optional[str]:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def now() -> str:

@@ -28,8 +28,9 @@ from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.common.failures import is_said_by_survivor
 from hpcdl.common.topology import read_topology
 
-#: How long a rank lets rank 0, or whoever is the cause, speak and leave first. mpirun then ends the others at once.
-_GIVE_WAY_S = 3.0
+#: How long a rank lets rank 0, or whoever is the cause, speak and leave first. mpirun then ends the others at once; but
+#: on a busy machine TensorFlow and Horovod take some seconds to leave.
+_GIVE_WAY_S = 10.0
 
 Hook = Callable[[Type[BaseException], BaseException, Optional[TracebackType]], object]
 

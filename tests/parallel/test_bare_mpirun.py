@@ -70,3 +70,13 @@ def test_a_rank_that_has_nowhere_to_meet_the_others_does_not_train_alone():
     assert done.returncode == 2
     assert done.stdout == ""
     assert "received 2 of them and no HPCDL_RENDEZVOUS_DIR" in done.stderr
+
+
+@needs_mpirun
+def test_ranks_that_disagree_stop_at_once_and_the_difference_is_named():
+    ended = under_mpirun([str(PROGRAMS / "disagreeing.py")])
+    assert ended.status == 2
+    (line,) = (said for said in ended.said if "all ranks" in said)
+    assert line.startswith("hpcdl: all ranks must start alike; rank 1 differs from rank 0 in model ")
+    assert "rate (0.6, not 0.5)" in line
+    assert ended.seconds < 120

@@ -1,0 +1,125 @@
+"""Ranks that would take different steps are stopped before one of them waits for the others for ever.
+
+What decides a run is described as JSON, part by part; ranks compare digests of the parts, and only where these differ
+the parts themselves, so that the message can say what differs, and not only that something does.
+
+Synopsis::
+
+    check(processes, describe(model, plan, identity, validation))       # a collective
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+import warnings
+from typing import Any, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+import tensorflow as tf
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.plan import Plan
+from hpcdl.runtime.identity import architecture, plain
+from hpcdl.runtime.record import versions
+
+_MOST_DETAILS = 3
+
+Parts = Mapping[str, Any]
+
+
+def describe(model: Any, plan: Plan, identity: Mapping[str, Any], validation: Any) -> Parts:
+    """Describes what must be the same on all ranks, as JSON.
+
+    Args:
+        model: Compiled, with its variables.
+        plan: Of the run.
+        identity: Of the run; here it gets the model itself in place of its digest.
+        validation: Nest of arrays; None without a validation.
+    """
+    return {
+        "versions": versions(),
+        "script": _digest_of_file(sys.argv[0]),
+        "plan": plain(dataclasses.asdict(plan)),
+        **identity,
+        "model": architecture(model),
+        "metrics": _metrics(model),
+        "validation": [[list(a.shape), str(a.dtype)] for a in tf.nest.flatten(validation) if a is not None],
+    }
+
+
+def check(processes: Any, parts: Parts) -> None:
+    """Compares the parts over the ranks; every rank calls it.
+
+    Raises:
+        BadInput: On every rank, with what differs between rank 0 and the first rank that is not like it.
+    """
+    of_ranks = processes.gather_json({name: _digest(part) for name, part in parts.items()})
+    other = next((rank for rank, digests in enumerate(of_ranks) if digests != of_ranks[0]), None)
+    if other is None:
+        return
+    both = processes.gather_json(dict(parts) if processes.rank in (0, other) else None)
+    details = list(differences(both[0], both[other]))
+    more = f" and {len(details) - _MOST_DETAILS} more" if len(details) > _MOST_DETAILS else ""
+    raise BadInput(
+        f"all ranks must start alike; rank {other} differs from rank 0 in"
+        f" {', '.join(details[:_MOST_DETAILS])}{more}; start all ranks with the same script, arguments, software and"
+        " data (hpcdl gives each rank its share of them)"
+    )
+
+
+def differences(first: Parts, second: Parts) -> Iterator[str]:
+    """Says of each part that differs where it does first: ``model config layers [1] config units (32, not 64)``."""
+    for name in {**first, **second}:
+        found = _first_difference(first.get(name), second.get(name))
+        if found is not None:
+            path, of_first, of_second = found
+            where = " ".join([name, *path])
+            yield f"{where} ({_short(of_second)}, not {_short(of_first)})"
+
+
+def _metrics(model: Any) -> Any:
+    """Gives what compile() was told of metrics; None where a class of the user's cannot write itself."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as: a lambda is written as bytes
+            config = model.get_compile_config()
+        return [plain(config.get(name)) for name in ("metrics", "weighted_metrics")]
+    except Exception:
+        return None
+
+
+def _first_difference(first: Any, second: Any) -> Optional[Tuple[List[str], Any, Any]]:
+    """Finds where two JSON values differ: the way there, and what stands there in each."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        keys: Sequence[Any] = list({**first, **second})
+        pairs = [(str(key), first.get(key), second.get(key)) for key in keys]
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        pairs = [(f"[{i}]", a, b) for i, (a, b) in enumerate(zip(first, second))]
+    else:
+        return None if first == second else ([], first, second)
+    for key, a, b in pairs:
+        found = _first_difference(a, b)
+        if found is not None:
+            return [key, *found[0]], found[1], found[2]
+    return None
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 4:
+        return f"a list of {len(value)}"
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _digest(part: Any) -> str:
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _digest_of_file(path: str) -> Optional[str]:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()[:16]
+    except OSError:  # python -c, a prompt
+        return None

@@ -1,0 +1,145 @@
+"""Ranks that would take different steps are told apart, and what differs is named in few words."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.plan import Plan
+from hpcdl.common.schedule import resolve_batches
+from hpcdl.runtime.agreement import check, describe, differences
+from hpcdl.runtime.identity import identity
+
+keras = tf.keras
+X, Y = np.zeros((20, 4), "float32"), np.zeros((20,), "int32")
+
+
+def plan(**changes):
+    batches = resolve_batches(changes.pop("per_replica_batch_size", 4), num_replicas=2)
+    row = {
+        "title": "t", "launcher": "openmpi", "world_size": 2, "num_nodes": 1, "strategy": "horovod",
+        "replicas_per_process": 1, "batches": batches, "num_samples": 20, "epochs": 2, "scale_epochs": False,
+        "learning_rate": 0.1, "lr_scaling": "none", "warmup_epochs": 0,
+    }  # fmt: skip
+    return Plan(**{**row, **changes})
+
+
+def model(rate=0.5, activation="relu", momentum=0.0, loss="mse", metrics=("accuracy",)):
+    layers = keras.layers
+    made = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5, activation=activation), layers.Dropout(rate), layers.Dense(3)]
+    )
+    made.compile(keras.optimizers.SGD(momentum=momentum), loss=loss, metrics=list(metrics))
+    return made
+
+
+def described(made=None, of_plan=None, data=(X, Y), validation=None, seed=0, shuffle=True):
+    made, of_plan = made or model(), of_plan or plan()
+    return describe(made, of_plan, identity(made, data, of_plan, seed, shuffle), validation)
+
+
+class Subclassed(keras.Model):
+    """A model that cannot write its configuration."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.dense = keras.layers.Dense(units)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+def subclassed(units):
+    made = Subclassed(units)
+    made.compile("sgd", loss=lambda y, p: tf.reduce_mean(p))
+    made(X)
+    return made
+
+
+def test_the_same_program_is_alike_on_all_ranks_whatever_keras_has_counted():
+    first = described()
+    keras.layers.Dense(3)  # made on one rank only: later names count it
+    assert list(differences(first, described())) == []
+    assert list(differences(described(subclassed(2)), described(subclassed(2)))) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (lambda: described(model(rate=0.25)), "model config"),
+        (lambda: described(model(activation="tanh")), '("tanh", not "relu")'),
+        (lambda: described(model(momentum=0.9)), "momentum (0.9, not 0.0)"),
+        (lambda: described(model(loss="mae")), "loss "),
+        (lambda: described(model(metrics=())), "metrics "),
+        (lambda: described(of_plan=plan(epochs=3)), "plan epochs (3, not 2)"),
+        (lambda: described(of_plan=plan(per_replica_batch_size=5)), "plan batches"),
+        (lambda: described(data=(X[:19], Y[:19])), "data "),
+        (lambda: described(data=(X.astype("float64"), Y)), "data "),
+        (lambda: described(validation=(X, Y)), "validation "),
+        (lambda: described(seed=1), "seed (1, not 0)"),
+        (lambda: described(shuffle=False), "shuffle (false, not true)"),
+        (lambda: described(subclassed(2)), "model layers"),
+    ],
+)
+def test_what_differs_is_named(other, said):
+    text = ", ".join(differences(described(), other()))
+    assert said in text
+    assert "\n" not in text
+
+
+def test_a_model_that_cannot_write_itself_is_compared_by_its_variables():
+    text, *_ = differences(described(subclassed(2)), described(subclassed(3)))
+    assert text == "num_parameters (15, not 10)"
+
+
+class World:
+    """Ranks that are threads: each one's value reaches all."""
+
+    def __init__(self, size):
+        self.values = [None] * size
+        self.calls = [0] * size
+        self.barrier = threading.Barrier(size, timeout=20)
+
+    def seen_by(self, rank):
+        def gather_json(value):
+            self.calls[rank] += 1
+            self.values[rank] = value
+            self.barrier.wait()
+            gathered = list(self.values)
+            self.barrier.wait()
+            return gathered
+
+        return SimpleNamespace(rank=rank, gather_json=gather_json)
+
+    def check(self, of_ranks):
+        def one(rank):
+            try:
+                check(self.seen_by(rank), of_ranks[rank])
+            except BadInput as refusal:
+                return str(refusal)
+            return None
+
+        with ThreadPoolExecutor(len(of_ranks)) as threads:
+            return list(threads.map(one, range(len(of_ranks))))
+
+
+def test_ranks_that_are_alike_compare_digests_only():
+    world = World(3)
+    assert world.check([{"plan": 1, "data": [2]}] * 3) == [None] * 3
+    assert world.calls == [1] * 3
+
+
+def test_every_rank_is_told_of_the_first_that_differs():
+    alike, other = {"plan": 1, "data": [2]}, {"plan": 7, "data": [3]}
+    told = World(4).check([alike, alike, other, {"plan": 8, "data": [2]}])
+    assert len(set(told)) == 1
+    assert "rank 2 differs from rank 0 in plan (7, not 1), data [0] (3, not 2); start all" in told[0]
