@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Mapping, Sequence
+from typing import List, Sequence
 
 import pytest
 
@@ -41,10 +41,8 @@ class Ended:
     seconds: float
 
 
-def under_mpirun(
-    command: Sequence[str], np: int = 2, options: Sequence[str] = (), environ: Mapping[str, str] = os.environ
-) -> Ended:
-    """Runs ``python COMMAND`` on np ranks of a bare mpirun."""
+def under_mpirun(folder: Path, command: Sequence[str], np: int = 2, options: Sequence[str] = ()) -> Ended:
+    """Runs ``python COMMAND`` in a folder, on np ranks of a bare mpirun."""
     mpirun = find_mpirun(Path(sys.executable).parent, shutil.which, read_version)
     ours = {
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -57,7 +55,8 @@ def under_mpirun(
     started = time.monotonic()
     done = subprocess.run(
         [mpirun.path, "-np", str(np), *oversubscribe, *options, sys.executable, *command],
-        env={**environ, **ours},
+        cwd=str(folder),
+        env={**os.environ, **ours},
         capture_output=True,
         text=True,
         timeout=300,

@@ -107,8 +107,11 @@ class Fit:
             BadInput: The ranks differ, or the folder belongs to another run.
             SystemExit: With status 85, on all ranks: stopped in order to be started again.
         """
-        parts = agreement.describe(self.model, self.plan, self.identity, self.validation)
-        agreement.check(self.replicas.processes, parts)
+        validation = self.validation[0] if self.validation is not None else None
+        agreement.check(
+            self.replicas.processes,
+            agreement.describe(self.model, self.plan, self.identity, validation),
+        )
         time_left = TimeLeft(self.end_time)
         folder = RunFolder(self.run_dir, self.keep_checkpoints)
 

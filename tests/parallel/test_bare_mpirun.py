@@ -14,8 +14,8 @@ PROGRAMS = Path(__file__).parent / "programs"
 
 
 @needs_mpirun
-def test_a_call_that_one_rank_refuses_is_one_line_and_no_rank_waits_for_it():
-    ended = under_mpirun([str(PROGRAMS / "refused.py"), "1"])
+def test_a_call_that_one_rank_refuses_is_one_line_and_no_rank_waits_for_it(tmp_path):
+    ended = under_mpirun(tmp_path, [str(PROGRAMS / "refused.py"), "1"])
     assert ended.status == 2
     (line,) = (said for said in ended.said if "batch size" in said)
     assert line.startswith("hpcdl: a batch size must say of what; received batch_size=4;")
@@ -24,8 +24,8 @@ def test_a_call_that_one_rank_refuses_is_one_line_and_no_rank_waits_for_it():
 
 
 @needs_mpirun
-def test_unbound_ranks_share_the_cores_and_rank_0_says_what_that_costs():
-    ended = under_mpirun([str(PROGRAMS / "settled.py")], options=["--bind-to", "none"])
+def test_unbound_ranks_share_the_cores_and_rank_0_says_what_that_costs(tmp_path):
+    ended = under_mpirun(tmp_path, [str(PROGRAMS / "settled.py")], options=["--bind-to", "none"])
     assert ended.status == 0
     ranks = sorted((json.loads(line) for line in ended.out.splitlines()), key=lambda rank: rank["rank"])
     num_cpus = len(os.sched_getaffinity(0))
@@ -38,18 +38,18 @@ def test_unbound_ranks_share_the_cores_and_rank_0_says_what_that_costs():
 
 
 @needs_mpirun
-def test_a_rank_that_has_used_tensorflow_before_init_is_refused():
-    ended = under_mpirun([str(PROGRAMS / "settled.py"), "early"])
+def test_a_rank_that_has_used_tensorflow_before_init_is_refused(tmp_path):
+    ended = under_mpirun(tmp_path, [str(PROGRAMS / "settled.py"), "early"])
     assert ended.status == 2
     (line,) = ended.said
     assert "call hpcdl.init() before any tensor or model is made" in line
 
 
 @needs_mpirun
-def test_ranks_that_no_variable_of_mpirun_reaches_do_not_train_alone():
+def test_ranks_that_no_variable_of_mpirun_reaches_do_not_train_alone(tmp_path):
     script = "import os, runpy, sys; keep = {k: os.environ[k] for k in ('PATH', 'PYTHONPATH')};"
     script += "os.execve(sys.executable, [sys.executable, *sys.argv[1:]], keep)"
-    ended = under_mpirun(["-c", script, str(PROGRAMS / "settled.py")])
+    ended = under_mpirun(tmp_path, ["-c", script, str(PROGRAMS / "settled.py")])
     assert ended.status == 2
     assert ended.out == ""
     assert all(
@@ -57,11 +57,12 @@ def test_ranks_that_no_variable_of_mpirun_reaches_do_not_train_alone():
     )
 
 
-def test_a_rank_that_has_nowhere_to_meet_the_others_does_not_train_alone():
+def test_a_rank_that_has_nowhere_to_meet_the_others_does_not_train_alone(tmp_path):
     place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
     environ = {**os.environ, **{f"HPCDL_{name}": value for name, value in place.items()}}
     done = subprocess.run(
         [sys.executable, str(PROGRAMS / "settled.py")],
+        cwd=tmp_path,
         env={**environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
@@ -73,8 +74,8 @@ def test_a_rank_that_has_nowhere_to_meet_the_others_does_not_train_alone():
 
 
 @needs_mpirun
-def test_ranks_that_disagree_stop_at_once_and_the_difference_is_named():
-    ended = under_mpirun([str(PROGRAMS / "disagreeing.py")])
+def test_ranks_that_disagree_stop_at_once_and_the_difference_is_named(tmp_path):
+    ended = under_mpirun(tmp_path, [str(PROGRAMS / "disagreeing.py")])
     assert ended.status == 2
     (line,) = (said for said in ended.said if "all ranks" in said)
     assert line.startswith("hpcdl: all ranks must start alike; rank 1 differs from rank 0 in model ")

@@ -98,7 +98,8 @@ def test_what_differs_is_named(other, said):
 
 def test_a_model_that_cannot_write_itself_is_compared_by_its_variables():
     text, *_ = differences(described(subclassed(2)), described(subclassed(3)))
-    assert text == "num_parameters (15, not 10)"
+    assert text.startswith("model layers")
+    assert "(3, not 2)" in text
 
 
 class World:

@@ -26,8 +26,8 @@ def _float64():
 
 
 @pytest.fixture(scope="module")
-def run():
-    return hpcdl.init(strategy="single")
+def run(tmp_path_factory):
+    return hpcdl.init(strategy="single", run_dir=str(tmp_path_factory.mktemp("rates") / "run"))
 
 
 def data():

@@ -63,17 +63,17 @@ def test_a_rank_whose_place_makes_no_sense_can_still_speak():
 
 
 @needs_mpirun
-def test_what_all_ranks_meet_is_said_once_under_a_bare_mpirun():
-    ended = under_mpirun(["-c", INSTALLED + "raise BadInput('the rule; the way out')"], np=3)
+def test_what_all_ranks_meet_is_said_once_under_a_bare_mpirun(tmp_path):
+    ended = under_mpirun(tmp_path, ["-c", INSTALLED + "raise BadInput('the rule; the way out')"], np=3)
     assert (ended.status, ended.said) == (2, ["hpcdl: the rule; the way out"])
 
 
 @needs_mpirun
-def test_a_rank_that_only_lost_its_connection_lets_the_cause_speak():
+def test_a_rank_that_only_lost_its_connection_lets_the_cause_speak(tmp_path):
     script = f"""{INSTALLED}
 if rank == 0:
     raise RuntimeError("Horovod has been shut down")
 time.sleep(1)
 raise ValueError("the cause")"""
-    ended = under_mpirun(["-c", script])
+    ended = under_mpirun(tmp_path, ["-c", script])
     assert (ended.status, ended.said) == (1, ["Traceback (most recent call last):"])

@@ -31,9 +31,10 @@ print(json.dumps({
 
 
 @pytest.mark.parametrize(("strategy", "replicas"), [("single", 1), ("mirrored", 2)])
-def test_one_process_trains_without_horovod_and_mpi(strategy, replicas):
+def test_one_process_trains_without_horovod_and_mpi(strategy, replicas, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, strategy, str(replicas)],
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
