@@ -1,7 +1,8 @@
 """The callbacks of one fit, as Keras calls them: hpcdl's own before and after the user's.
 
-Order in each step and at the end of each epoch: `Following` (so that all others see values of the whole world), the
-user's in their order, Keras' History and, on rank 0, its progress bar; then saving, and what all ranks agree on.
+Order in each step and at the end of each epoch: `Following` (so that all others see values of the whole world) and
+`Clock`, the user's in their order, Keras' History and, on rank 0, its progress bar; then saving, and what all ranks
+agree on.
 
 Which of the user's run where: those of Keras that write files run on rank 0 only, and so does one that says
 ``rank_0_only = True``; all others run on every rank, and see the same values there.
@@ -9,7 +10,7 @@ Which of the user's run where: those of Keras that write files run on rank 0 onl
 Synopsis::
 
     users = of_this_rank(callbacks, topology.is_rank_0)
-    callbacks = Callbacks(following, users, model, plan, verbose)
+    callbacks = Callbacks(following, clock, users, model, plan, verbose)
     callbacks.go_on(position, history, restore)        # where a checkpoint was found
     callbacks.save_with(checkpointing)
     model.fit(..., callbacks=callbacks)
@@ -24,6 +25,7 @@ import tensorflow as tf
 from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan
 from hpcdl.runtime.checkpointing import Checkpointing
+from hpcdl.runtime.clock import Clock
 from hpcdl.runtime.following import Following
 from hpcdl.runtime.keras_edge import count_steps_from
 
@@ -33,6 +35,7 @@ class Callbacks(tf.keras.callbacks.CallbackList):
 
     Args:
         following: hpcdl's own callback.
+        clock: Likewise.
         users: The user's callbacks.
         model: To be trained.
         plan: Of the run.
@@ -43,7 +46,13 @@ class Callbacks(tf.keras.callbacks.CallbackList):
     """
 
     def __init__(
-        self, following: Following, users: Sequence[Any], model: Any, plan: Plan, verbose: int
+        self,
+        following: Following,
+        clock: Clock,
+        users: Sequence[Any],
+        model: Any,
+        plan: Plan,
+        verbose: int,
     ) -> None:
         self._following, self._plan = following, plan
         self._checkpointing: Optional[Checkpointing] = None
@@ -53,7 +62,7 @@ class Callbacks(tf.keras.callbacks.CallbackList):
         self._at_first_epoch: Callable[[], None] = _nothing
         self.history = tf.keras.callbacks.History()
         super().__init__(
-            [following, *users, self.history],
+            [following, clock, *users, self.history],
             add_progbar=verbose != 0,
             model=model,
             verbose=verbose,

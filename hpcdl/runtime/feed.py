@@ -108,7 +108,7 @@ def feed(arrays: Any, order: Order, replicas: Replicas, epochs: Optional[int], f
     """Makes the data set of this process.
 
     Args:
-        arrays: A nest of arrays with ``order.num_samples`` rows each.
+        arrays: A nest of arrays with ``order.num_samples`` rows each, or more, of which the first ones are taken.
         order: Of the samples.
         replicas: Of the run.
         epochs: How many epochs follow each other in it; None repeats the first without end.

@@ -18,16 +18,20 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 import tensorflow as tf
 
+from hpcdl.common.bench import BenchSettings
 from hpcdl.common.errors import EXIT_REQUEUE
+from hpcdl.common.options import changed
 from hpcdl.common.plan import Plan
 from hpcdl.common.records import note_run_dir
 from hpcdl.common.schedule import Interval
+from hpcdl.common.step_times import StepLog
 from hpcdl.common.topology import Topology
 from hpcdl.runtime import agreement, keras_edge, steps
 from hpcdl.runtime.callback_list import Callbacks
 from hpcdl.runtime.callback_states import CallbackStates
 from hpcdl.runtime.checkpointing import Checkpointing, Leaving
 from hpcdl.runtime.checkpoints import Checkpoint
+from hpcdl.runtime.clock import Clock
 from hpcdl.runtime.feed import Order, feed
 from hpcdl.runtime.following import Following
 from hpcdl.runtime.identity import differences
@@ -79,6 +83,7 @@ class Fit:
         best_by: The value in the logs whose best checkpoint is kept.
         signals: That came to this process.
         end_time: At which it will be ended, in seconds since 1970.
+        bench: What a benchmark changes.
     """
 
     model: Any
@@ -99,6 +104,7 @@ class Fit:
     best_by: Optional[str]
     signals: StopSignals
     end_time: Optional[float]
+    bench: BenchSettings
 
     def run(self) -> Done:
         """Trains, or goes on with what is in the run folder.
@@ -147,7 +153,11 @@ class Fit:
             record["started"] = before.get("started", record["started"])
             record["resumed"] = [*before.get("resumed", []), {"time": now(), **_position(meta)}]
             record["samples_per_second"] = before.get("samples_per_second")
+        if self.bench.steps is not None:
+            record["bench"] = changed(self.bench)
         if is_writer:
+            if "bench" in record:
+                _say(f"this run is a benchmark: {record['bench']}")
             folder.write(record)
         try:
             history, seconds = self._train(folder if is_writer else None, meta, arrays, time_left)
@@ -189,8 +199,11 @@ class Fit:
             stack.enter_context(scaled_rate(model.optimizer, plan, first_iteration))
             hook = stack.enter_context(steps.exact_steps(model, replicas, wishes))
             stack.enter_context(steps.first_steps_skipped(model, step))
-            following = Following(replicas, hook, plan, validation_steps, (epoch, step))
-            callbacks = Callbacks(following, self.users_callbacks, model, plan, self.verbose)
+            guard_every = None if self.bench.without_exchange else 100
+            following = Following(replicas, hook, plan, validation_steps, (epoch, step), guard_every)
+            log = StepLog(self.run_dir, self.topology.rank, self.topology.hostname)
+            clock = Clock(log, plan.steps_per_epoch)
+            callbacks = Callbacks(following, clock, self.users_callbacks, model, plan, self.verbose)
 
             def describe() -> Dict[str, Any]:
                 return {
@@ -230,6 +243,7 @@ class Fit:
                 # At the end of an epoch they hold what its validation left; Keras begins the next one with none.
                 at_first_epoch=restore_metrics if step else _nothing,
             )
+            self.bench.meet()
             model.fit(
                 feed(self.data, order, replicas, plan.epochs_to_run, first_step),
                 initial_epoch=epoch,
@@ -240,7 +254,7 @@ class Fit:
                 shuffle=False,  # the feed does
                 **fit_arguments,
             )
-        return callbacks.history, following.epoch_seconds
+        return callbacks.history, clock.epoch_seconds
 
     def _prepare(
         self, meta: Optional[Dict[str, Any]], arrays: Optional[Dict[str, np.ndarray]], first_step: int

@@ -9,8 +9,7 @@ Synopsis::
 
 from __future__ import annotations
 
-import time
-from typing import Any, List, Tuple
+from typing import Any, Optional, Tuple
 
 import tensorflow as tf
 
@@ -35,10 +34,7 @@ class Following(tf.keras.callbacks.Callback):
         plan: Of the run.
         validation_steps: Steps of a validation; 0 without one.
         first: Epoch and step of the first step, not (0, 0) where the run goes on from a checkpoint.
-        guard_every: Steps from one comparison of the ranks' variables to the next.
-
-    Attributes:
-        epoch_seconds: How long the steps of each whole epoch took, without validation.
+        guard_every: Steps from one comparison of the ranks' variables to the next; None compares nothing.
     """
 
     def __init__(
@@ -48,21 +44,16 @@ class Following(tf.keras.callbacks.Callback):
         plan: Plan,
         validation_steps: int,
         first: Tuple[int, int] = (0, 0),
-        guard_every: int = 100,
+        guard_every: Optional[int] = 100,
     ) -> None:
         super().__init__()
         self._replicas, self._hook, self._plan = replicas, hook, plan
         self._validation_steps, self._guard_every = validation_steps, guard_every
         self._first = first
         self._epoch = 0
-        self._is_whole = True
-        self._started = 0.0
-        self.epoch_seconds: List[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
-        self._is_whole = (epoch, 0) >= self._first
-        self._started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = self._epoch * self._plan.steps_per_epoch + batch
@@ -73,11 +64,9 @@ class Following(tf.keras.callbacks.Callback):
                 f" ({type(self.model.optimizer).__name__}); let train_step call"
                 " self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))"
             )
-        if is_first or (step + 1) % self._guard_every == 0:
+        if self._guard_every is not None and (is_first or (step + 1) % self._guard_every == 0):
             compare(self._replicas, synchronized_variables(self.model), f"step {step + 1}")
         if batch == self._plan.steps_per_epoch - 1:
-            if self._is_whole:
-                self.epoch_seconds.append(time.perf_counter() - self._started)
             self.end_epoch()
 
     def end_epoch(self) -> None:

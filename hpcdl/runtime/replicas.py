@@ -36,7 +36,7 @@ class Replicas:
     """
 
     def __init__(self, processes: Any, devices: Sequence[str]) -> None:
-        self.processes = processes
+        self.processes = self._processes_in_step = processes
         self.per_process = len(devices)
         self.num_replicas = processes.size * self.per_process
         self.first = processes.rank * self.per_process
@@ -52,16 +52,18 @@ class Replicas:
     def sum_in_step(self, tensors: Sequence[Any]) -> List[Any]:
         """Sums tensors over all replicas; called by every replica, within a step."""
         if self.per_process == 1:
-            return self.processes.sum(tensors)
+            return self._processes_in_step.sum(tensors)
         context = tf.distribute.get_replica_context()
         sums = context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
-        if self.processes.size == 1:
+        if self._processes_in_step.size == 1:
             return list(sums)
 
         def exchange(distribution: Any, *of_process: Any) -> Any:
             # The sum over this process is the same on each device: one of them speaks for all.
             return tuple(
-                self.processes.sum([distribution.experimental_local_results(v)[0] for v in of_process])
+                self._processes_in_step.sum(
+                    [distribution.experimental_local_results(v)[0] for v in of_process]
+                )
             )
 
         # Keras 3 needs the results to be values of this replica, not of the merge.

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
+from hpcdl.common.bench import BenchSettings
 from hpcdl.common.checks import whole_number
 from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan, render
@@ -26,6 +27,7 @@ from hpcdl.common.schedule import parse_interval, resolve_batches
 from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topology
 from hpcdl.common.words import RunSettings
 from hpcdl.runtime import bare, uncaught
+from hpcdl.runtime.control import WithoutExchange
 from hpcdl.runtime.devices import pin_devices, use_threads
 from hpcdl.runtime.processes import Alone, start_horovod
 from hpcdl.runtime.replicas import Replicas
@@ -81,14 +83,17 @@ def init(
     if not hasattr(tf.keras, "ops"):  # Keras 2: random layers draw from generators whose state can be kept
         tf.keras.backend.experimental.enable_tf_random_generator()
     where = settings.run_dir or run_dir
+    bench = BenchSettings.from_environ(os.environ)
+    replicas_of = WithoutExchange if bench.without_exchange else Replicas
     return Run(
         world,
         choice,
-        Replicas(processes, devices),
+        replicas_of(processes, devices),
         seed,
         Path(where) if where else None,
         is_plan_only,
         settings,
+        bench,
     )
 
 
@@ -126,8 +131,9 @@ class Run:
         replicas: Replicas,
         seed: int,
         run_dir: Optional[Path],
-        is_plan_only: bool = False,
-        settings: Optional[RunSettings] = None,
+        is_plan_only: bool,
+        settings: RunSettings,
+        bench: BenchSettings,
     ) -> None:
         from hpcdl.runtime.stopping import StopSignals
 
@@ -140,7 +146,8 @@ class Run:
         self.samples_per_second: Optional[float] = None
         self._replicas = replicas
         self._is_plan_only = is_plan_only
-        self._settings = settings or RunSettings()
+        self._settings = settings
+        self._bench = bench
         self._signals = StopSignals()
         self._base_dir = run_dir
         self._num_fits = 0
@@ -250,6 +257,9 @@ class Run:
         data, num_samples = checks.nest_of_arrays(
             (x, y, checks.with_class_weight(class_weight, y, sample_weight))
         )
+        if self._bench.steps is not None:
+            num_samples, epochs = self._bench.cut(num_samples, batches.global_batch_size)
+            validation_data, scale_epochs, verbose = None, False, 0
         plan = Plan(
             title=title,
             launcher=self.topology.launcher,
@@ -292,6 +302,7 @@ class Run:
             best_by=best_by or ("val_loss" if validation is not None else "loss"),
             signals=self._signals,
             end_time=end_time(os.environ, self._settings.end_time),
+            bench=self._bench,
         ).run()
         self.samples_per_second = done.samples_per_second
         return done.history

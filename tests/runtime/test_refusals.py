@@ -7,8 +7,10 @@ import pytest
 import tensorflow as tf
 
 import hpcdl
+from hpcdl.common.bench import BenchSettings
 from hpcdl.common.errors import BadInput
 from hpcdl.common.topology import Choice, Topology
+from hpcdl.common.words import RunSettings
 from hpcdl.runtime.processes import Alone
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.training import Run
@@ -32,7 +34,9 @@ class TwoRanks(Alone):
 def run(tmp_path):
     """A run of two ranks, as rank 0 sees it before the first exchange."""
     topology = Topology(0, 2, 0, 2, 0, 1, "node1", "openmpi")
-    return Run(topology, Choice("horovod", 1), Replicas(TwoRanks(), ["CPU:0"]), 0, tmp_path / "run")
+    replicas = Replicas(TwoRanks(), ["CPU:0"])
+    where = tmp_path / "run"
+    return Run(topology, Choice("horovod", 1), replicas, 0, where, False, RunSettings(), BenchSettings())
 
 
 def model(layers=(), optimizer="sgd", **compiled):

@@ -1,0 +1,146 @@
+"""How long the steps of a run took: one file for each rank, ``steps/rank-0007.jsonl`` in the run's folder.
+
+A first line says who writes; then follows a line for each epoch with the seconds of its steps. A run that is started
+again goes on in the same file, with a line of its own that says so. A line is written at an epoch's end, so that a
+step costs one reading of the clock.
+
+Synopsis::
+
+    log = StepLog(run_dir, rank=7, hostname="n2")
+    log.append(first_step=0, step_seconds=[2.1, 0.07, 0.07])
+    found = read_step_times(run_dir)
+    found.ranks[7].step_seconds          # (2.1, 0.07, 0.07)
+    found.problems                       # ["steps/rank-0003.jsonl, line 4: ..."]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+#: Of the step files; raised when the meaning of a key changes.
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RankSteps:
+    """The steps of one rank since it was last started.
+
+    Attributes:
+        rank: Who took them.
+        hostname: Where.
+        first_step: Number of the first one, counted from 0 over all epochs.
+        step_seconds: How long each one took.
+    """
+
+    rank: int
+    hostname: str
+    first_step: int
+    step_seconds: Tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """The steps of all ranks by rank, and what could not be read, a line for each."""
+
+    ranks: Dict[int, RankSteps]
+    problems: List[str]
+
+
+class StepLog:
+    """Writes one rank's file.
+
+    Args:
+        run_dir: The run's folder; None writes nothing.
+        rank: Who writes.
+        hostname: Where.
+    """
+
+    def __init__(self, run_dir: Optional[Path], rank: int, hostname: str) -> None:
+        self._path = None if run_dir is None else _path(run_dir, rank)
+        self._start: Optional[Dict[str, Any]] = {
+            "schema_version": SCHEMA_VERSION,
+            "rank": rank,
+            "hostname": hostname,
+        }
+
+    def append(self, first_step: int, step_seconds: Sequence[float]) -> None:
+        """Adds the steps of an epoch."""
+        if self._path is None:
+            return
+        line = {"first_step": first_step, "step_seconds": [round(seconds, 7) for seconds in step_seconds]}
+        text = json.dumps(line) + "\n"
+        if self._start is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # A start that was killed may have left half a line: this one must not be glued to it.
+            text = ("" if _ends_with_newline(self._path) else "\n") + json.dumps(self._start) + "\n" + text
+            self._start = None
+        with open(str(self._path), "a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def read_step_times(run_dir: Path) -> StepTimes:
+    """Reads the files of all ranks; a damaged line is named and skipped, with what needs it."""
+    ranks: Dict[int, RankSteps] = {}
+    problems: List[str] = []
+    for path in sorted((run_dir / "steps").glob("rank-*.jsonl")):
+        steps, of_file = parse_steps(path.read_text(encoding="utf-8", errors="replace"))
+        problems += [f"{path.parent.name}/{path.name}, {problem}" for problem in of_file]
+        if steps is not None:
+            ranks[steps.rank] = steps
+    return StepTimes(ranks, problems)
+
+
+def parse_steps(text: str) -> Tuple[Optional[RankSteps], List[str]]:
+    """Reads the steps since the last start from the text of a file, and lists what is wrong with it."""
+    start: Optional[Dict[str, Any]] = None
+    first_step = 0
+    seconds: List[float] = []
+    problems = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if "schema_version" in row:
+                if row["schema_version"] != SCHEMA_VERSION:
+                    raise ValueError(
+                        f"schema {row['schema_version']}, this hpcdl reads {SCHEMA_VERSION}; use a newer one"
+                    )
+                start, seconds = {"rank": int(row["rank"]), "hostname": str(row["hostname"])}, []
+                continue
+            of_epoch = [float(value) for value in row["step_seconds"]]
+            first = int(row["first_step"])
+        except (ValueError, KeyError, TypeError) as problem:
+            problems.append(f"line {number}: {type(problem).__name__}: {problem}")
+            continue
+        if seconds and first != first_step + len(seconds):
+            problems.append(
+                f"line {number}: step {first} follows step {first_step + len(seconds) - 1};"
+                " the steps before the gap are left out"
+            )
+            seconds = []
+        if not seconds:
+            first_step = first
+        seconds += of_epoch
+    if start is None or not seconds:
+        return None, [*problems, "no step of a known rank"]
+    return RankSteps(start["rank"], start["hostname"], first_step, tuple(seconds)), problems
+
+
+def _path(run_dir: Path, rank: int) -> Path:
+    return run_dir / "steps" / f"rank-{rank:04d}.jsonl"
+
+
+def _ends_with_newline(path: Path) -> bool:
+    try:
+        with open(str(path), "rb") as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                return True
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+    except FileNotFoundError:
+        return True

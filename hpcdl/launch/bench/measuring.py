@@ -1,0 +1,217 @@
+"""One measurement: start processes side by side, wait, and keep what they and the machine said, in a folder.
+
+```
+measurement.json        what was started, when, and the foreign load meanwhile; written last
+process-0.log
+process-0/              the run's folder of the first process: steps/rank-0000.jsonl, ..., run.json if it is hpcdl's
+process-1/              of the second, where processes run side by side that know nothing of each other
+```
+
+Synopsis::
+
+    point = Point("hpcdl-2", starts, samples_per_step=256)
+    measurement = measure(point, window, folder)            # a folder that is complete is only read
+    measurement.samples_per_second, measurement.load.is_calm
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from hpcdl.common.errors import HpcdlError
+from hpcdl.common.records import write_json
+from hpcdl.common.step_times import RankSteps, read_step_times
+from hpcdl.launch.bench.load import Load, foreign_load, read_busy
+from hpcdl.launch.processes import end_with_parent
+
+SCHEMA_VERSION = 1
+_KILLED_AFTER_S = 5.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """A process to start: its words, what it gets beside this process's environment, and its cores."""
+
+    argv: Tuple[str, ...]
+    environ: Mapping[str, str]
+    cpus: Optional[Tuple[int, ...]] = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is measured.
+
+    Attributes:
+        name: Also of its folders.
+        starts: Gives the processes that run side by side, each of which writes into the folder at its place.
+        samples_per_step: Of each process, by all of its ranks.
+    """
+
+    name: str
+    starts: Callable[[Sequence[Path]], Sequence[Start]]
+    num_processes: int
+    samples_per_step: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """The steps that count: those after the untimed ones, in which functions are compiled and caches filled."""
+
+    untimed_steps: int
+    timed_steps: int
+
+    @property
+    def steps(self) -> int:
+        """All steps that a run must take."""
+        return self.untimed_steps + self.timed_steps
+
+    def seconds(self, steps: RankSteps) -> float:
+        """Gives how long a rank took for them.
+
+        Raises:
+            HpcdlError: It took fewer.
+        """
+        if steps.first_step != 0 or len(steps.step_seconds) < self.steps:
+            raise HpcdlError(
+                f"a measurement needs {self.steps} steps from the first on; rank {steps.rank} recorded"
+                f" {len(steps.step_seconds)} from step {steps.first_step} on"
+            )
+        return sum(steps.step_seconds[self.untimed_steps : self.steps])
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What came out.
+
+    Attributes:
+        samples_per_second: Of all processes together; of each the slowest rank counts.
+        step_seconds: Mean over the window, of the slowest rank of all.
+        load: What else ran meanwhile.
+        seconds: How long all of it took, with the start.
+    """
+
+    samples_per_second: float
+    step_seconds: float
+    load: Load
+    seconds: float
+
+
+def measure(point: Point, window: Window, folder: Path, timeout_s: float = 600.0) -> Measurement:
+    """Measures a point, unless its folder says that this was done.
+
+    Raises:
+        HpcdlError: A process failed or hung.
+    """
+    if not (folder / "measurement.json").exists():
+        _run(point, folder, timeout_s)
+    return read_measurement(point, window, folder)
+
+
+def read_measurement(point: Point, window: Window, folder: Path) -> Measurement:
+    """Reads what `measure` left.
+
+    Raises:
+        HpcdlError: The folder does not hold it.
+    """
+    try:
+        record = json.loads((folder / "measurement.json").read_text(encoding="utf-8"))
+        load, seconds = Load(**record["load"]), float(record["seconds"])
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise HpcdlError(f"{folder} holds no measurement that can be read: {problem}; remove it") from problem
+    slowest = []
+    for place in places(point, folder):
+        found = read_step_times(place)
+        if found.problems or not found.ranks:
+            raise HpcdlError(f"{place}: {'; '.join(found.problems) or 'no rank recorded its steps'}")
+        slowest.append(max(window.seconds(steps) for steps in found.ranks.values()))
+    rate = sum(window.timed_steps * point.samples_per_step / seconds for seconds in slowest)
+    return Measurement(rate, max(slowest) / window.timed_steps, load, seconds)
+
+
+def places(point: Point, folder: Path) -> List[Path]:
+    """Names the folders of a point's processes."""
+    return [folder / f"process-{i}" for i in range(point.num_processes)]
+
+
+def _run(point: Point, folder: Path, timeout_s: float) -> None:
+    shutil.rmtree(str(folder), ignore_errors=True)  # what an attempt that was broken off left
+    of_processes = places(point, folder)
+    for place in of_processes:
+        place.mkdir(parents=True)
+    starts = list(point.starts(of_processes))
+    started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    before = read_busy()
+    statuses = _wait([_popen(start, place) for start, place in zip(starts, of_processes)], timeout_s)
+    after = read_busy()
+    for place, status in zip(of_processes, statuses):
+        if status != 0:
+            log = place.with_suffix(".log")
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
+            how = f"did not end within {timeout_s:g} s" if status is None else f"ended with status {status}"
+            raise HpcdlError(f"{point.name} {how}; {log} ends with: {' | '.join(lines)}")
+    record: Dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "point": point.name,
+        "started": started,
+        "seconds": after.wall - before.wall,
+        "load": asdict(foreign_load(before, after)),
+        "processes": [asdict(start) for start in starts],
+    }
+    write_json(folder / "measurement.json", record)
+
+
+def _popen(start: Start, place: Path) -> subprocess.Popen[bytes]:
+    ends_with_parent = end_with_parent()
+
+    def prepare() -> None:
+        ends_with_parent()
+        if start.cpus is not None:
+            os.sched_setaffinity(0, start.cpus)
+
+    with open(str(place.with_suffix(".log")), "wb") as log:
+        return subprocess.Popen(
+            list(start.argv),
+            env={**os.environ, **start.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=prepare,
+        )
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]], timeout_s: float) -> List[Optional[int]]:
+    """Gives the exit statuses; None of a process that had to be ended."""
+    end = time.monotonic() + timeout_s
+    statuses: List[Optional[int]] = []
+    try:
+        for process in processes:
+            try:
+                statuses.append(process.wait(max(0.0, end - time.monotonic())))
+            except subprocess.TimeoutExpired:
+                statuses.append(None)
+    finally:
+        for process in processes:
+            _end(process)
+    return statuses
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process that still runs: politely first, since mpirun then ends its ranks."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_KILLED_AFTER_S)

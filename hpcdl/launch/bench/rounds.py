@@ -1,0 +1,141 @@
+"""Rounds: every point once per round, in an order of its own, so that a drift of the machine hits all alike.
+
+A study can be broken off and goes on where it was, since each measurement keeps its folder:
+``round-003/hpcdl-2/measurement.json``. Rounds in which something else kept the machine busy are repeated, up to
+a limit; if too few calm ones come together, all of them count, and the figures say so.
+
+Synopsis::
+
+    rounds = run_rounds(points, window, folder, Effort(rounds=9, most_rounds=18), say=print)
+    chosen = choose(rounds, wanted=9)
+    ratio([r.rate("hpcdl-2") for r in chosen.rounds], [r.rate("script-2") for r in chosen.rounds])
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from hpcdl.launch.bench.load import wait_until_calm
+from hpcdl.launch.bench.measuring import Measurement, Point, Window, measure
+
+#: What a measurement takes before one was seen: the start of TensorFlow and some steps.
+_FIRST_GUESS_S = 25.0
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long a study goes on.
+
+    Attributes:
+        rounds: Calm rounds that are wanted.
+        most_rounds: Rounds after which it ends anyway.
+        wait_s: How long a measurement waits for the machine to be calm, before it begins in spite of it.
+        lock: A file to lock during each round, where several who measure take turns.
+    """
+
+    rounds: int
+    most_rounds: int
+    wait_s: float = 30.0
+    lock: Optional[Path] = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """The measurements of one round, by the names of the points."""
+
+    number: int
+    measurements: Dict[str, Measurement]
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing else kept the machine busy in any of them."""
+        return all(m.load.is_calm for m in self.measurements.values())
+
+    def rate(self, name: str) -> float:
+        """Gives the samples/s of a point."""
+        return self.measurements[name].samples_per_second
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The rounds that count; ``is_calm`` is False if they had to be taken as they were."""
+
+    rounds: Tuple[Round, ...]
+    is_calm: bool
+
+
+def choose(rounds: Sequence[Round], wanted: int) -> Chosen:
+    """Takes the calm rounds if there are enough, else all."""
+    calm = tuple(r for r in rounds if r.is_calm)
+    return Chosen(calm, True) if len(calm) >= wanted else Chosen(tuple(rounds), False)
+
+
+def run_rounds(
+    points: Sequence[Point],
+    window: Window,
+    folder: Path,
+    effort: Effort,
+    say: Callable[[str], None],
+) -> List[Round]:
+    """Measures round after round; what lies in the folder already is not measured again.
+
+    Raises:
+        HpcdlError: A measurement failed.
+    """
+    rounds: List[Round] = []
+    took: Dict[str, float] = {}
+    while len(rounds) < effort.most_rounds and sum(r.is_calm for r in rounds) < effort.rounds:
+        number = len(rounds)
+        order = shuffled(points, number)
+        measurements: Dict[str, Measurement] = {}
+        with _locked(effort.lock):
+            for i, point in enumerate(order):
+                left_here = [p.name for p in order[i:]]
+                rounds_left = max(effort.rounds - sum(r.is_calm for r in rounds) - 1, 0)
+                say(
+                    progress(
+                        number, effort.rounds, point.name, seconds_left(left_here, points, rounds_left, took)
+                    )
+                )
+                place = folder / f"round-{number:03d}" / point.name
+                if not (place / "measurement.json").exists():
+                    wait_until_calm(effort.wait_s)
+                measurements[point.name] = measure(point, window, place)
+                took[point.name] = measurements[point.name].seconds
+        rounds.append(Round(number, measurements))
+    return rounds
+
+
+def shuffled(points: Sequence[Point], number: int) -> List[Point]:
+    """Gives the order of a round: always the same for its number."""
+    return random.Random(number).sample(list(points), len(points))
+
+
+def seconds_left(
+    left_here: Sequence[str], points: Sequence[Point], rounds_left: int, took: Dict[str, float]
+) -> float:
+    """Estimates the rest: what is left of this round, and whole rounds after it."""
+    guess = sum(took.values()) / len(took) if took else _FIRST_GUESS_S
+    one_round = sum(took.get(point.name, guess) for point in points)
+    return sum(took.get(name, guess) for name in left_here) + rounds_left * one_round
+
+
+def progress(number: int, rounds: int, name: str, seconds: float) -> str:
+    """Writes the line that says how far a study is."""
+    more = f" of {rounds}" if number < rounds else f", since {number + 1 - rounds} were not calm"
+    return f"round {number + 1}{more}: {name}; about {max(1, round(seconds / 60))} min left"
+
+
+@contextlib.contextmanager
+def _locked(path: Optional[Path]) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    with open(str(path), "a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,54 @@
+"""The clock of a run: how long each step took, for the run's record and for whoever measures it.
+
+Synopsis::
+
+    clock = Clock(StepLog(run_dir, rank, hostname), steps_per_epoch=469)
+    model.fit(..., callbacks=[..., clock])
+    clock.epoch_seconds
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, List
+
+import tensorflow as tf
+
+from hpcdl.common.step_times import StepLog
+
+
+class Clock(tf.keras.callbacks.Callback):
+    """Takes the time of each step: from the end of the one before, or the epoch's begin, to its own end.
+
+    Args:
+        log: Where the times go, at each epoch's end.
+        steps_per_epoch: Of the run, to number the steps.
+
+    Attributes:
+        epoch_seconds: How long the steps of each whole epoch took, without validation.
+    """
+
+    def __init__(self, log: StepLog, steps_per_epoch: int) -> None:
+        super().__init__()
+        self._log, self._steps_per_epoch = log, steps_per_epoch
+        self._last = 0.0
+        self._step_seconds: List[float] = []
+        self._epoch = self._first_step = 0
+        self.epoch_seconds: List[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+        self._step_seconds = []
+        self._last = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = time.perf_counter()
+        if not self._step_seconds:
+            self._first_step = self._epoch * self._steps_per_epoch + batch  # a run may go on in mid-epoch
+        self._step_seconds.append(now - self._last)
+        self._last = now
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if len(self._step_seconds) == self._steps_per_epoch:
+            self.epoch_seconds.append(sum(self._step_seconds))
+        self._log.append(self._first_step, self._step_seconds)

@@ -1,0 +1,59 @@
+"""Ratios: the interval covers what it says, shrugs off a bad round, and never leaves its median."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from hpcdl.launch.bench.ratios import FEWEST_ROUNDS, Estimate, median_interval, ratio
+
+
+def test_the_interval_leaves_out_as_many_values_as_the_sign_test_allows():
+    # Tables of the binomial distribution: the largest k with 2 P(Binomial(n, 1/2) < k) <= 5 %.
+    for n, k in ((6, 1), (8, 1), (9, 2), (11, 2), (12, 3), (15, 4), (17, 5), (20, 6)):
+        assert median_interval([float(i) for i in range(n, 0, -1)]) == (k, n + 1 - k)
+
+
+def test_too_few_rounds_give_no_interval():
+    assert median_interval([0.1] * (FEWEST_ROUNDS - 1)) is None
+    assert median_interval([0.1] * FEWEST_ROUNDS) is not None
+    assert ratio([2.0], [1.0]) == Estimate(2.0, None, None, 1)
+    assert "no interval" in str(ratio([2.0], [1.0]))
+
+
+@pytest.mark.parametrize("n", [7, 9, 12])
+def test_the_interval_covers_the_true_ratio_as_often_as_it_says(n):
+    draw = random.Random(0)
+    covered = 0
+    for _ in range(2000):  # lopsided noise: some rounds are slowed down a lot
+        a = [1.2 / (1 + draw.expovariate(20)) for _ in range(n)]
+        b = [1.0 / (1 + draw.expovariate(20)) for _ in range(n)]
+        found = ratio(a, b)
+        assert found.low <= found.median <= found.high
+        covered += found.low <= 1.2 <= found.high
+    assert covered / 2000 >= 0.945
+
+
+def test_drift_that_hits_both_alike_does_not_count():
+    drift = [1, 2, 0.5, 4, 1, 3, 0.25]
+    found = ratio([3 * d for d in drift], [2 * d for d in drift])
+    assert (found.low, found.median, found.high) == pytest.approx((1.5, 1.5, 1.5))
+
+
+def test_one_disturbed_round_of_nine_does_not_move_the_interval():
+    calm = [1.00, 1.01, 0.99, 1.02, 0.98, 1.0, 1.01, 0.99]
+    disturbed = ratio([*calm, 5.0], [1.0] * 9)
+    assert (disturbed.low, disturbed.median, disturbed.high) == (0.99, 1.0, 1.02)
+
+
+def test_a_goal_is_met_where_the_interval_reaches_it():
+    assert Estimate(0.99, 0.97, 1.01, 9).verdict(1.0) == "met"
+    assert Estimate(0.97, 0.95, 0.99, 9).verdict(1.0) == "missed"
+    assert Estimate(1.02, None, None, 1).verdict(1.0) == "met"
+
+
+def test_values_without_a_partner_and_no_values_at_all_are_refused():
+    for pairs in (([1.0, 2.0], [1.0]), ([], [])):
+        with pytest.raises(ValueError, match="needed"):
+            ratio(*pairs)

@@ -1,0 +1,31 @@
+"""What a benchmark does to a run: cut short, timed on each rank, and without the exchange only where it says so."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from hpcdl.common.bench import BenchSettings
+from hpcdl.common.step_times import read_step_times
+from tests.parallel.test_equality import run_program
+
+
+@pytest.mark.parametrize("without_exchange", [False, True])
+def test_a_benchmark_cuts_the_run_and_each_rank_records_its_steps(tmp_path, monkeypatch, without_exchange):
+    settings = BenchSettings(steps=5, without_exchange=without_exchange)
+    for name, value in settings.to_environ().items():
+        monkeypatch.setenv(name, value)
+    done = run_program("benched.py", str(tmp_path), np=2)
+    assert "this run is a benchmark" in done.stderr + done.stdout
+    found = read_step_times(tmp_path)
+    assert found.problems == []
+    # 10 samples are 2 whole steps of 4; 5 steps take 3 epochs of them.
+    assert {rank: len(steps.step_seconds) for rank, steps in found.ranks.items()} == {0: 6, 1: 6}
+    assert all(0 < seconds < 60 for steps in found.ranks.values() for seconds in steps.step_seconds)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["bench"]["steps"] == 5
+    assert not any(metric.startswith("val_") for metric in record["final_metrics"])
+    weights = [np.load(tmp_path / f"weights-{rank}.npy") for rank in (0, 1)]
+    assert (not np.array_equal(*weights)) == without_exchange

@@ -1,0 +1,242 @@
+"""How fast is hpcdl on this machine, against plain Keras, a Horovod script by hand and the machine's own limit.
+
+All points train the same network on the same data with 128 samples per process and step, each in launches of its own,
+interleaved in rounds (`hpcdl.launch.bench.rounds`). A study that was broken off goes on; one that is complete is only
+read. The goals are those that hpcdl was built to.
+
+Synopsis::
+
+    python tools/speed.py --json speed.json            # 9 calm rounds of 7 points: 30 minutes on 2 cores
+    python tools/speed.py --quick                      # 1 round: no intervals
+    python tools/speed.py --points plain-1,hpcdl-1     # only these, and the ratios between them
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # run as a script, before anything is installed
+
+from hpcdl.common.bench import BenchSettings  # noqa: E402
+from hpcdl.common.errors import EXIT_DONE, EXIT_INTERRUPTED, BadInput, HpcdlError  # noqa: E402
+from hpcdl.common.records import write_json  # noqa: E402
+from hpcdl.launch.bench.measuring import Point, Start, Window  # noqa: E402
+from hpcdl.launch.bench.ratios import Estimate, estimate, ratio  # noqa: E402
+from hpcdl.launch.bench.rounds import Chosen, Effort, choose, run_rounds  # noqa: E402
+from hpcdl.launch.machine import Machine, read_machine  # noqa: E402
+from hpcdl.launch.mpirun import find_mpirun, read_version  # noqa: E402
+
+WORKLOAD = "fashion_mnist/cnn_dropout"
+BATCH_SIZE = 128
+NUM_RANKS = 2
+_PROGRAMS = ROOT / "tools" / "programs"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A ratio of samples/s of two points, and what it should be."""
+
+    numerator: str
+    denominator: str
+    goal: Optional[float]
+    aim: Optional[float]
+    says: str
+
+
+COMPARISONS = (
+    Comparison("hpcdl-1", "plain-1", 1.00, 1.05, "run.fit / model.fit, one process"),
+    Comparison("hpcdl-2", "script-2", 1.45, None, "2 ranks / Horovod script as documented"),
+    Comparison("hpcdl-2", "cured-2", 1.00, None, "2 ranks / the same script, bound and yielding"),
+    Comparison("hpcdl-2", "independent-2", 0.93, 0.97, "2 ranks / 2 independent processes"),
+    Comparison("hpcdl-2", "control-2", None, None, "2 ranks / without exchange"),
+    Comparison("hpcdl-2", "hpcdl-1", None, None, "2 ranks on a core each / 1 process on all"),
+)
+
+
+def make_points(machine: Machine, window: Window, mpirun: str) -> List[Point]:
+    """Describes what is measured on a machine."""
+    python = sys.executable
+    bench = BenchSettings(steps=window.steps)
+    environ = {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        **bench.to_environ(),
+    }
+    mpi = {**environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    plain = (python, str(_PROGRAMS / "plain_fit.py"))
+    script = (python, str(_PROGRAMS / "horovod_script.py"))
+
+    def hpcdl(np: int, settings: BenchSettings = bench) -> Any:
+        def starts(places: Sequence[Path]) -> List[Start]:
+            (place,) = places
+            words = [python, "-m", "hpcdl", "train", "--np", str(np), "--run-dir", str(place)]
+            if np > 1:
+                words += ["--log-dir", str(place / "logs")]
+            return [Start((*words, WORKLOAD), {**environ, **settings.to_environ()})]
+
+        return starts
+
+    def by_mpirun(options: Sequence[str], more: Dict[str, str]) -> Any:
+        words = (mpirun, "-np", str(NUM_RANKS), *options, *script)
+        return lambda places: [Start((*words, str(places[0]), WORKLOAD), {**mpi, **more})]
+
+    def independent(places: Sequence[Path]) -> List[Start]:
+        # A core each, and the same threads as a rank of hpcdl: TensorFlow takes its count from the affinity.
+        settings = BenchSettings(
+            steps=window.steps, meet_dir=str(places[0].parent / "meeting"), meet_count=NUM_RANKS
+        )
+        cores = [cpu for core in machine.cores for cpu in core]
+        per_rank = len(cores) // NUM_RANKS
+        return [
+            Start(
+                (*plain, str(place), WORKLOAD),
+                {**environ, **settings.to_environ()},
+                tuple(cores[i * per_rank : (i + 1) * per_rank]),
+            )
+            for i, place in enumerate(places)
+        ]
+
+    both = BATCH_SIZE * NUM_RANKS
+    control = BenchSettings(steps=window.steps, without_exchange=True)
+    documented = ("--bind-to", "none", "--map-by", "slot", "--mca", "pml", "ob1", "--mca", "btl", "^openib")
+    cured = ("--bind-to", "core", "--map-by", "core")
+    yields = {"OMPI_MCA_mpi_yield_when_idle": "1"}
+    return [
+        Point("plain-1", lambda p: [Start((*plain, str(p[0]), WORKLOAD), environ)], 1, BATCH_SIZE),
+        Point("hpcdl-1", hpcdl(1), 1, BATCH_SIZE),
+        Point("hpcdl-2", hpcdl(NUM_RANKS), 1, both),
+        Point("control-2", hpcdl(NUM_RANKS, control), 1, both),
+        Point("script-2", by_mpirun(documented, {}), 1, both),
+        Point("cured-2", by_mpirun(cured, yields), 1, both),
+        Point("independent-2", independent, NUM_RANKS, BATCH_SIZE),
+    ]
+
+
+def figures(chosen: Chosen, names: Sequence[str]) -> Dict[str, Any]:
+    """Works out the rates of the points and the ratios between them."""
+    rates = {name: estimate([r.rate(name) for r in chosen.rounds]) for name in names}
+    compared = []
+    for comparison in COMPARISONS:
+        if {comparison.numerator, comparison.denominator} <= set(names):
+            found = ratio(
+                [r.rate(comparison.numerator) for r in chosen.rounds],
+                [r.rate(comparison.denominator) for r in chosen.rounds],
+            )
+            verdict = None if comparison.goal is None else found.verdict(comparison.goal)
+            compared.append({**asdict(comparison), "ratio": asdict(found), "verdict": verdict})
+    return {
+        "rounds": len(chosen.rounds),
+        "is_calm": chosen.is_calm,
+        "samples_per_second": {name: asdict(rate) for name, rate in rates.items()},
+        "comparisons": compared,
+        "foreign_cores": [
+            {name: round(m.load.cores, 3) for name, m in r.measurements.items()} for r in chosen.rounds
+        ],
+    }
+
+
+def render(figures: Dict[str, Any]) -> str:
+    """Writes the figures as a table."""
+    loaded = "" if figures["is_calm"] else ", UNDER FOREIGN LOAD: figures to be taken with care"
+    num_rounds = "1 round" if figures["rounds"] == 1 else f"{figures['rounds']} rounds"
+    lines = [f"{num_rounds}{loaded}; median (95 % interval)", ""]
+    for name, rate in figures["samples_per_second"].items():
+        found = Estimate(**rate)
+        interval = "" if found.low is None else f"  ({found.low:.0f} to {found.high:.0f})"
+        lines.append(f"  {name:<16}{found.median:7.0f} samples/s{interval}")
+    lines.append("")
+    for row in figures["comparisons"]:
+        goal = "" if row["goal"] is None else f"goal {row['goal']:.2f}: {row['verdict']}"
+        aim = "" if row["aim"] is None else f", aim {row['aim']:.2f}"
+        lines.append(f"  {row['says']:<46}{Estimate(**row['ratio'])!s:<28}{goal}{aim}".rstrip())
+    return "\n".join(lines)
+
+
+def seconds_of_help(repeats: int = 7) -> float:
+    """Times ``hpcdl --help``: the median of some starts."""
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "hpcdl", "--help"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+        )
+        times.append(time.perf_counter() - begin)
+    return estimate(times).median
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Measures what is missing, prints the figures, and gives the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="tools/speed.py", description=(__doc__ or "").split("\n\nSynopsis")[0]
+    )
+    parser.add_argument(
+        "--study", type=Path, default=Path("runs/speed"), metavar="DIR", help="keep measurements in DIR"
+    )
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="calm rounds (default: 9)")
+    parser.add_argument(
+        "--most-rounds", type=int, metavar="N", help="rounds in all (default: twice --rounds)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=80, metavar="N", help="timed steps of each launch (default: 80)"
+    )
+    parser.add_argument("--points", metavar="A,B", help="measure these only")
+    parser.add_argument("--lock", type=Path, metavar="FILE", help="lock FILE during each round")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+    parser.add_argument(
+        "--quick", action="store_true", help="one round of 30 steps, no intervals, in a folder of its own"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        return _study(arguments)
+    except HpcdlError as error:
+        print(f"tools/speed.py: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _study(arguments: argparse.Namespace) -> int:
+    window = Window(untimed_steps=15, timed_steps=30 if arguments.quick else arguments.steps)
+    rounds, most, study = arguments.rounds, arguments.most_rounds or 2 * arguments.rounds, arguments.study
+    if arguments.quick:
+        rounds, most, study = 1, 1, study.with_name(study.name + "-quick")
+    machine = read_machine(os.environ)
+    mpirun = find_mpirun(Path(sys.executable).parent, shutil.which, read_version)
+    points = make_points(machine, window, mpirun.path)
+    if arguments.points:
+        points = _named(points, arguments.points.split(","))
+    effort = Effort(rounds=rounds, most_rounds=most, lock=arguments.lock)
+    measured = run_rounds(points, window, study.resolve(), effort, say=_say)
+    found = figures(choose(measured, rounds), [point.name for point in points])
+    found["hpcdl_help_seconds"] = seconds_of_help()
+    found["window"] = asdict(window)
+    print(render(found))
+    print(f"\n  hpcdl --help: {found['hpcdl_help_seconds']:.3f} s (goal 0.15)")
+    if arguments.json:
+        write_json(arguments.json.resolve(), found)
+    return EXIT_DONE
+
+
+def _named(points: Sequence[Point], names: Sequence[str]) -> List[Point]:
+    known = [point.name for point in points]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise BadInput(f"unknown point {', '.join(unknown)}; points are {', '.join(known)}")
+    return [point for point in points if point.name in names]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
