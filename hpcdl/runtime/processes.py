@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any, Callable, Dict, List, Mapping, MutableMapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, MutableMapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.topology import Topology
 from hpcdl.runtime.rendezvous import gloo_environ
+
+#: Tensors from this size on are exchanged one by one, without a copy; smaller ones together, up to it.
+EXCHANGE_BYTES = 4 * 2**20
 
 
 class Alone:
@@ -71,12 +74,12 @@ class HorovodProcesses:
         self.size = hvd.size()
 
     def sum(self, tensors: Sequence[Any]) -> List[Any]:
-        """Sums tensors over the ranks, in one exchange for each dtype among them."""
-        groups: Dict[Any, List[int]] = {}
-        for i, tensor in enumerate(tensors):
-            groups.setdefault(tensor.dtype, []).append(i)
+        """Sums tensors over the ranks, in the exchanges that `exchanges` lists.
+
+        In a graph an exchange begins as soon as its tensors are there, while others are still computed.
+        """
         sums: List[Any] = list(tensors)
-        for members in groups.values():
+        for members in exchanges([(t.dtype, t.dtype.size * (t.shape.num_elements() or 0)) for t in tensors]):
             totals = self._hvd.grouped_allreduce([tensors[i] for i in members], op=self._hvd.Sum)
             for i, total in zip(members, totals):
                 sums[i] = total
@@ -120,6 +123,35 @@ class HorovodProcesses:
     def shutdown(self) -> None:
         """Parts the ranks; no collective is possible after it."""
         self._hvd.shutdown()
+
+
+def exchanges(tensors: Sequence[Tuple[Any, int]], most_bytes: int = EXCHANGE_BYTES) -> List[List[int]]:
+    """Divides tensors among exchanges, the last tensors first: backpropagation gives gradients in that order.
+
+    Each exchange is made as a whole and alone (`init` tells Horovod so), hence what is added in which order follows
+    from the tensors only, never from timing.
+
+    Args:
+        tensors: ``(dtype, bytes)`` of each.
+        most_bytes: Of an exchange of several tensors.
+
+    Returns:
+        The indices of each exchange's tensors, all of one dtype.
+    """
+    made: List[List[int]] = []
+    open_ones: Dict[Any, Tuple[List[int], int]] = {}
+    for i in reversed(range(len(tensors))):
+        dtype, size = tensors[i]
+        if size >= most_bytes:
+            made.append([i])
+            continue
+        members, before = open_ones.get(dtype, ([], 0))
+        if not members or before + size > most_bytes:
+            members, before = [], 0
+            made.append(members)
+        members.append(i)
+        open_ones[dtype] = (members, before + size)
+    return made
 
 
 def broadcast_arrays(processes: Any, arrays: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
@@ -169,6 +201,8 @@ def start_horovod(
     folder = environ.get("HPCDL_RENDEZVOUS_DIR")
     if controller != "mpi" and folder:
         environ.update(gloo_environ(topology, folder))
+    # Whatever Horovod fused with an exchange, as timing has it, would change the order of additions in it.
+    environ.setdefault("HOROVOD_DISABLE_GROUP_FUSION", "1")
     try:
         import horovod.tensorflow as hvd
 

@@ -9,15 +9,13 @@ import pytest
 
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.step_times import read_step_times
-from tests.parallel.test_equality import run_program
+from tests.parallel.launching import run_program
 
 
 @pytest.mark.parametrize("without_exchange", [False, True])
-def test_a_benchmark_cuts_the_run_and_each_rank_records_its_steps(tmp_path, monkeypatch, without_exchange):
+def test_a_benchmark_cuts_the_run_and_each_rank_records_its_steps(tmp_path, without_exchange):
     settings = BenchSettings(steps=5, without_exchange=without_exchange)
-    for name, value in settings.to_environ().items():
-        monkeypatch.setenv(name, value)
-    done = run_program("benched.py", str(tmp_path), np=2)
+    done = run_program(tmp_path, "benched.py", tmp_path, np=2, environ=settings.to_environ())
     assert "this run is a benchmark" in done.stderr + done.stdout
     found = read_step_times(tmp_path)
     assert found.problems == []
@@ -29,3 +27,13 @@ def test_a_benchmark_cuts_the_run_and_each_rank_records_its_steps(tmp_path, monk
     assert not any(metric.startswith("val_") for metric in record["final_metrics"])
     weights = [np.load(tmp_path / f"weights-{rank}.npy") for rank in (0, 1)]
     assert (not np.array_equal(*weights)) == without_exchange
+
+
+def test_two_runs_of_four_ranks_end_in_the_same_bits(tmp_path):
+    digests = []
+    for attempt in ("first", "second"):
+        folder = tmp_path / attempt
+        folder.mkdir()
+        run_program(folder, "repeatable.py", folder, np=4)
+        digests += [(folder / f"digest-{rank}").read_text() for rank in range(4)]
+    assert len(set(digests)) == 1
