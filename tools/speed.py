@@ -80,7 +80,7 @@ def make_points(machine: Machine, window: Window, mpirun: str) -> List[Point]:
             (place,) = places
             words = [python, "-m", "hpcdl", "train", "--np", str(np), "--run-dir", str(place)]
             if np > 1:
-                words += ["--log-dir", str(place / "logs")]
+                words += ["--log-dir", str(place.with_name("logs"))]
             return [Start((*words, WORKLOAD), {**environ, **settings.to_environ()})]
 
         return starts

@@ -145,9 +145,8 @@ def places(point: Point, folder: Path) -> List[Path]:
 
 def _run(point: Point, folder: Path, timeout_s: float) -> None:
     shutil.rmtree(str(folder), ignore_errors=True)  # what an attempt that was broken off left
+    folder.mkdir(parents=True)
     of_processes = places(point, folder)
-    for place in of_processes:
-        place.mkdir(parents=True)
     starts = list(point.starts(of_processes))
     started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     before = read_busy()

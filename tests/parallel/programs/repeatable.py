@@ -1,4 +1,4 @@
-"""Trains a network with a gradient that is exchanged alone and many that are not, and writes a digest of the weights."""
+"""Trains a network with one gradient that is exchanged alone and others that are not; writes the weights' digest."""
 
 import sys
 import zlib
