@@ -21,6 +21,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Dict, List, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,14 +29,19 @@ sys.path.insert(0, str(ROOT))  # run as a script, before anything is installed
 
 from hpcdl.common.bench import BenchSettings  # noqa: E402
 from hpcdl.common.errors import EXIT_DONE, EXIT_INTERRUPTED, BadInput, HpcdlError  # noqa: E402
-from hpcdl.common.records import write_json  # noqa: E402
+from hpcdl.common.records import read_json, write_json  # noqa: E402
+from hpcdl.launch.bench import allreduce  # noqa: E402
+from hpcdl.launch.bench.load import wait_until_calm  # noqa: E402
 from hpcdl.launch.bench.measuring import Point, Start, Window  # noqa: E402
 from hpcdl.launch.bench.ratios import Estimate, estimate, ratio  # noqa: E402
-from hpcdl.launch.bench.rounds import Chosen, Effort, choose, run_rounds  # noqa: E402
+from hpcdl.launch.bench.rounds import Chosen, Effort, choose, locked, run_rounds  # noqa: E402
 from hpcdl.launch.machine import Machine, read_machine  # noqa: E402
 from hpcdl.launch.mpirun import find_mpirun, read_version  # noqa: E402
+from hpcdl.launch.placement import place  # noqa: E402
 
 WORKLOAD = "fashion_mnist/cnn_dropout"
+NUM_PARAMETERS = 1_199_882  # of that workload; the exchange sums as many floats
+GUARD_EVERY = 100  # steps, of `Run.fit`
 BATCH_SIZE = 128
 NUM_RANKS = 2
 _PROGRAMS = ROOT / "tools" / "programs"
@@ -133,7 +139,14 @@ def figures(chosen: Chosen, names: Sequence[str]) -> Dict[str, Any]:
             )
             verdict = None if comparison.goal is None else found.verdict(comparison.goal)
             compared.append({**asdict(comparison), "ratio": asdict(found), "verdict": verdict})
+    step_ms = {name: [1e3 * r.measurements[name].step_seconds for r in chosen.rounds] for name in names}
+    more = {}
+    if {"hpcdl-2", "control-2"} <= set(names):
+        added = [a - b for a, b in zip(step_ms["hpcdl-2"], step_ms["control-2"])]
+        more["exchange_ms"] = asdict(estimate(added))
     return {
+        **more,
+        "step_ms": {name: asdict(estimate(values)) for name, values in step_ms.items()},
         "rounds": len(chosen.rounds),
         "is_calm": chosen.is_calm,
         "samples_per_second": {name: asdict(rate) for name, rate in rates.items()},
@@ -158,6 +171,51 @@ def render(figures: Dict[str, Any]) -> str:
         goal = "" if row["goal"] is None else f"goal {row['goal']:.2f}: {row['verdict']}"
         aim = "" if row["aim"] is None else f", aim {row['aim']:.2f}"
         lines.append(f"  {row['says']:<46}{Estimate(**row['ratio'])!s:<28}{goal}{aim}".rstrip())
+    return "\n".join(lines)
+
+
+def measure_costs(machine: Machine, folder: Path, lock: Optional[Path]) -> Dict[str, Any]:
+    """Times what is no throughput: the command's help, the guard, and sums by MPI and by Horovod."""
+    kept = folder / "costs.json"
+    if not kept.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(lock):
+            wait_until_calm(Effort(1, 1).wait_s)
+            guard = folder / "guard.json"
+            words = ("train", "--np", str(NUM_RANKS), "--log-dir", str(folder / "guard-logs"))
+            program = str(_PROGRAMS / "guard_cost.py")
+            command = [sys.executable, "-m", "hpcdl", *words, program, str(guard), WORKLOAD]
+            environ = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+            subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
+            sums = allreduce.measure(
+                allreduce.AllreduceOptions(np=NUM_RANKS, bytes=(NUM_PARAMETERS * 4,)),
+                place(machine, NUM_RANKS),
+            )
+            costs = {"help_seconds": seconds_of_help(), "allreduce": sums, "guard": read_json(guard)}
+        write_json(kept, costs)
+    return read_json(kept)
+
+
+def render_costs(found: Dict[str, Any]) -> str:
+    """Writes what the guard and the exchange cost."""
+    costs = found["costs"]
+    lines = ["", f"  hpcdl --help: {costs['help_seconds']:.3f} s (goal 0.15)"]
+    guard = median(costs["guard"]["seconds"])
+    (bare,), (whole,) = (costs["allreduce"]["seconds"][who].values() for who in ("mpi", "horovod"))
+    lines.append(
+        f"  {NUM_PARAMETERS * 4 / 1e6:.1f} MB summed over {NUM_RANKS} ranks: MPI {1e3 * median(bare):.2f} ms,"
+        f" Horovod {1e3 * median(whole):.2f} ms"
+    )
+    if "exchange_ms" in found:
+        exchange = Estimate(**found["exchange_ms"])
+        beyond = exchange.median - 1e3 * median(bare)
+        lines.append(f"  exchange in a step: {exchange} ms, {beyond:.2f} ms beyond MPI's own (goal 1 ms)")
+    if "hpcdl-2" in found["step_ms"]:
+        step = Estimate(**found["step_ms"]["hpcdl-2"]).median / 1e3
+        share = 100 * guard / GUARD_EVERY / step
+        lines.append(
+            f"  a comparison of the guard: {1e3 * guard:.1f} ms, every {GUARD_EVERY} steps: {share:.2f} % (goal 1 %)"
+        )
     return "\n".join(lines)
 
 
@@ -217,10 +275,10 @@ def _study(arguments: argparse.Namespace) -> int:
     effort = Effort(rounds=rounds, most_rounds=most, lock=arguments.lock)
     measured = run_rounds(points, window, study.resolve(), effort, say=_say)
     found = figures(choose(measured, rounds), [point.name for point in points])
-    found["hpcdl_help_seconds"] = seconds_of_help()
     found["window"] = asdict(window)
+    found["costs"] = measure_costs(machine, study.resolve(), arguments.lock)
     print(render(found))
-    print(f"\n  hpcdl --help: {found['hpcdl_help_seconds']:.3f} s (goal 0.15)")
+    print(render_costs(found))
     if arguments.json:
         write_json(arguments.json.resolve(), found)
     return EXIT_DONE

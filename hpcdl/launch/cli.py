@@ -47,6 +47,7 @@ COMMANDS = (
         "site", "hpcdl.launch.sites.command:main", "show what is known of a computing centre, or ask one"
     ),
     Command("show", "hpcdl.launch.show:main", "show what runs gave, and draw their curves"),
+    Command("bench", "hpcdl.launch.bench.command:main", "measure how fast training is, and how it scales"),
     Command("horovod", "hpcdl.launch.horovod:main", "install a Horovod that matches TensorFlow, or check it"),
 )
 

@@ -128,7 +128,7 @@ class HorovodProcesses:
 def exchanges(tensors: Sequence[Tuple[Any, int]], most_bytes: int = EXCHANGE_BYTES) -> List[List[int]]:
     """Divides tensors among exchanges, the last tensors first: backpropagation gives gradients in that order.
 
-    Each exchange is made as a whole and alone (`init` tells Horovod so), hence what is added in which order follows
+    Each exchange is made as a whole and alone (`connect` tells Horovod so), hence what is added in which order follows
     from the tensors only, never from timing.
 
     Args:

@@ -93,7 +93,7 @@ def run_rounds(
         number = len(rounds)
         order = shuffled(points, number)
         measurements: Dict[str, Measurement] = {}
-        with _locked(effort.lock):
+        with locked(effort.lock):
             for i, point in enumerate(order):
                 left_here = [p.name for p in order[i:]]
                 rounds_left = max(effort.rounds - sum(r.is_calm for r in rounds) - 1, 0)
@@ -132,7 +132,8 @@ def progress(number: int, rounds: int, name: str, seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Optional[Path]) -> Iterator[None]:
+def locked(path: Optional[Path]) -> Iterator[None]:
+    """Holds a file's lock, if one is named."""
     if path is None:
         yield
         return

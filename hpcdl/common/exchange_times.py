@@ -1,0 +1,61 @@
+"""How long sums over all ranks take, by message size: one loop, whoever sums.
+
+`hpcdl bench allreduce` runs it twice, on the same sizes: with Horovod (`hpcdl.runtime.allreduce`), and with MPI itself
+(`hpcdl.launch.bench.mpi_allreduce`).
+
+Synopsis::
+
+    times = time_exchanges([1024, 4096], repeats=20, barrier=comm.Barrier, prepare=prepare, slowest=slowest)
+    times[1024]                  # seconds of each repeat, of the slowest rank
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Sequence
+
+from hpcdl.common.records import write_json
+
+_UNTIMED = 3
+
+
+def time_exchanges(
+    sizes: Sequence[int],
+    repeats: int,
+    barrier: Callable[[], None],
+    prepare: Callable[[int], Callable[[], object]],
+    slowest: Callable[[List[float]], List[float]],
+) -> Dict[int, List[float]]:
+    """Times exchanges; a collective of all ranks.
+
+    Args:
+        sizes: Bytes of the messages.
+        repeats: Timed exchanges of each size, after some untimed ones.
+        barrier: Waits for all ranks.
+        prepare: Makes a message of so many bytes, and gives the function that sums it.
+        slowest: Gives, of each value, the largest over the ranks.
+    """
+    times = {}
+    for size in sizes:
+        exchange = prepare(size)
+        seconds = []
+        for _ in range(_UNTIMED + repeats):
+            barrier()
+            begin = time.perf_counter()
+            exchange()
+            seconds.append(time.perf_counter() - begin)
+        times[size] = slowest(seconds[_UNTIMED:])
+    return times
+
+
+def write_times(path: Path, times: Dict[int, List[float]]) -> None:
+    """Writes what rank 0 knows."""
+    write_json(path, {"seconds": {str(size): seconds for size, seconds in times.items()}})
+
+
+def read_times(path: Path) -> Dict[int, List[float]]:
+    """Reads what `write_times` wrote."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {int(size): list(map(float, seconds)) for size, seconds in content["seconds"].items()}

@@ -1,0 +1,155 @@
+"""The command ``hpcdl bench allreduce``: what sums over all ranks cost by message size, Horovod against MPI itself.
+
+Both are started in the same way, on the same cores, and sum messages of the same sizes; their launches alternate. The
+difference is what Horovod's negotiation and copies add. Bandwidth is that of each link in a ring, 2 (p-1)/p n / t.
+
+Synopsis::
+
+    sys.exit(main(["--np", "2", "--json", "allreduce.json"]))
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from hpcdl.common.checks import parse_whole_number
+from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
+from hpcdl.common.exchange_times import read_times
+from hpcdl.common.options import OptionParser, at_least, option, switch, take
+from hpcdl.common.records import write_json
+from hpcdl.launch.bench.cost import bus_bandwidth
+from hpcdl.launch.bench.load import Load, foreign_load, read_busy
+from hpcdl.launch.local import run_ranks
+from hpcdl.launch.machine import read_machine
+from hpcdl.launch.mpirun import find_mpirun, read_version
+from hpcdl.launch.placement import Placement, place
+
+SCHEMA_VERSION = 1
+#: Who sums -> the program that each rank runs.
+_PROGRAMS = {"horovod": "hpcdl.runtime.allreduce", "mpi": "hpcdl.launch.bench.mpi_allreduce"}
+
+
+def _sizes(what: str, text: str) -> Tuple[int, ...]:
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    sizes = []
+    for part in text.split(","):
+        number = part[:-1] if part[-1:] in units else part
+        size = parse_whole_number(what, number) * units.get(part[-1:], 1)
+        if size % 4:
+            raise BadInput(
+                f"{what} must be of whole float32 numbers, of 4 bytes each; received {part}; pass e.g. 4K"
+            )
+        sizes.append(size)
+    return tuple(sizes)
+
+
+def _path(what: str, text: str) -> Path:
+    return Path(text)
+
+
+@dataclass(frozen=True)
+class AllreduceOptions:
+    """What is measured."""
+
+    np: int = option(2, "N", "start N ranks (default: 2)", at_least(2), "-n")
+    bytes: Tuple[int, ...] = option(
+        tuple(4**i for i in range(5, 14)),
+        "LIST",
+        "sum messages of these sizes, e.g. 4K,1M,16M (default: 1K to 64M)",
+        _sizes,
+    )
+    repeats: int = option(20, "N", "time N sums of each size in a launch (default: 20)", at_least(1))
+    rounds: int = option(3, "N", "start both N times, in turn (default: 3)", at_least(1))
+    oversubscribe: bool = switch("allow more ranks than cores")
+    json: Optional[Path] = option(None, "FILE", "write the record to FILE as well", _path)
+
+
+_EPILOG = """\
+examples:
+  hpcdl bench allreduce
+  hpcdl bench allreduce --np 4 --oversubscribe --bytes 4K,4M --json allreduce.json"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs ``hpcdl bench allreduce ARGV``.
+
+    Raises:
+        BadInput: The command line is wrong, or asks for more than this machine has.
+        HpcdlError: A rank failed.
+    """
+    prog = "hpcdl bench allreduce"
+    description = "Time sums over all ranks of this machine: Horovod's, and MPI's own on the same sizes."
+    parser = OptionParser(
+        prog, f"{prog} [OPTIONS]", description, _EPILOG, {"what is measured": AllreduceOptions}
+    )
+    options = take(AllreduceOptions, parser.parse(argv))
+    placement = place(read_machine(os.environ), options.np, oversubscribe=options.oversubscribe)
+    record = measure(options, placement)
+    print(render(record))
+    if options.json is not None:
+        write_json(options.json.resolve(), record)
+    return EXIT_DONE
+
+
+def measure(options: AllreduceOptions, placement: Placement) -> Dict[str, Any]:
+    """Starts both programs in turn and gathers their times."""
+    mpirun = find_mpirun(Path(sys.executable).parent, shutil.which, read_version)
+    environ = {**os.environ, "HPCDL_CONTROLLER": "mpi", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    times: Dict[str, Dict[int, List[float]]] = {
+        who: {size: [] for size in options.bytes} for who in _PROGRAMS
+    }
+    loads: List[Load] = []
+    with tempfile.TemporaryDirectory(prefix="hpcdl-allreduce-") as folder:
+        for number in range(options.rounds):
+            for who, program in _PROGRAMS.items():
+                place_of_logs = Path(folder) / f"{who}-{number}"
+                place_of_logs.mkdir()
+                answer = place_of_logs / "times.json"
+                words = [sys.executable, "-m", program, str(answer), str(options.repeats)]
+                before = read_busy()
+                outcome = run_ranks(
+                    [*words, *map(str, options.bytes)], placement, place_of_logs, environ, mpirun
+                )
+                loads.append(foreign_load(before, read_busy()))
+                if outcome.status != EXIT_DONE:
+                    logs = [path.read_text(errors="replace") for path in place_of_logs.glob("*.log")]
+                    last = " | ".join("\n".join(logs).strip().splitlines()[-3:])
+                    raise HpcdlError(f"{program} ended with status {outcome.status}: {last}")
+                for size, seconds in read_times(answer).items():
+                    times[who][size] += seconds
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "allreduce",
+        "num_ranks": options.np,
+        "mpi": f"{mpirun.kind} {mpirun.version}",
+        "placement": placement.describe(),
+        "foreign_cores": [round(load.cores, 3) for load in loads],
+        "is_calm": all(load.is_calm for load in loads),
+        "seconds": {who: {str(n): of for n, of in by_size.items()} for who, by_size in times.items()},
+    }
+
+
+def render(record: Dict[str, Any]) -> str:
+    """Writes the record as a table."""
+    loaded = "" if record["is_calm"] else "; UNDER FOREIGN LOAD"
+    lines = [
+        f"sums over {record['num_ranks']} ranks ({record['placement']}, {record['mpi']}); medians{loaded}",
+        "",
+        f"{'bytes':>12}{'MPI us':>12}{'Horovod us':>12}{'added us':>12}{'MPI GB/s':>12}{'Horovod GB/s':>14}",
+    ]
+    of_mpi, of_horovod = record["seconds"]["mpi"], record["seconds"]["horovod"]
+    for size in of_mpi:
+        bare, whole = median(of_mpi[size]), median(of_horovod[size])
+        rates = [bus_bandwidth(int(size), record["num_ranks"], seconds) / 1e9 for seconds in (bare, whole)]
+        lines.append(
+            f"{int(size):12d}{1e6 * bare:12.1f}{1e6 * whole:12.1f}{1e6 * (whole - bare):12.1f}"
+            f"{rates[0]:12.2f}{rates[1]:14.2f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,54 @@
+"""The command ``hpcdl bench``: finds what is asked for, and loads that only.
+
+Synopsis::
+
+    sys.exit(main(["allreduce", "--np", "2"]))
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Callable, Mapping, Sequence
+
+from hpcdl.common.errors import EXIT_DONE, BadInput
+
+#: Word -> module whose ``main`` takes what stands after it, and its purpose.
+_PARTS: Mapping[str, Sequence[str]] = {
+    "allreduce": ("hpcdl.launch.bench.allreduce", "time sums over all ranks, Horovod's against MPI's own"),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs ``hpcdl bench ARGV``.
+
+    Raises:
+        BadInput: There is no such part.
+    """
+    word = argv[0] if argv else ""
+    if word in ("", "-h", "--help"):
+        print(_help(), file=sys.stdout if word else sys.stderr)
+        return EXIT_DONE if word else BadInput.exit_status
+    if word not in _PARTS:
+        raise BadInput(
+            f"unknown part of hpcdl bench {word!r}; known are {', '.join(_PARTS)}; see hpcdl bench --help"
+        )
+    run: Callable[[Sequence[str]], int] = importlib.import_module(_PARTS[word][0]).main
+    return run(argv[1:])
+
+
+def _help() -> str:
+    width = max(map(len, _PARTS))
+    rows = [f"  {word:<{width}}  {purpose}" for word, (_, purpose) in _PARTS.items()]
+    return "\n".join(
+        [
+            "usage: hpcdl bench PART [OPTIONS] ...",
+            "",
+            "Measure how fast training is, and how it scales.",
+            "",
+            "parts:",
+            *rows,
+            "",
+            "`hpcdl bench PART --help` tells more.",
+        ]
+    )
