@@ -30,6 +30,9 @@ class BenchSettings:
 
     steps: Optional[int] = option(None, "N", "end after N steps, without validation", at_least(1))
     without_exchange: bool = switch("leave each rank its own gradients: what does the exchange cost?")
+    batch_of_replicas: Optional[int] = option(
+        None, "N", "take the global batch that N replicas would have, however many there are", at_least(1)
+    )
     meet_dir: Optional[str] = option(
         None, "DIR", "begin together with the processes that meet in DIR", folder
     )
@@ -67,6 +70,14 @@ class BenchSettings:
             )
         steps_per_epoch = min(self.steps, most)
         return steps_per_epoch * global_batch_size, -(-self.steps // steps_per_epoch)
+
+    def batches(
+        self, per_replica_batch_size: Optional[int], global_batch_size: Optional[int]
+    ) -> Tuple[Optional[int], Optional[int]]:
+        """Gives the batch sizes to take instead of those of the script: for strong scaling a fixed global one."""
+        if self.batch_of_replicas is None or per_replica_batch_size is None:
+            return per_replica_batch_size, global_batch_size
+        return None, per_replica_batch_size * self.batch_of_replicas
 
     def meet(self) -> None:
         """Waits until all processes that are measured side by side are here."""

@@ -160,7 +160,8 @@ class Fit:
                 _say(f"this run is a benchmark: {record['bench']}")
             folder.write(record)
         try:
-            history, seconds = self._train(folder if is_writer else None, meta, arrays, time_left)
+            saves = is_writer and self.bench.steps is None  # what a benchmark trained is of no use
+            history, seconds = self._train(folder if saves else None, meta, arrays, time_left)
         except Leaving:
             if is_writer:
                 folder.write({**record, "status": "stopped", "ended": now()})
@@ -348,7 +349,7 @@ class Fit:
             final_metrics={name: of_epochs[-1] for name, of_epochs in values.items()},
         )
         if self.topology.is_rank_0:
-            problem = folder.save_model(self.model)
+            problem = folder.save_model(self.model) if self.bench.steps is None else None
             if problem is not None:
                 _say(
                     f"Keras could not save this model as a .keras file ({problem}); its weights are in the checkpoint"

@@ -249,7 +249,9 @@ class Run:
 
         title = title or Path(sys.argv[0]).stem or "run"
         batches = resolve_batches(
-            per_replica_batch_size, global_batch_size, reference_batch_size, num_replicas=self.num_replicas
+            *self._bench.batches(per_replica_batch_size, global_batch_size),
+            reference_batch_size,
+            num_replicas=self.num_replicas,
         )
         checks.check_model(model, self._replicas)
         with self._replicas.scope():

@@ -36,6 +36,12 @@ def test_fewer_data_than_a_step_takes_are_refused():
         BenchSettings(steps=1).cut(255, 256)
 
 
+def test_strong_scaling_keeps_the_global_batch_that_some_replicas_would_have():
+    assert BenchSettings(steps=1, batch_of_replicas=4).batches(32, None) == (None, 128)
+    assert BenchSettings(steps=1, batch_of_replicas=4).batches(None, 64) == (None, 64)
+    assert BenchSettings(steps=1).batches(32, None) == (32, None)
+
+
 def test_processes_wait_for_each_other_and_not_for_ever(tmp_path):
     with pytest.raises(HpcdlError, match="1 came"):
         meet(tmp_path / "a", 2, timeout_s=0.05)

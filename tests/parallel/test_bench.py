@@ -22,6 +22,8 @@ def test_a_benchmark_cuts_the_run_and_each_rank_records_its_steps(tmp_path, with
     # 10 samples are 2 whole steps of 4; 5 steps take 3 epochs of them.
     assert {rank: len(steps.step_seconds) for rank, steps in found.ranks.items()} == {0: 6, 1: 6}
     assert all(0 < seconds < 60 for steps in found.ranks.values() for seconds in steps.step_seconds)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / "model.keras").exists()
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["bench"]["steps"] == 5
     assert not any(metric.startswith("val_") for metric in record["final_metrics"])

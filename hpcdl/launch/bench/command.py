@@ -7,6 +7,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from typing import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from hpcdl.common.errors import EXIT_DONE, BadInput
 
 #: Word -> module whose ``main`` takes what stands after it, and its purpose.
 _PARTS: Mapping[str, Sequence[str]] = {
+    "run": ("hpcdl.launch.bench.run", "measure how a TARGET scales here; `hpcdl bench TARGET` is the same"),
     "allreduce": ("hpcdl.launch.bench.allreduce", "time sums over all ranks, Horovod's against MPI's own"),
 }
 
@@ -30,9 +32,12 @@ def main(argv: Sequence[str]) -> int:
         print(_help(), file=sys.stdout if word else sys.stderr)
         return EXIT_DONE if word else BadInput.exit_status
     if word not in _PARTS:
-        raise BadInput(
-            f"unknown part of hpcdl bench {word!r}; known are {', '.join(_PARTS)}; see hpcdl bench --help"
-        )
+        near = difflib.get_close_matches(word, _PARTS, n=1)
+        if near:
+            raise BadInput(
+                f"unknown part of hpcdl bench {word!r}; did you mean {near[0]}? parts are {', '.join(_PARTS)}"
+            )
+        word, argv = "run", ["run", *argv]
     run: Callable[[Sequence[str]], int] = importlib.import_module(_PARTS[word][0]).main
     return run(argv[1:])
 
@@ -42,7 +47,7 @@ def _help() -> str:
     rows = [f"  {word:<{width}}  {purpose}" for word, (_, purpose) in _PARTS.items()]
     return "\n".join(
         [
-            "usage: hpcdl bench PART [OPTIONS] ...",
+            "usage: hpcdl bench [run] [OPTIONS] TARGET ...\n       hpcdl bench PART [OPTIONS] ...",
             "",
             "Measure how fast training is, and how it scales.",
             "",

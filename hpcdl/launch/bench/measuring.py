@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 import shutil
 import signal
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import HpcdlError
-from hpcdl.common.records import write_json
+from hpcdl.common.records import read_json, write_json
 from hpcdl.common.step_times import RankSteps, read_step_times
 from hpcdl.launch.bench.load import Load, foreign_load, read_busy
 from hpcdl.launch.processes import end_with_parent
@@ -54,13 +53,14 @@ class Point:
     Attributes:
         name: Also of its folders.
         starts: Gives the processes that run side by side, each of which writes into the folder at its place.
-        samples_per_step: Of each process, by all of its ranks.
+        num_processes: How many these are.
+        samples_per_step: Of each process, by all of its ranks; None: its ``run.json`` says.
     """
 
     name: str
     starts: Callable[[Sequence[Path]], Sequence[Start]]
     num_processes: int
-    samples_per_step: int
+    samples_per_step: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -124,18 +124,26 @@ def read_measurement(point: Point, window: Window, folder: Path) -> Measurement:
         HpcdlError: The folder does not hold it.
     """
     try:
-        record = json.loads((folder / "measurement.json").read_text(encoding="utf-8"))
+        record = read_json(folder / "measurement.json")
         load, seconds = Load(**record["load"]), float(record["seconds"])
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise HpcdlError(f"{folder} holds no measurement that can be read: {problem}; remove it") from problem
-    slowest = []
+    slowest, samples = [], []
     for place in places(point, folder):
         found = read_step_times(place)
         if found.problems or not found.ranks:
             raise HpcdlError(f"{place}: {'; '.join(found.problems) or 'no rank recorded its steps'}")
         slowest.append(max(window.seconds(steps) for steps in found.ranks.values()))
-    rate = sum(window.timed_steps * point.samples_per_step / seconds for seconds in slowest)
+        samples.append(point.samples_per_step or _global_batch_size(place))
+    rate = sum(window.timed_steps * n / of_slowest for n, of_slowest in zip(samples, slowest))
     return Measurement(rate, max(slowest) / window.timed_steps, load, seconds)
+
+
+def _global_batch_size(place: Path) -> int:
+    try:
+        return int(read_json(place / "run.json")["config"]["global_batch_size"])
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise HpcdlError(f"{place}/run.json names no global batch size: {problem}") from problem
 
 
 def places(point: Point, folder: Path) -> List[Path]:

@@ -24,7 +24,7 @@ from hpcdl.launch.bench.load import wait_until_calm
 from hpcdl.launch.bench.measuring import Measurement, Point, Window, measure
 
 #: What a measurement takes before one was seen: the start of TensorFlow and some steps.
-_FIRST_GUESS_S = 25.0
+FIRST_GUESS_S = 25.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def seconds_left(
     left_here: Sequence[str], points: Sequence[Point], rounds_left: int, took: Dict[str, float]
 ) -> float:
     """Estimates the rest: what is left of this round, and whole rounds after it."""
-    guess = sum(took.values()) / len(took) if took else _FIRST_GUESS_S
+    guess = sum(took.values()) / len(took) if took else FIRST_GUESS_S
     one_round = sum(took.get(point.name, guess) for point in points)
     return sum(took.get(name, guess) for name in left_here) + rounds_left * one_round
 

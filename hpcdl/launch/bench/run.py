@@ -1,0 +1,151 @@
+"""The command ``hpcdl bench run``: measures how a TARGET scales on this machine, in interleaved rounds.
+
+The folder of a study::
+
+    study.json                  what is measured, where, with which command; written first
+    env.txt                     versions, host and the environment that matters
+    round-000/weak-2/           a measurement (hpcdl.launch.bench.measuring)
+
+Synopsis::
+
+    sys.exit(main(["--np", "1,2", "fashion_mnist/cnn_dropout"]))
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, Mapping, Sequence
+
+import hpcdl
+from hpcdl.common.errors import EXIT_DONE, BadInput
+from hpcdl.common.options import take
+from hpcdl.common.records import read_json, write_json
+from hpcdl.common.words import parse_target, train_parser
+from hpcdl.launch.bench.planning import StudyOptions, StudyPlan, describe, plan_study
+from hpcdl.launch.bench.rounds import FIRST_GUESS_S, Effort, run_rounds
+from hpcdl.launch.bench.study import SCHEMA_VERSION, read_study, summary
+from hpcdl.launch.machine import Machine, read_machine
+
+_DESCRIPTION = """\
+Measure how the training of TARGET scales on this machine: the loop of run.fit itself, cut short.
+
+Each point is measured once per round, in launches of its own and in a new order each time; figures are medians over
+the rounds with their 95 % intervals. Every rank has the same cores at all points."""
+_EPILOG = """\
+examples:
+  hpcdl bench --np 1,2 fashion_mnist/cnn_dropout
+  hpcdl bench --np 1,2 --quick my_script.py
+  hpcdl bench --np 1,2,4 --oversubscribe --scaling weak,strong --study bench/first fashion_mnist/cnn_dropout"""
+#: Variables that may change how fast a run is.
+_MATTERS = re.compile(
+    r"(OMP|KMP|GOMP|MKL|OPENBLAS|TF|XLA|CUDA|NCCL|HOROVOD|OMPI_MCA|PRTE_MCA|MALLOC|GLIBC|HPCDL)_.*"
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs ``hpcdl bench run ARGV``.
+
+    Raises:
+        BadInput: The command line is wrong, or asks for more than this machine has.
+        HpcdlError: A run failed.
+    """
+    prog = "hpcdl bench"
+    parser = train_parser(prog, _DESCRIPTION, _EPILOG, {"the study": StudyOptions})
+    command, values = parse_target(parser, argv, prog)
+    options = take(StudyOptions, values)
+    if command.settings.run_dir is not None:
+        raise BadInput(
+            f"a study has many runs, each in a folder of its own; received --run-dir {command.settings.run_dir};"
+            " pass --study DIR"
+        )
+    machine = read_machine(os.environ)
+    plan = plan_study(
+        replace(command, settings=replace(command.settings, checkpoint_every=None)),
+        options,
+        machine,
+        sys.executable,
+        {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")},
+    )
+    print(describe(plan, FIRST_GUESS_S), flush=True)
+    if options.dry_run:
+        return EXIT_DONE
+    folder = (options.study or _new_folder(command.target)).resolve()
+    _open(folder, plan, machine, argv)
+    effort = Effort(plan.rounds, 1 if options.quick else 2 * plan.rounds, lock=options.lock)
+    points = [plan.make_point(planned) for planned in plan.points]
+    run_rounds(points, plan.window, folder, effort, say=lambda text: print(text, file=sys.stderr, flush=True))
+    print("\n" + summary(read_study(folder)))
+    print(f"study: {folder}")
+    return EXIT_DONE
+
+
+def describe_environment(machine: Machine, environ: Mapping[str, str]) -> str:
+    """Writes ``env.txt``: what a reader needs to know of where and with what it ran."""
+    lines = [
+        f"host        {machine.hostname}",
+        f"cores       {machine.num_cores} (CPUs {' '.join(','.join(map(str, core)) for core in machine.cores)})",
+        f"processor   {_processor()}",
+        f"kernel      {os.uname().sysname} {os.uname().release}",
+        f"GPUs        {machine.num_gpus}",
+        f"python      {sys.version.split()[0]}",
+        f"hpcdl       {hpcdl.__version__}",
+        "",
+        *(f"{name}={value}" for name, value in sorted(environ.items()) if _MATTERS.fullmatch(name)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "?"
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1) if found else "?"
+
+
+def _new_folder(target: str) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", target)
+    return Path("bench") / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+
+
+def _open(folder: Path, plan: StudyPlan, machine: Machine, argv: Sequence[str]) -> None:
+    """Begins a study, or makes sure that it is this one which goes on."""
+    path = folder / "study.json"
+    mine = plan.to_json()
+    if path.exists():
+        found = read_json(path)
+        differ = [name for name in mine if name != "rounds" and found.get(name) != _as_read(mine[name])]
+        if differ:
+            raise BadInput(
+                f"a study goes on with what it began; received {folder}, in which {', '.join(differ)} differ(s);"
+                " pass another --study, or the same options"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "env.txt").write_text(describe_environment(machine, os.environ), encoding="utf-8")
+    record: Dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "study",
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "words": list(argv),
+        "hostname": socket.gethostname(),
+        "processor": _processor(),
+        "num_cores": machine.num_cores,
+        "num_gpus": machine.num_gpus,
+        **mine,
+    }
+    write_json(path, record)
+
+
+def _as_read(value: Any) -> Any:
+    """Gives a value as JSON gives it back."""
+    return json.loads(json.dumps(value))
