@@ -17,6 +17,9 @@ from hpcdl.common.errors import EXIT_DONE, BadInput
 #: Word -> module whose ``main`` takes what stands after it, and its purpose.
 _PARTS: Mapping[str, Sequence[str]] = {
     "run": ("hpcdl.launch.bench.run", "measure how a TARGET scales here; `hpcdl bench TARGET` is the same"),
+    "report": ("hpcdl.launch.bench.report", "write tables, pictures and text from studies"),
+    "compare": ("hpcdl.launch.bench.compare", "say whether one study is slower than another"),
+    "predict": ("hpcdl.launch.bench.predict", "predict the throughput at counts that were not measured"),
     "allreduce": ("hpcdl.launch.bench.allreduce", "time sums over all ranks, Horovod's against MPI's own"),
 }
 

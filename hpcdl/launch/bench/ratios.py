@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import median
-from typing import Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 #: The fewest rounds that can give an interval of 95 %.
 FEWEST_ROUNDS = 6
@@ -60,6 +60,43 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimat
     if len(numerators) != len(denominators):
         raise ValueError(f"pairs are needed; received {len(numerators)} and {len(denominators)} values")
     return estimate([a / b for a, b in zip(numerators, denominators)])
+
+
+def unpaired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
+    """Estimates numerator / denominator from values that were not measured together.
+
+    The median of all quotients, with the interval of the Mann-Whitney test on the logarithms (Hodges and Lehmann 1963).
+    It asks that both scatter alike, and knows nothing of a machine that changed in between.
+    """
+    if not numerators or not denominators:
+        raise ValueError("values are needed; received none")
+    quotients = sorted(a / b for a in numerators for b in denominators)
+    outside = _rank_sum_outside(len(numerators), len(denominators))
+    low, high = (quotients[outside - 1], quotients[-outside]) if outside else (None, None)
+    return Estimate(median(quotients), low, high, min(len(numerators), len(denominators)))
+
+
+def _rank_sum_outside(n: int, m: int) -> int:
+    """Gives the largest k with P(U < k) <= 2.5 %, where U is the Mann-Whitney statistic; 0 if there is none."""
+    ways = _rank_sum_ways(n, m)
+    allowed, below = (1 - _LEVEL) / 2 * math.comb(n + m, n), 0
+    for k, count in enumerate(ways):
+        below += count
+        if below > allowed:
+            return k
+    return len(ways)
+
+
+def _rank_sum_ways(n: int, m: int) -> List[int]:
+    """Counts the orders of n and m values by U: the coefficients of the Gaussian binomial (n + m over n)."""
+    ways = [1] + [0] * (n * m)
+    for i in range(1, n + 1):
+        # times (1 - q^(m + i)), then over (1 - q^i)
+        for u in range(n * m, m + i - 1, -1):
+            ways[u] -= ways[u - m - i]
+        for u in range(i, n * m + 1):
+            ways[u] += ways[u - i]
+    return ways
 
 
 def estimate(values: Sequence[float]) -> Estimate:

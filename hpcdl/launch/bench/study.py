@@ -34,7 +34,8 @@ class Row:
         planned: The point.
         per_replica_batch_size: Of a step.
         global_batch_size: Of a step.
-        rate: Samples/s of all replicas.
+        rates: Samples/s of all replicas, round by round.
+        rate: Their median.
         standard_error: Of the mean of the rates; None of a single one.
         jitter: Median absolute deviation of the rates from their median.
         step_p50_ms: Median of the timed steps of the slowest rank, over all rounds.
@@ -51,6 +52,7 @@ class Row:
     planned: PlannedPoint
     per_replica_batch_size: int
     global_batch_size: int
+    rates: Tuple[float, ...]
     rate: Estimate
     standard_error: Optional[float]
     jitter: float
@@ -204,6 +206,7 @@ def _row(
         planned,
         int(config["per_replica_batch_size"]),
         int(config["global_batch_size"]),
+        tuple(rates),
         estimate(rates),
         _standard_error(rates),
         median([abs(rate - median(rates)) for rate in rates]),

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from hpcdl.launch.bench.ratios import FEWEST_ROUNDS, Estimate, median_interval, ratio
+from hpcdl.launch.bench.ratios import FEWEST_ROUNDS, Estimate, median_interval, ratio, unpaired_ratio
 
 
 def test_the_interval_leaves_out_as_many_values_as_the_sign_test_allows():
@@ -51,6 +51,28 @@ def test_a_goal_is_met_where_the_interval_reaches_it():
     assert Estimate(0.99, 0.97, 1.01, 9).verdict(1.0) == "met"
     assert Estimate(0.97, 0.95, 0.99, 9).verdict(1.0) == "missed"
     assert Estimate(1.02, None, None, 1).verdict(1.0) == "met"
+
+
+def test_the_unpaired_interval_has_the_tabled_critical_values():
+    # Mann and Whitney's tables, two-sided 5 %: U is 2 for 5 and 5 values, 5 for 6 and 6, 17 for 9 and 9.
+    for n, critical in ((5, 2), (6, 5), (9, 17)):
+        numerators = [2.0 ** (100 * i) for i in range(n)]
+        denominators = [1 + i / 100 for i in range(n)]
+        quotients = sorted(a / b for a in numerators for b in denominators)
+        found = unpaired_ratio(numerators, denominators)
+        assert (found.low, found.high) == (quotients[critical], quotients[-critical - 1])
+    assert unpaired_ratio([1.0] * 3, [1.0] * 3).low is None
+
+
+def test_the_unpaired_interval_covers_the_true_ratio_as_often_as_it_says():
+    draw = random.Random(1)
+    covered = 0
+    for _ in range(1000):
+        a = [1.1 / (1 + draw.expovariate(20)) for _ in range(7)]
+        b = [1.0 / (1 + draw.expovariate(20)) for _ in range(9)]
+        found = unpaired_ratio(a, b)
+        covered += found.low <= 1.1 <= found.high
+    assert covered / 1000 >= 0.935
 
 
 def test_values_without_a_partner_and_no_values_at_all_are_refused():

@@ -2,63 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
 
 from hpcdl.common.errors import BadInput
-from hpcdl.common.step_times import StepLog
 from hpcdl.launch.bench.study import read_study, summary
-
-WINDOW = {"untimed_steps": 10, "timed_steps": 4}
-#: Point -> seconds of a step of each process' ranks.
-STEPS = {
-    "weak-1": [[0.100]],
-    "weak-2": [[0.110, 0.125]],
-    "control-2": [[0.100, 0.100]],
-    "ceiling-2": [[0.105], [0.100]],
-}
+from tests.launch.bench.studies import STEPS, write_measurement, write_study
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A study of three rounds on a machine that slows down from round to round."""
-    study = tmp_path / "study"
-    points = [
-        {
-            "name": name,
-            "kind": name.split("-")[0],
-            "num_ranks": int(name.split("-")[1]),
-            "replicas_per_process": 1,
-            "cores_per_rank": 1,
-        }
-        for name in STEPS
-    ]
-    for number, slowness in enumerate((1.0, 2.0, 4.0)):
-        for point in points:
-            write_measurement(study / f"round-{number:03d}" / point["name"], STEPS[point["name"]], slowness)
-    record = {
-        "schema_version": 1,
-        "kind": "study",
-        "target": "x/y",
-        "window": WINDOW,
-        "points": points,
-        "rounds": 3,
-    }
-    (study / "study.json").write_text(json.dumps(record))
-    return study
-
-
-def write_measurement(folder, processes, slowness, cores=0.0):
-    for i, ranks in enumerate(processes):
-        place = folder / f"process-{i}"
-        for rank, seconds in enumerate(ranks):
-            StepLog(place, rank, "n1").append(0, [9.0] * 10 + [seconds * slowness] * 4)
-        config = {"per_replica_batch_size": 8, "global_batch_size": 8 * len(ranks)}
-        (place / "run.json").write_text(json.dumps({"config": config, "versions": {}}))
-    load = {"cores": cores, "stolen": 0.0, "num_cores": 2}
-    (folder / "measurement.json").write_text(json.dumps({"schema_version": 1, "load": load, "seconds": 20.0}))
+    return write_study(tmp_path / "study")
 
 
 def test_rates_come_from_the_slowest_rank_and_ratios_from_pairs(folder):

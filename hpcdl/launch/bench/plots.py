@@ -1,0 +1,118 @@
+"""The pictures of scaling studies: speed-up, efficiency, throughput, and where the time goes.
+
+Synopsis::
+
+    svg = {name: to_svg(figure) for name, figure in draw([study]).items()}
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
+
+from hpcdl.launch.bench.ratios import Estimate
+from hpcdl.launch.bench.study import Row, Study
+
+_SIZE_INCHES = (6.0, 4.0)
+_DOTS_PER_INCH = 150
+
+
+def draw(studies: Sequence[Study]) -> Dict[str, Any]:
+    """Draws all pictures that the studies have points for, by name; matplotlib's figures."""
+    lines = [(_label(studies, s, kind), rows) for s in studies for kind, rows in _by_kind(s) if len(rows) > 1]
+    figures = {}
+    if lines:
+        figures["speed-up"] = _lines(lines, "speed-up", lambda r: r.speed_up, lambda r: r.ideal)
+        figures["efficiency"] = _lines(lines, "efficiency", lambda r: r.efficiency, lambda r: 1.0)
+        figures["throughput"] = _lines(lines, "samples/s", lambda r: r.rate, None)
+    broken_down = [
+        (f"{_label(studies, s, '')}{row.num_replicas} replicas".strip(), row)
+        for s in studies
+        for row in s.rows
+        if row.without_exchange is not None and row.ceiling is not None
+    ]
+    if broken_down:
+        figures["breakdown"] = _breakdown(broken_down)
+    return figures
+
+
+def to_svg(figure: Any) -> str:
+    """Writes a figure as SVG, the same for the same figure."""
+    import matplotlib
+
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "hpcdl", "svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
+def save_png(figure: Any, path: Path) -> None:
+    """Writes a figure as PNG."""
+    figure.savefig(str(path), format="png", dpi=_DOTS_PER_INCH)
+
+
+def _by_kind(study: Study) -> List[Tuple[str, List[Row]]]:
+    return [(kind, [r for r in study.rows if r.planned.kind == kind]) for kind in ("weak", "strong")]
+
+
+def _label(studies: Sequence[Study], study: Study, kind: str) -> str:
+    return kind if len(studies) == 1 else f"{study.folder.name} {kind}".rstrip() + (" " if not kind else "")
+
+
+def _axes() -> Tuple[Any, Any]:
+    from matplotlib.figure import Figure  # without pyplot there is no display, and nothing global
+
+    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _lines(lines: Sequence[Tuple[str, List[Row]]], what: str, value: Any, ideal: Any) -> Any:
+    figure, axes = _axes()
+    for label, rows in lines:
+        counts = [row.num_replicas for row in rows]
+        estimates = [value(row) for row in rows]
+        errors = [[e.median - _low(e) for e in estimates], [_high(e) - e.median for e in estimates]]
+        axes.errorbar(counts, [e.median for e in estimates], errors, marker="o", capsize=3, label=label)
+    if ideal is not None:
+        longest = max((rows for _, rows in lines), key=lambda rows: rows[-1].num_replicas)
+        counts = [row.num_replicas for row in longest]
+        axes.plot(counts, [ideal(row) for row in longest], "k--", linewidth=1, label="ideal")
+    axes.set_xscale("log", base=2)
+    ticks = sorted({row.num_replicas for _, rows in lines for row in rows})
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("replicas")
+    axes.set_ylabel(what)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def _low(estimate: Estimate) -> float:
+    return estimate.median if estimate.low is None else estimate.low
+
+
+def _high(estimate: Estimate) -> float:
+    return estimate.median if estimate.high is None else estimate.high
+
+
+def _breakdown(rows: Sequence[Tuple[str, Row]]) -> Any:
+    """Splits the step into what it would take in independent processes, the exchange, and the rest."""
+    figure, axes = _axes()
+    labels = [label for label, _ in rows]
+    step = [row.global_batch_size / row.rate.median * 1e3 for _, row in rows]
+    compute = [ms * min(1.0, row.ceiling.median if row.ceiling else 1.0) for ms, (_, row) in zip(step, rows)]
+    exchange = [
+        ms * max(0.0, 1 - (row.without_exchange.median if row.without_exchange else 1.0))
+        for ms, (_, row) in zip(step, rows)
+    ]
+    rest = [max(0.0, s - c - e) for s, c, e in zip(step, compute, exchange)]
+    at = [0.0] * len(rows)
+    for name, parts in (("independent processes", compute), ("exchange", exchange), ("rest", rest)):
+        axes.bar(labels, parts, bottom=at, label=name, width=0.5)
+        at = [a + p for a, p in zip(at, parts)]
+    axes.set_ylabel("ms in a step")
+    axes.legend()
+    return figure

@@ -1,0 +1,141 @@
+"""The table of scaling studies, and how it is written: Markdown, LaTeX, CSV. Pure functions.
+
+Synopsis::
+
+    table = scaling_table([study])
+    to_markdown(table)
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import List, Optional, Sequence, Tuple
+
+from hpcdl.launch.bench.ratios import Estimate
+from hpcdl.launch.bench.study import Row, Study
+
+_HEAD = (
+    "scaling",
+    "ranks",
+    "replicas",
+    "batch per replica",
+    "global batch",
+    "samples/s",
+    "s.e.",
+    "MAD",
+    "per replica",
+    "step p50 ms",
+    "step p95 ms",
+    "speed-up",
+    "ideal",
+    "efficiency %",
+    "95 % interval",
+    "of independent processes %",
+    "exchange %",
+    "remark",
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts in rows and columns."""
+
+    head: Tuple[str, ...]
+    rows: Tuple[Tuple[str, ...], ...]
+
+
+def scaling_table(studies: Sequence[Study]) -> Table:
+    """Makes one table of studies; with several, the first column names them."""
+    several = len(studies) > 1
+    head = ("study", *_HEAD) if several else _HEAD
+    rows = []
+    for study in studies:
+        for row in study.rows:
+            cells = _cells(row, study)
+            rows.append((study.folder.name, *cells) if several else cells)
+    return Table(head, tuple(rows))
+
+
+def _cells(row: Row, study: Study) -> Tuple[str, ...]:
+    rate = row.rate.median
+    return (
+        row.planned.kind,
+        str(row.planned.num_ranks),
+        str(row.num_replicas),
+        str(row.per_replica_batch_size),
+        str(row.global_batch_size),
+        f"{rate:.0f}",
+        "-" if row.standard_error is None else f"{row.standard_error:.0f}",
+        f"{row.jitter:.0f}",
+        f"{rate / row.num_replicas:.0f}",
+        f"{row.step_p50_ms:.1f}",
+        f"{row.step_p95_ms:.1f}",
+        f"{row.speed_up.median:.2f}",
+        f"{row.ideal:g}",
+        f"{100 * row.efficiency.median:.1f}",
+        _interval(row.efficiency),
+        _percent(row.ceiling),
+        "-" if row.without_exchange is None else f"{100 * max(0.0, 1 - row.without_exchange.median):.1f}",
+        "; ".join(remarks(row, study)) or "-",
+    )
+
+
+def remarks(row: Row, study: Study) -> List[str]:
+    """Says what a reader must know of a point before taking its figures."""
+    said = []
+    if row.planned.is_functional_only:
+        said.append("functional, not performance")
+    if study.record.get("num_gpus") == 0:
+        said.append("CPU")
+    if row.num_loaded:
+        said.append(f"foreign load in {row.num_loaded} of {study.num_rounds} rounds")
+    return said
+
+
+def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
+
+
+def _percent(estimate: Optional[Estimate]) -> str:
+    return "-" if estimate is None else f"{100 * estimate.median:.1f}"
+
+
+def to_markdown(table: Table) -> str:
+    """Writes a table for Markdown."""
+    lines = ["| " + " | ".join(table.head) + " |", "|" + "---|" * len(table.head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.rows]
+    return "\n".join(lines) + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """Writes a table for LaTeX, with the rules of the booktabs package."""
+    columns = "l" + "r" * (len(table.head) - 2) + "l"
+    body = [" & ".join(map(_latex, row)) + r" \\" for row in (table.head, *table.rows)]
+    lines = [
+        r"\begin{tabular}{" + columns + "}",
+        r"\toprule",
+        body[0],
+        r"\midrule",
+        *body[1:],
+        r"\bottomrule",
+    ]
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+
+
+def _latex(text: str) -> str:
+    for character in "&%#_$":
+        text = text.replace(character, "\\" + character)
+    return text
+
+
+def to_csv(table: Table) -> str:
+    """Writes a table as comma-separated values."""
+    file = io.StringIO()
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(table.head)
+    rows.writerows(table.rows)
+    return file.getvalue()
