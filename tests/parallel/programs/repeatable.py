@@ -1,4 +1,4 @@
-"""Trains a network with one gradient that is exchanged alone and others that are not; writes the weights' digest."""
+"""Trains a network with one large gradient, exchanged alone, and many small ones; writes a digest of the weights."""
 
 import sys
 import zlib
