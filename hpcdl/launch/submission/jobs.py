@@ -34,6 +34,7 @@ from hpcdl.launch.submission.folders import (
     progress,
     state_of,
 )
+from hpcdl.launch.submission.progress import run_lines
 
 _POLL_S = 0.5
 _ASK_S = 10.0
@@ -82,6 +83,8 @@ def logs_main(argv: Sequence[str]) -> int:
         _show_keeper(job)
         return EXIT_DONE
     _copy(job, log, options.follow)
+    for line in run_lines(job.job.log_dir):
+        print(line, file=sys.stderr)
     return EXIT_DONE
 
 
@@ -119,7 +122,7 @@ def job_lines(job: Submitted, state: State) -> List[str]:
         lines.append(
             f"time       {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} since the last start"
         )
-    return lines
+    return lines + run_lines(job.job.log_dir)
 
 
 def _first_error(job: Submitted) -> int:
