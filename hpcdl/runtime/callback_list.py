@@ -126,8 +126,9 @@ class Callbacks(tf.keras.callbacks.CallbackList):
             self._following.end_epoch()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        logs = self._following.of_all_replicas(logs or {})
         super().on_epoch_end(epoch, logs)
-        self._checkpointing.after_epoch(epoch, logs or {})
+        self._checkpointing.after_epoch(epoch, logs)
 
     def _is_done(self, batch: int) -> bool:
         return self._epoch == self._first_epoch and batch < self._first_step

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.gradients import check_plain
-from hpcdl.runtime.keras_edge import learning_rate_variable, steps_per_execution
+from hpcdl.runtime.keras_edge import learning_rate_variable, plain_variable
+from hpcdl.runtime.normalization import synchronized_layers
 from hpcdl.runtime.replicas import Replicas
 
 _MEANS = ("sum_over_batch_size", "auto")
@@ -68,6 +69,13 @@ def with_class_weight(class_weight: Optional[Mapping[int, float]], y: Any, sampl
 
 def check_model(model: Any, replicas: Replicas) -> None:
     """Refuses a model that is not compiled, or that cannot be trained exactly in this world."""
+    if not isinstance(model, tf.keras.Model):
+        raise BadInput(
+            "the model must be made by the Keras that TensorFlow uses, here"
+            f" {tf.keras.Model.__module__.split('.')[0]}; received one of"
+            f" {type(model).__module__}.{type(model).__name__}; make it with tf.keras, and for tf_keras set"
+            " TF_USE_LEGACY_KERAS=1 before Python starts"
+        )
     if getattr(model, "optimizer", None) is None:
         raise BadInput(
             "the model must be compiled; received one without an optimizer; call model.compile(...) first"
@@ -78,47 +86,22 @@ def check_model(model: Any, replicas: Replicas) -> None:
             f"the model must have its variables; received {model.name}, which is not built; give it a"
             " keras.Input, or call model.build(input_shape)"
         )
-    _check_execution(model)
-    if replicas.per_process > 1 and model.distribute_strategy is not replicas.distribution:
+    is_outside = model.distribute_strategy is not replicas.distribution
+    if is_outside or not replicas.are_made_in_scope([plain_variable(v) for v in model.trainable_variables]):
         raise BadInput(
             "the model must be built inside `with run.scope():`, since each replica needs a copy of its variables;"
-            f" received {model.name}, which was built outside"
+            f" received {model.name}, which was built outside; indent what builds it"
         )
     if replicas.num_replicas == 1:
         return
-    if getattr(model, "jit_compile", False) is True:
-        raise BadInput(
-            "the exchange between replicas cannot be compiled by XLA; received a model compiled with jit_compile=True;"
-            " pass jit_compile=False to compile()"
-        )
     for loss in tf.nest.flatten(model.loss):
-        reduction = getattr(loss, "reduction", "sum_over_batch_size")
-        if reduction not in _MEANS:
+        reduction = getattr(loss, "reduction", "sum")
+        if reduction in (None, "none"):
             raise BadInput(
-                f"a loss must be a mean over the samples, so that the means of ranks have a mean; received"
-                f" {type(loss).__name__} with reduction={reduction!r}; use reduction='sum_over_batch_size'"
+                "a loss must be one number for a batch; received"
+                f" {type(loss).__name__} with reduction={reduction!r}; use reduction='sum_over_batch_size' or 'sum'"
             )
-    for layer in model._flatten_layers():
-        if getattr(layer, "mask_zero", False) or isinstance(layer, tf.keras.layers.Masking):
-            raise BadInput(
-                "a loss over masked samples has a denominator of its own on each rank, which is not supported yet;"
-                f" received layer {layer.name}; take the mask away, or train in one process"
-            )
-        if getattr(layer, "synchronized", False):
-            raise BadInput(
-                f"synchronized BatchNormalization is not supported yet; received layer {layer.name};"
-                " use synchronized=False"
-            )
-
-
-def _check_execution(model: Any) -> None:
-    if steps_per_execution(model) != 1:
-        raise BadInput("steps_per_execution other than 1 is not supported yet; leave it out of compile()")
-    optimizer = getattr(model.optimizer, "inner_optimizer", None) or model.optimizer
-    if getattr(optimizer, "gradient_accumulation_steps", None):
-        raise BadInput(
-            "gradient_accumulation_steps is not supported yet; use a larger per_replica_batch_size instead"
-        )
+    synchronized_layers(model)
 
 
 def learning_rate(model: Any) -> Optional[float]:

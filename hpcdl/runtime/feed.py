@@ -99,25 +99,25 @@ class _Indices:
         batch = self._order.cut(permutation, step)
         indices = part(batch, int(replica), self._num_replicas)
         counts = counts_in_metrics(len(batch), int(replica), self._num_replicas)
-        # Of a mean over the batches, which knows no samples, a replica has this part; all parts are num_replicas.
-        share = len(indices) * self._num_replicas / len(batch) if len(batch) >= self._num_replicas else 1
-        return indices.astype(np.int64), np.array([len(indices), counts, share], np.float64)
+        fraction = len(indices) / len(batch)
+        share = 1 if len(batch) < self._num_replicas else len(indices) * self._num_replicas / len(batch)
+        return indices.astype(np.int64), np.array([share, fraction, counts], np.float64)
 
 
-def feed(arrays: Any, order: Order, replicas: Replicas, epochs: Optional[int], first_step: int = 0) -> Any:
+def feed(arrays: Any, order: Order, replicas: Replicas, epochs: int, first_step: int = 0) -> Any:
     """Makes the data set of this process.
 
     Args:
         arrays: A nest of arrays with ``order.num_samples`` rows each, or more, of which the first ones are taken.
         order: Of the samples.
         replicas: Of the run.
-        epochs: How many epochs follow each other in it; None repeats the first without end.
+        epochs: How many epochs follow each other in it, again and again.
         first_step: Steps of the whole run that are left out; the last step never is, since Keras looks at an element
             even where it trains no epoch.
 
     Returns:
-        Elements ``(rows, [number of rows, whether they count in metrics, share in a mean over batches])``, one for
-        each local replica and step.
+        Elements ``(rows, [share in a mean over replicas, fraction of the batch, whether they count in metrics])``,
+        one for each local replica and step.
     """
     with tf.device("CPU:0"):
         tensors = tf.nest.map_structure(tf.constant, arrays)
@@ -131,17 +131,14 @@ def feed(arrays: Any, order: Order, replicas: Replicas, epochs: Optional[int], f
         return tf.nest.map_structure(lambda t: tf.gather(t, rows), tensors), info
 
     def dataset(_: Any = None) -> tf.data.Dataset:
-        num_steps = (epochs or 1) * order.steps_per_epoch
+        num_steps = epochs * order.steps_per_epoch
         first = min(first_step, num_steps - 1)
-        # Keras 3 counts an epoch's steps against the length, also those that are skipped: so many more, never read.
-        length = num_steps - first + first_step % order.steps_per_epoch
-        elements = tf.data.Dataset.range(
-            first * replicas.per_process, (first + length) * replicas.per_process
-        )
-        if epochs is None:
-            elements = elements.repeat()
-        return elements.map(element, num_parallel_calls=2, deterministic=True).prefetch(
-            2 * replicas.per_process
+        elements = tf.data.Dataset.range(first * replicas.per_process, num_steps * replicas.per_process)
+        # Without end, since Keras 3 counts steps that it does not take against a length.
+        return (
+            elements.repeat()
+            .map(element, num_parallel_calls=2, deterministic=True)
+            .prefetch(2 * replicas.per_process)
         )
 
     if replicas.per_process == 1:

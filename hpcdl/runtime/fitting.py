@@ -32,6 +32,7 @@ from hpcdl.runtime.callback_states import CallbackStates
 from hpcdl.runtime.checkpointing import Checkpointing, Leaving
 from hpcdl.runtime.checkpoints import Checkpoint
 from hpcdl.runtime.clock import Clock
+from hpcdl.runtime.execution import Execution
 from hpcdl.runtime.feed import Order, feed
 from hpcdl.runtime.following import Following
 from hpcdl.runtime.identity import differences
@@ -81,6 +82,7 @@ class Fit:
         interval: How often a checkpoint is due.
         keep_checkpoints: How many of the last ones are kept.
         best_by: The value in the logs whose best checkpoint is kept.
+        execution: How Keras runs the steps.
         signals: That came to this process.
         end_time: At which it will be ended, in seconds since 1970.
         bench: What a benchmark changes.
@@ -102,6 +104,7 @@ class Fit:
     interval: Interval
     keep_checkpoints: int
     best_by: Optional[str]
+    execution: Execution
     signals: StopSignals
     end_time: Optional[float]
     bench: BenchSettings
@@ -198,13 +201,17 @@ class Fit:
 
         with ExitStack() as stack:
             stack.enter_context(scaled_rate(model.optimizer, plan, first_iteration))
-            hook = stack.enter_context(steps.exact_steps(model, replicas, wishes))
+            hook = stack.enter_context(steps.exact_steps(model, replicas, self.execution.overrides, wishes))
             stack.enter_context(steps.first_steps_skipped(model, step))
             guard_every = None if self.bench.without_exchange else 100
-            following = Following(replicas, hook, plan, validation_steps, (epoch, step), guard_every)
+            following = Following(replicas, hook, plan, validation_steps, guard_every)
             log = StepLog(self.run_dir, self.topology.rank, self.topology.hostname)
             clock = Clock(log, plan.steps_per_epoch)
-            callbacks = Callbacks(following, clock, self.users_callbacks, model, plan, self.verbose)
+            others = [
+                *self.execution.callbacks(plan.steps_per_epoch, validation_steps),
+                *self.users_callbacks,
+            ]
+            callbacks = Callbacks(following, clock, others, model, plan, self.verbose)
 
             def describe() -> Dict[str, Any]:
                 return {
@@ -315,7 +322,7 @@ class Fit:
             return {}, 0
         arrays, num_samples = self.validation
         order = Order(num_samples, self.plan.batches.global_batch_size, None)
-        data = feed(arrays, order, self.replicas, epochs=None)
+        data = feed(arrays, order, self.replicas, epochs=1)
         return {"validation_data": data, "validation_steps": order.steps_per_epoch}, order.steps_per_epoch
 
     def _why_not_usable(self, meta: Any) -> Optional[str]:

@@ -9,8 +9,9 @@ Synopsis::
 
 from __future__ import annotations
 
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional
 
+import numpy as np
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
@@ -33,7 +34,6 @@ class Following(tf.keras.callbacks.Callback):
         hook: Of the optimizer; it must have run in the first step.
         plan: Of the run.
         validation_steps: Steps of a validation; 0 without one.
-        first: Epoch and step of the first step, not (0, 0) where the run goes on from a checkpoint.
         guard_every: Steps from one comparison of the ranks' variables to the next; None compares nothing.
     """
 
@@ -43,39 +43,55 @@ class Following(tf.keras.callbacks.Callback):
         hook: Hook,
         plan: Plan,
         validation_steps: int,
-        first: Tuple[int, int] = (0, 0),
         guard_every: Optional[int] = 100,
     ) -> None:
         super().__init__()
         self._replicas, self._hook, self._plan = replicas, hook, plan
         self._validation_steps, self._guard_every = validation_steps, guard_every
-        self._first = first
         self._epoch = 0
+        self._steps_seen: Optional[int] = None
+        self._results: Dict[str, Any] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        step = self._epoch * self._plan.steps_per_epoch + batch
-        is_first = (self._epoch, batch) == self._first
+        # With several steps per execution Keras 3 may number the last one beyond the epoch's end.
+        in_epoch = min(batch + 1, self._plan.steps_per_epoch)
+        steps = self._epoch * self._plan.steps_per_epoch + in_epoch
+        is_first = self._steps_seen is None
         if is_first and self._hook.calls == 0:
             raise BadInput(
                 "the optimizer must take gradients that hpcdl has averaged; the first step applied none that it saw"
                 f" ({type(self.model.optimizer).__name__}); let train_step call"
                 " self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))"
             )
-        if self._guard_every is not None and (is_first or (step + 1) % self._guard_every == 0):
-            compare(self._replicas, synchronized_variables(self.model), f"step {step + 1}")
-        if batch == self._plan.steps_per_epoch - 1:
+        every = self._guard_every
+        if every is not None and (is_first or steps // every > self._steps_seen // every):
+            compare(self._replicas, synchronized_variables(self.model), f"step {steps}")
+        self._steps_seen = steps
+        if in_epoch == self._plan.steps_per_epoch:
             self.end_epoch()
 
     def end_epoch(self) -> None:
         """Makes metrics and moving averages those of all replicas; a collective."""
         self._sum_metrics()
         self._replicas.average(non_trainable_variables(self.model))
+        self._results = self.model.get_metrics_result()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self._guard_every is not None:
+            compare(self._replicas, non_trainable_variables(self.model), f"epoch {epoch + 1}")
+
+    def of_all_replicas(self, logs: Mapping[str, Any]) -> Dict[str, Any]:
+        """Gives an epoch's logs, as Keras has them, with values over all replicas.
+
+        Where a train_step of the user's logs more than metrics, Keras takes all it logs from this replica's last step.
+        """
+        return {**logs, **{name: np.asarray(v)[()] for name, v in self._results.items() if name in logs}}
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        if batch == self._validation_steps - 1:
+        if batch >= self._validation_steps - 1:
             self._sum_metrics()
 
     def _sum_metrics(self) -> None:

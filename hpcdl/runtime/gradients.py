@@ -2,7 +2,7 @@
 
 The gradient of replica r is the mean over its n_r samples, so the gradient of the global batch is
 sum_r(n_r g_r) / sum_r(n_r). It is formed before the optimizer unscales, clips or applies anything, hence a step
-equals the one that plain Keras takes in one process on the whole batch. The count rides in the same exchange.
+equals the one that plain Keras takes in one process on the whole batch.
 
 The optimizer's class is replaced in place by a subclass of the same name, for as long as `averaged_gradients` lasts:
 its state, its configuration and what it saves stay those of the plain optimizer. The hook sits on the OUTERMOST
@@ -10,14 +10,13 @@ optimizer, so that under loss scaling all ranks see the same overflow and take t
 
 Synopsis::
 
-    with averaged_gradients(model.optimizer, replicas) as hook:
-        model.fit(...)           # the train step says hook.begin(samples) before it applies the gradients
+    with averaged_gradients(model.optimizer, parts) as hook:
+        model.fit(...)           # each train step within parts.step(info)
     hook.calls                   # 0 means that the optimizer went another way: its gradients stayed local
 """
 
 from __future__ import annotations
 
-import threading
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
@@ -26,7 +25,7 @@ import tensorflow as tf
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.keras_edge import is_keras_3, is_legacy
 from hpcdl.runtime.overriding import overridden
-from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.parts import Parts
 from hpcdl.runtime.stopping import Wishes
 
 
@@ -34,22 +33,17 @@ class Hook:
     """Averages gradients over the replicas.
 
     Args:
-        replicas: Of the run.
+        parts: Of the replicas.
         wishes: Of all ranks; they ride in the same exchange.
 
     Attributes:
         calls: How often gradients were averaged (while a graph is traced, or eagerly).
     """
 
-    def __init__(self, replicas: Replicas, wishes: Optional[Wishes] = None) -> None:
+    def __init__(self, parts: Parts, wishes: Optional[Wishes] = None) -> None:
         self.calls = 0
-        self._replicas = replicas
+        self._parts = parts
         self._wishes = wishes if wishes is not None and wishes.must_ride else None
-        self._step = threading.local()  # each local replica is a thread
-
-    def begin(self, samples: Any) -> None:
-        """Begins a replica's step on so many samples, a tensor."""
-        self._step.samples = samples
 
     def average(self, gradients: Sequence[Any]) -> List[Any]:
         """Gives sum_r(n_r g_r) / sum_r(n_r), dense; a None stays a None."""
@@ -57,19 +51,12 @@ class Hook:
         present = [i for i, gradient in enumerate(gradients) if gradient is not None]
         # Dense in every strategy, also alone: Keras 3 does not add up the duplicate rows of sparse gradients.
         dense = [tf.convert_to_tensor(gradients[i]) for i in present]
-        if self._replicas.num_replicas > 1 and dense:
-            # Of the gradients' dtype, to ride in the same exchange.
-            count = tf.cast(self._step.samples, dense[0].dtype)
-            summands = [g * tf.cast(count, g.dtype) for g in dense] + [count]
-            if self._wishes is not None:
-                summands.append(self._wishes.to_send(count.dtype))
-            sums = self._replicas.sum_in_step(summands)
-            if self._wishes is not None:
-                self._wishes.hear(sums.pop())
-            total = sums.pop()
-            dense = [s / tf.cast(total, s.dtype) for s in sums]
+        sent = [self._wishes.to_send(dense[0].dtype)] if self._wishes is not None and dense else []
+        means, heard = self._parts.exchange(dense, sent)
+        if heard:
+            self._wishes.hear(heard[0])
         averaged = list(gradients)
-        for i, gradient in zip(present, dense):
+        for i, gradient in zip(present, means):
             averaged[i] = gradient
         return averaged
 
@@ -81,14 +68,14 @@ class Hook:
 
 
 @contextmanager
-def averaged_gradients(optimizer: Any, replicas: Replicas, wishes: Optional[Wishes] = None) -> Iterator[Hook]:
+def averaged_gradients(optimizer: Any, parts: Parts, wishes: Optional[Wishes] = None) -> Iterator[Hook]:
     """Makes a plain Keras optimizer average its gradients over the replicas.
 
     Raises:
         BadInput: The optimizer was wrapped by Horovod, or its gradients cannot be reached.
     """
     check_plain(optimizer)
-    hook = Hook(replicas, wishes)
+    hook = Hook(parts, wishes)
     inner = getattr(optimizer, "inner_optimizer", None)
     with ExitStack() as stack:
         if is_keras_3(optimizer):

@@ -27,6 +27,8 @@ def compare(replicas: Replicas, variables: Sequence[Any], when: str) -> None:
     Raises:
         Diverged: On every rank, with the first variable that differs and where.
     """
+    if not variables:
+        return
     of_copies = [[_checksum(copy) for copy in replicas.copies(variable)] for variable in variables]
     of_replicas = replicas.gather([np.array(row, np.int64) for row in zip(*of_copies)])
     differing = np.flatnonzero((of_replicas != of_replicas[0]).any(axis=0))

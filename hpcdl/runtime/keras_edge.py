@@ -5,64 +5,15 @@ A model says which Keras made it: Keras 3 (``keras``), or Keras 2 (``keras`` wit
 
 Synopsis::
 
-    with replica_means(model):      # the loss of a replica is the mean over its own samples
-        model.fit(...)
+    for variable in metric_variables(model):
+        ...
 """
 
 from __future__ import annotations
 
-import importlib
-from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, List, Optional
 
 import tensorflow as tf
-
-from hpcdl.common.errors import HpcdlError
-
-#: Where a Model is defined, below the root package of its Keras -> where losses are scaled, and by which functions.
-_LOSSES = {
-    ".models.model": (".losses.loss", ("scale_loss_for_distribution", "unscale_loss_for_distribution")),
-    ".engine.training": (".utils.losses_utils", ("scale_loss_for_distribution",)),
-}
-
-
-@contextmanager
-def replica_means(model: Any) -> Iterator[None]:
-    """Switches off the division of losses by the number of replicas in this process.
-
-    Under MirroredStrategy Keras divides every loss that it reduces by the number of local replicas, but not one that
-    a train_step of the user's reduces by itself. Without the division all losses are means over the replica's own
-    samples, as in one process, whoever made them; hpcdl takes the mean over the replicas.
-
-    Raises:
-        HpcdlError: This Keras keeps its losses elsewhere.
-    """
-    module, names = _loss_functions(model)
-    plain = {name: getattr(module, name, None) for name in names}
-    missing = [name for name, function in plain.items() if function is None]
-    if missing:
-        raise HpcdlError(
-            f"hpcdl knows Keras 2.12 to 3.15; received one whose {module.__name__} has no {', '.join(missing)};"
-            " use strategy single or horovod, which do not need it"
-        )
-    for name in names:
-        setattr(module, name, lambda value: value)
-    try:
-        yield
-    finally:
-        for name, function in plain.items():
-            setattr(module, name, function)
-
-
-def _loss_functions(model: Any) -> Any:
-    for base in type(model).__mro__:
-        for suffix, (losses, names) in _LOSSES.items():
-            if base.__module__.endswith(suffix):
-                return importlib.import_module(base.__module__[: -len(suffix)] + losses), names
-    raise HpcdlError(
-        f"the model must be a Keras model; received {type(model).__module__}.{type(model).__qualname__};"
-        " derive it from tf.keras.Model"
-    )
 
 
 def plain_variable(variable: Any) -> Any:
@@ -97,10 +48,10 @@ def build_metrics(model: Any, rows: Any) -> None:
         metrics.build(predicted, rows[1] if len(rows) > 1 else None)
 
 
-def batch_mean_variables(model: Any) -> List[Any]:
-    """Lists the metric states that average over batches, of however many samples: Keras 3's losses per output."""
-    losses = getattr(model, "_compile_loss", None)
-    return _each_once(v for metric in getattr(losses, "metrics", None) or () for v in metric.variables)
+def is_mean(metric: Any) -> bool:
+    """Says whether a metric is Keras' Mean, which may be given one number for a whole batch."""
+    means = [base for base in type(metric).__mro__ if base.__name__ == "Mean"]
+    return bool(means) and type(metric).update_state is means[0].update_state
 
 
 def optimizer_variables(optimizer: Any) -> List[Any]:
@@ -193,6 +144,12 @@ def steps_per_execution(model: Any) -> int:
     if steps is None:
         return int(getattr(model, "steps_per_execution", None) or 1)
     return int(steps.numpy()) if hasattr(steps, "numpy") else int(steps)
+
+
+def compiles_by_choice_of_keras(model: Any) -> bool:
+    """Says whether Keras 3 lets XLA compile this model by itself, on a GPU; it does not keep what the user said."""
+    choose = getattr(model, "_resolve_auto_jit_compile", None)
+    return choose is not None and bool(choose())
 
 
 def learning_rate_variable(optimizer: Any) -> Optional[Any]:

@@ -1,10 +1,12 @@
-"""Other methods for one object, for a time: its class is replaced in place by a subclass of the same name.
+"""Other methods for one object, for a time.
 
-The object keeps its state, and what it saves loads as the plain class.
+Its class is replaced in place by a subclass of the same name, so that the object keeps its state, and what it saves
+loads as the plain class. Where a library looks an attribute up in the object itself, or the object is a module, the
+attribute is set and put back.
 
 Synopsis::
 
-    with overridden(optimizer, apply=apply):
+    with overridden(optimizer, apply=apply), attributes(model, train_step=train):
         model.fit(...)
 """
 
@@ -25,3 +27,19 @@ def overridden(target: Any, **attributes: Any) -> Iterator[type]:
         yield plain
     finally:
         target.__class__ = plain
+
+
+@contextmanager
+def attributes(target: Any, **values: Any) -> Iterator[None]:
+    """Sets attributes of an object or a module, and puts back or takes away afterwards."""
+    plain = {name: vars(target)[name] for name in values if name in vars(target)}
+    try:
+        for name, value in values.items():
+            setattr(target, name, value)
+        yield
+    finally:
+        for name in values:
+            if name in plain:
+                setattr(target, name, plain[name])
+            else:
+                delattr(target, name)

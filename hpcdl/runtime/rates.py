@@ -29,7 +29,7 @@ class Ramp:
     """The multiplier in the step that an optimizer is about to take, as a tensor.
 
     Args:
-        optimizer: Its iterations count the steps.
+        optimizer: Its iterations count the updates.
         first_iteration: Of the ramp.
         warmup_steps: Length of the ramp.
         factor: After the ramp.
@@ -39,6 +39,8 @@ class Ramp:
         self._optimizer, self._first_iteration = optimizer, first_iteration
         self._length = warmup_steps if factor > 1 else 0
         self._factor = factor
+        # Keras 3 counts updates, not the steps whose gradients it accumulates for one.
+        self._steps_per_update = getattr(optimizer, "gradient_accumulation_steps", None) or 1
         self._updates_under_way = 0
 
     @property
@@ -62,7 +64,7 @@ class Ramp:
     def correction(self, dtype: Any) -> tf.Tensor:
         """Gives the ratio of this step's multiplier to the one before."""
         step = self._step()
-        return self._at(step, dtype) / self._at(tf.maximum(step - 1, 0), dtype)
+        return self._at(step, dtype) / self._at(tf.maximum(step - self._steps_per_update, 0), dtype)
 
     @property
     def has_correction(self) -> bool:
@@ -70,7 +72,10 @@ class Ramp:
         return self._length > 0
 
     def _step(self) -> tf.Tensor:
-        return tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.float64) - self._first_iteration
+        updates = (
+            tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.float64) - self._first_iteration
+        )
+        return updates * self._steps_per_update
 
     def _at(self, step: tf.Tensor, dtype: Any) -> tf.Tensor:
         multiplier = tf.constant(self._factor, tf.float64)

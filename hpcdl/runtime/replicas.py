@@ -15,7 +15,8 @@ Synopsis::
 
 from __future__ import annotations
 
-from typing import Any, ContextManager, List, Sequence
+from contextlib import contextmanager
+from typing import Any, Iterator, List, Sequence, Set
 
 import numpy as np
 import tensorflow as tf
@@ -40,14 +41,26 @@ class Replicas:
         self.per_process = len(devices)
         self.num_replicas = processes.size * self.per_process
         self.first = processes.rank * self.per_process
+        self._made_in_scope: Set[int] = set()
         is_mirrored = self.per_process > 1
         self.distribution = (
             tf.distribute.MirroredStrategy(list(devices)) if is_mirrored else tf.distribute.get_strategy()
         )
 
-    def scope(self) -> ContextManager[Any]:
+    @contextmanager
+    def scope(self) -> Iterator[None]:
         """The scope in which variables get a copy on each device."""
-        return self.distribution.scope()
+        with self.distribution.scope(), tf.variable_creator_scope(self._remembered):
+            yield
+
+    def _remembered(self, create: Any, **arguments: Any) -> Any:
+        variable = create(**arguments)
+        self._made_in_scope.add(id(variable))
+        return variable
+
+    def are_made_in_scope(self, variables: Sequence[Any]) -> bool:
+        """Says whether variables were made within the scope; with one replica they are no others, but scripts are."""
+        return all(id(variable) in self._made_in_scope for variable in variables)
 
     def sum_in_step(self, tensors: Sequence[Any]) -> List[Any]:
         """Sums tensors over all replicas; called by every replica, within a step."""

@@ -5,55 +5,74 @@ gradients over the replicas. After it the model is the plain one again.
 
 Synopsis::
 
-    with exact_steps(model, replicas) as hook:
+    with exact_steps(model, replicas, overrides={}) as hook:
         model.fit(feed(...), callbacks=[...])
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional, Set
 
 import numpy as np
 import tensorflow as tf
 
 from hpcdl.runtime.gradients import Hook, averaged_gradients
 from hpcdl.runtime.keras_edge import (
-    batch_mean_variables,
     has_own_train_step,
+    is_mean,
     metric_variables,
-    replica_means,
     seed_variables,
     steps_per_execution,
 )
+from hpcdl.runtime.losses import global_losses
+from hpcdl.runtime.normalization import synchronized_normalization
+from hpcdl.runtime.overriding import attributes
+from hpcdl.runtime.parts import Parts
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.stopping import Wishes
+from hpcdl.runtime.updates import updates_across_replicas
 
 
 @contextmanager
-def exact_steps(model: Any, replicas: Replicas, wishes: Optional[Wishes] = None) -> Iterator[Hook]:
-    """Makes the steps of a compiled model those of the whole world; the wishes of ranks ride in them."""
+def exact_steps(
+    model: Any, replicas: Replicas, overrides: Mapping[str, Any], wishes: Optional[Wishes] = None
+) -> Iterator[Hook]:
+    """Makes the steps of a compiled model those of the whole world.
+
+    Args:
+        model: Compiled.
+        replicas: Of the run.
+        overrides: Other attributes of the model meanwhile.
+        wishes: Of all ranks; they ride in the steps.
+    """
     train_step, test_step, symbolic_build = (
         model.train_step,
         model.test_step,
         getattr(model, "_symbolic_build", None),
     )
+    parts = Parts(replicas)
     with ExitStack() as stack:
-        hook = stack.enter_context(averaged_gradients(model.optimizer, replicas, wishes))
-        if replicas.per_process > 1:
-            stack.enter_context(replica_means(model))
+        hook = stack.enter_context(averaged_gradients(model.optimizer, parts, wishes))
+        stack.enter_context(updates_across_replicas(model.optimizer, replicas))
+        if replicas.num_replicas > 1:
+            stack.enter_context(global_losses(model, parts, replicas))
+            stack.enter_context(synchronized_normalization(model, parts))
+        means = Means(parts, stack)
 
         def train(element: Any) -> Any:
             data, info = element
-            hook.begin(samples=info[0])
-            logs = _counted(model, train_step, data, info)
-            return _averaged_logs(model, logs, info[0], replicas)
+            means.reach(model)
+            with parts.step(info):
+                return _averaged_logs(model, _counted(model, train_step, data, info[2]), parts)
 
         def test(element: Any) -> Any:
             data, info = element
-            return _counted(model, test_step, data, info)
+            means.reach(model)
+            with parts.step(info):
+                return _counted(model, test_step, data, info[2])
 
-        overrides: Dict[str, Any] = {"train_step": train, "test_step": test}
+        overrides = {**overrides, "train_step": train, "test_step": test}
         if hasattr(model, "_distribute_reduction_method"):
             # What a train_step logs is a mean over all replicas already; Keras 2 would add the local ones up.
             overrides["_distribute_reduction_method"] = "first"
@@ -64,25 +83,10 @@ def exact_steps(model: Any, replicas: Replicas, wishes: Optional[Wishes] = None)
                 return symbolic_build(data_batch=data_batch[0])
 
             overrides["_symbolic_build"] = build_from_data
-        stack.enter_context(_attributes(model, overrides))
+        stack.enter_context(attributes(model, **overrides))
+        _forget_functions(model)
+        stack.callback(_forget_functions, model)
         yield hook
-
-
-@contextmanager
-def _attributes(model: Any, values: Dict[str, Any]) -> Iterator[None]:
-    plain = {name: model.__dict__[name] for name in values if name in model.__dict__}
-    try:
-        for name, value in values.items():
-            setattr(model, name, value)
-        _forget_functions(model)
-        yield
-    finally:
-        for name in values:
-            if name in plain:
-                setattr(model, name, plain[name])
-            else:
-                delattr(model, name)
-        _forget_functions(model)
 
 
 def _forget_functions(model: Any) -> None:
@@ -90,35 +94,49 @@ def _forget_functions(model: Any) -> None:
     model.train_function = model.test_function = None
 
 
-def _counted(model: Any, step: Callable[[Any], Any], data: Any, info: tf.Tensor) -> Any:
-    """Runs a step, and adds to the metric states what this replica's part counts for."""
-    counts, share = info[1], info[2]
+class Means:
+    """Makes Keras' Mean metrics take one number for a batch, such as its loss, by the replica's part of the batch.
+
+    Args:
+        parts: Of the replicas.
+        stack: Puts the metrics back.
+    """
+
+    def __init__(self, parts: Parts, stack: ExitStack) -> None:
+        self._parts, self._stack = parts, stack
+        self._seen: Set[int] = set()
+
+    def reach(self, model: Any) -> None:
+        """Reaches all metrics that the model has by now: some are made in the first step."""
+        for metric in model.metrics:
+            if id(metric) not in self._seen and is_mean(metric):
+                self._stack.enter_context(attributes(metric, update_state=self._by_part(metric.update_state)))
+            self._seen.add(id(metric))
+
+    def _by_part(self, update_state: Callable[..., Any]) -> Callable[..., Any]:
+        def update(values: Any, sample_weight: Any = None) -> Any:
+            is_of_batch = sample_weight is None and tf.convert_to_tensor(values).shape.rank == 0
+            return update_state(values, sample_weight=self._parts.fraction if is_of_batch else sample_weight)
+
+        return update
+
+
+def _counted(model: Any, step: Callable[[Any], Any], data: Any, counts: tf.Tensor) -> Any:
+    """Runs a step, and keeps the metric states as they were where this replica's part does not count."""
     before = [(v, tf.identity(v)) for v in metric_variables(model)]
     logs = step(data)
-    of_batches = {id(v) for v in batch_mean_variables(model)}
     for variable, old in before:
-        new = tf.convert_to_tensor(variable)
-        if id(variable) in of_batches:
-            new = old + (new - old) * tf.cast(share, old.dtype)
-        else:
-            new = tf.where(counts > 0, new, old)
-        variable.assign(new)
+        variable.assign(tf.where(counts > 0, tf.convert_to_tensor(variable), old))
     return logs
 
 
-def _averaged_logs(model: Any, logs: Any, samples: tf.Tensor, replicas: Replicas) -> Any:
+def _averaged_logs(model: Any, logs: Any, parts: Parts) -> Any:
     """Averages what a train_step of the user's logs beside the metrics; Keras works those out from their states."""
-    if replicas.num_replicas == 1 or not has_own_train_step(model) or not isinstance(logs, dict):
+    if not has_own_train_step(model) or not isinstance(logs, dict):
         return logs
     tensors = {name: tf.convert_to_tensor(logs[name]) for name in set(logs) - set(model.get_metrics_result())}
     own = sorted(name for name, tensor in tensors.items() if tensor.dtype.is_floating)
-    if not own:
-        return logs
-    weight = tf.cast(samples, tensors[own[0]].dtype)
-    *sums, total = replicas.sum_in_step(
-        [tf.cast(tensors[name], weight.dtype) * weight for name in own] + [weight]
-    )
-    return {**logs, **{name: value / total for name, value in zip(own, sums)}}
+    return {**logs, **dict(zip(own, parts.mean([tensors[name] for name in own])))}
 
 
 @contextmanager
@@ -144,7 +162,8 @@ def first_steps_skipped(model: Any, num_steps: int) -> Iterator[None]:
         model.train_function = train_function
         return train_function
 
-    with _attributes(model, {"make_train_function": make_train_function}):
+    with attributes(model, make_train_function=make_train_function):
+        _forget_functions(model)
         yield
 
 

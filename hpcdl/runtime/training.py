@@ -237,6 +237,7 @@ class Run:
         """
         from hpcdl.runtime import checks, keras_edge
         from hpcdl.runtime.callback_list import of_this_rank
+        from hpcdl.runtime.execution import Execution
         from hpcdl.runtime.fitting import Fit
         from hpcdl.runtime.identity import digest, identity
 
@@ -254,6 +255,7 @@ class Run:
             num_replicas=self.num_replicas,
         )
         checks.check_model(model, self._replicas)
+        execution = Execution(model, self._replicas)
         with self._replicas.scope():
             keras_edge.build_optimizer(model)
         data, num_samples = checks.nest_of_arrays(
@@ -283,6 +285,8 @@ class Run:
         validation = checks.nest_of_arrays(tuple(validation_data)) if validation_data is not None else None
         if self.is_rank_0 and verbose != 0:
             print(render(plan), flush=True)
+            for notice in execution.notices:
+                print(f"hpcdl: {notice}", file=sys.stderr)
         mine = identity(model, data, plan, self.seed, shuffle)
         self.run_dir = self._run_dir_of_next_fit(title, digest(mine))
         done = Fit(
@@ -302,6 +306,7 @@ class Run:
             interval=parse_interval(self._settings.checkpoint_every or checkpoint_every or "10min,1epoch"),
             keep_checkpoints=whole_number("keep_checkpoints", keep_checkpoints),
             best_by=best_by or ("val_loss" if validation is not None else "loss"),
+            execution=execution,
             signals=self._signals,
             end_time=end_time(os.environ, self._settings.end_time),
             bench=self._bench,

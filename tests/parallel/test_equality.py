@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -14,31 +16,25 @@ ROUNDING = {"mixed_float16": 1e-3, "mixed_bfloat16": 1e-2}
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
-    """Gives the results of each rank for a case; all cases of one world are trained in one launch."""
+    """Gives the results of each rank; everything that a program does in one world is done in one launch."""
     folders = {}
 
-    def of(how, case, num_ranks=1, replicas=1, launcher="mpi"):
-        world = (how, num_ranks, replicas, launcher)
-        if world not in folders:
-            folders[world] = tmp_path_factory.mktemp("-".join(map(str, world)))
-            cases = {"wrapped": ["sgd"], "run": list(CASES)}.get(how)
-            cases = ",".join(cases or [name for name in CASES if CASES[name].equals == "plain"])
-            run_program(
-                folders[world],
-                "equality.py",
-                how,
-                cases,
-                folders[world],
-                np=num_ranks,
-                replicas=replicas,
-                launcher=launcher,
-            )
-        return [np.load(folders[world] / f"{case}-{rank}.npz") for rank in range(num_ranks)]
+    def of(how, case, num_ranks=1, replicas=1, launcher="mpi", program="equality.py"):
+        launch = (program, how, num_ranks, replicas, launcher)
+        if launch not in folders:
+            folders[launch] = tmp_path_factory.mktemp("-".join(map(str, launch)))
+            args = [how]
+            if program == "equality.py":
+                cases = {"wrapped": ["sgd"], "run": list(CASES)}.get(how)
+                args.append(",".join(cases or [name for name in CASES if CASES[name].equals != "run"]))
+            world = {"np": num_ranks, "replicas": replicas, "launcher": launcher}
+            run_program(folders[launch], program, *args, folders[launch], **world)
+        return [np.load(folders[launch] / f"{case}-{rank}.npz") for rank in range(num_ranks)]
 
     return of
 
 
-@pytest.mark.parametrize("case", sorted(CASES))
+@pytest.mark.parametrize("case", sorted(name for name in CASES if CASES[name].equals != "none"))
 @pytest.mark.parametrize(
     ("num_ranks", "replicas", "launcher"),
     worlds(
@@ -62,22 +58,30 @@ def test_every_strategy_equals_one_process_on_the_whole_batch(case, num_ranks, r
         np.testing.assert_array_equal(rank["weights"], ranks[0]["weights"])
 
 
+WORLDS_OF_TWO = pytest.mark.parametrize(("num_ranks", "replicas"), [(1, 2), (2, 1), (2, 2)])
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize(("num_ranks", "replicas"), [(1, 2), (2, 1), (2, 2)])
-def test_an_overflow_on_one_replica_is_one_decision_of_all(num_ranks, replicas, policy, tmp_path):
-    world, plain = tmp_path / "world", tmp_path / "plain"
-    world.mkdir()
-    plain.mkdir()
-    run_program(plain, "overflow.py", "plain", policy, plain)
-    run_program(world, "overflow.py", "run", policy, world, np=num_ranks, replicas=replicas)
-    expected = np.load(plain / f"{policy}-0.npz")
-    ranks = [np.load(world / f"{policy}-{rank}.npz") for rank in range(num_ranks)]
+@WORLDS_OF_TWO
+def test_an_overflow_on_one_replica_is_one_decision_of_all(num_ranks, replicas, policy, results):
+    (expected,) = results("plain", policy, program="precision.py")
+    ranks = results("run", policy, num_ranks, replicas, program="precision.py")
     if policy == "mixed_float16":
         assert len(set(expected["scales"])) > 2  # it did overflow, and grow again
     for rank in ranks:
         np.testing.assert_array_equal(rank["scales"], expected["scales"])
         np.testing.assert_array_equal(rank["weights"], ranks[0]["weights"])
         np.testing.assert_allclose(rank["weights"], expected["weights"], atol=ROUNDING[policy])
+
+
+@WORLDS_OF_TWO
+def test_in_float32_first_steps_and_losses_are_near_those_of_one_process(num_ranks, replicas, results):
+    (expected,) = results("plain", "float32", program="precision.py")
+    assert len(expected["losses"]) == 50
+    assert expected["losses"][-1] < expected["losses"][0] / 2  # it does learn
+    for rank in results("run", "float32", num_ranks, replicas, program="precision.py"):
+        assert np.abs(rank["steps"] - expected["steps"]).max() <= 1e-6
+        np.testing.assert_allclose(rank["losses"], expected["losses"], rtol=0.01)
 
 
 @pytest.mark.skipif(not IS_KERAS_3, reason="under Keras 2 Horovod's own optimizer averages in model.fit")
@@ -94,7 +98,20 @@ def test_the_guard_sees_ranks_that_horovods_own_optimizer_let_drift(tmp_path):
     assert "all ranks must hold the same variables; after 10 steps" in done.stderr
 
 
-def test_a_weight_changed_on_one_rank_stops_the_run(tmp_path):
-    done = run_program(tmp_path, "perturbed.py", np=2, status=1)
-    assert "all ranks must hold the same variables" in done.stderr
-    assert "rank(s) 1" in done.stderr
+@pytest.mark.parametrize(
+    ("what", "when"), [("weight", r"after step 100 \S+ of"), ("average", r"after epoch 1 \S+ of")]
+)
+def test_what_is_changed_on_one_rank_stops_the_run(what, when, tmp_path):
+    done = run_program(tmp_path, "perturbed.py", what, np=2, status=1)
+    assert re.search(f"all ranks must hold the same variables; {when} rank\\(s\\) 1", done.stderr)
+
+
+@WORLDS_OF_TWO
+def test_replicas_with_statistics_of_their_own_end_an_epoch_with_equal_averages(num_ranks, replicas, results):
+    ranks = results("run", "own-statistics", num_ranks, replicas)
+    averages = np.concatenate([rank["averages"] for rank in ranks])
+    assert averages.shape[0] == num_ranks * replicas
+    for of_replica in averages:
+        np.testing.assert_array_equal(of_replica, averages[0])
+    (plain,) = results("plain", "own-statistics")
+    assert np.abs(averages[0] - plain["averages"][0]).max() > 1e-4  # they are means of parts

@@ -43,10 +43,11 @@ def sgd(name, rate=RATE, **arguments):
 
 def train(run, optimizer, callbacks=(), warmup_epochs=1):
     """Fits y = w x from w = 1 and gives w."""
-    model = keras.Sequential(
-        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")]
-    )
-    model.compile(optimizer, loss="mse", jit_compile=False)
+    with run.scope():
+        model = keras.Sequential(
+            [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")]
+        )
+        model.compile(optimizer, loss="mse", jit_compile=False)
     batch = {"global_batch_size": BATCH_SIZE, "reference_batch_size": REFERENCE}
     schedule = {"epochs": EPOCHS, "lr_scaling": "linear", "warmup_epochs": warmup_epochs}
     run.fit(model, *data(), **batch, **schedule, callbacks=callbacks, shuffle=False, verbose=0)

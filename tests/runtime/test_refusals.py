@@ -11,6 +11,7 @@ from hpcdl.common.bench import BenchSettings
 from hpcdl.common.errors import BadInput
 from hpcdl.common.topology import Choice, Topology
 from hpcdl.common.words import RunSettings
+from hpcdl.runtime.execution import Execution
 from hpcdl.runtime.processes import Alone
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.training import Run
@@ -51,6 +52,12 @@ def wrapped():
     return model(optimizer=optimizer)
 
 
+class Synchronized(keras.layers.Dense):
+    """A layer that asks for what hpcdl gives to BatchNormalization only."""
+
+    synchronized = True
+
+
 def uncompiled():
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
 
@@ -71,15 +78,14 @@ CASES = {
     "rows that do not match": (model, (X, Y[:7]), GLOBAL, "[20, 7]"),
     "no rows": (model, (X[:0], Y[:0]), GLOBAL, "[0, 0]"),
     "data that are no arrays": (model, (iter([1, 2]), Y), GLOBAL, "arrays"),
-    "a summed loss": (lambda: model(loss=LOSSES.MeanSquaredError(reduction="sum")), (X, Y), GLOBAL, "'sum'"),
-    "compilation by XLA": (lambda: model(jit_compile=True), (X, Y), GLOBAL, "jit_compile=False"),
-    "several steps per execution": (
-        lambda: model(steps_per_execution=2),
+    "a loss without reduction": (
+        lambda: model(loss=LOSSES.MeanSquaredError(reduction="none")),
         (X, Y),
         GLOBAL,
-        "steps_per_execution",
+        "'none'",
     ),
-    "a masked model": (lambda: masked(), (X[:, :, None], Y), GLOBAL, "mask"),
+    "compilation by XLA": (lambda: model(jit_compile=True), (X, Y), GLOBAL, "jit_compile=False"),
+    "another synchronized layer": (lambda: model([Synchronized(2)]), (X, Y), GLOBAL, "BatchNormalization"),
     "class weights of no classes": (
         model,
         (X, X[:, :, None]),
@@ -89,17 +95,11 @@ CASES = {
 }
 
 
-def masked():
-    layers = keras.layers
-    made = keras.Sequential([keras.Input((4, 1)), layers.Masking(), layers.LSTM(2), layers.Dense(1)])
-    made.compile("sgd", loss="mse", jit_compile=False)
-    return made
-
-
 @pytest.mark.parametrize("case", sorted(CASES))
 def test_is_refused_in_one_line_with_nothing_written(case, run, tmp_path):
     build, data, arguments, said = CASES[case]
-    made = build()
+    with run.scope():
+        made = build()
     with pytest.raises(BadInput) as refusal:
         run.fit(made, *data, **arguments, verbose=0)
     text = str(refusal.value)
@@ -107,6 +107,27 @@ def test_is_refused_in_one_line_with_nothing_written(case, run, tmp_path):
     assert "\n" not in text
     assert ";" in text  # the rule; what was received; the way out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_another_keras_is_refused(run):
+    with pytest.raises(BadInput, match="TF_USE_LEGACY_KERAS"):
+        run.fit(tf.Module(), X, Y, **GLOBAL)
+
+
+def test_a_model_built_outside_the_scope_is_refused_in_every_strategy(run):
+    with pytest.raises(BadInput, match="built inside `with run.scope"):
+        run.fit(model(), X, Y, **GLOBAL)
+
+
+@pytest.mark.skipif(not hasattr(keras, "ops"), reason="Keras 2 compiles by XLA only where it is told to")
+def test_what_keras_compiles_by_itself_is_not_refused_but_said(run, monkeypatch):
+    monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda self: True)  # as on a GPU
+    with run.scope():
+        made = model(jit_compile="auto")
+    assert made.jit_compile is True
+    execution = Execution(made, run._replicas)
+    assert execution.overrides == {"_jit_compile": False}
+    assert "jit_compile" in execution.notices[0]
 
 
 def test_a_strategy_that_is_not_known_is_refused_with_the_near_name():

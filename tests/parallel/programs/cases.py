@@ -10,7 +10,8 @@ import tensorflow as tf
 
 keras = tf.keras
 IS_KERAS_3 = hasattr(keras, "ops")
-NUM_FEATURES, NUM_CLASSES, GLOBAL_BATCH_SIZE, EPOCHS = 6, 3, 20, 2
+NUM_FEATURES, NUM_CLASSES, NUM_STEPS = 6, 3, 4
+GLOBAL_BATCH_SIZE, EPOCHS = 20, 2
 
 
 @dataclass(frozen=True)
@@ -20,30 +21,37 @@ class Case:
     Attributes:
         optimizer: Makes the optimizer.
         model: Makes the model; a dense one by default.
-        num_samples: 187: an epoch's last batch has 7 samples; 181: it has 1, fewer than replicas.
+        num_samples: 187: an epoch's last batch has 7 samples; 181: it has 1, fewer than replicas; 183: it has 3, uneven
+            on 2 replicas and too few for 4.
+        loss: Further arguments of the loss.
         compile: Further arguments of compile().
         class_weight: As in Keras.
         weighted: Whether samples have weights.
         fit: Further arguments of Run.fit().
-        equals: What the strategies must equal: ``plain`` Keras, or a ``run`` in one process where Keras knows no such
-            thing.
+        equals: What the strategies must equal: ``plain`` Keras; a ``run`` in one process where Keras knows no such
+            thing; or ``none``, since replicas differ by nature.
+        plain_model: Makes the model of plain Keras in one process, where it is to be another one.
         metric_error: How far values of a metric may be off.
     """
 
     optimizer: Callable[[], Any]
     model: Optional[Callable[[], Any]] = None
     num_samples: int = 200
+    loss: Dict[str, Any] = field(default_factory=dict)
     compile: Dict[str, Any] = field(default_factory=dict)
     class_weight: Optional[Dict[int, float]] = None
     weighted: bool = False
     metric_error: float = 1e-6
     fit: Dict[str, Any] = field(default_factory=dict)
     equals: str = "plain"
+    plain_model: Optional[Callable[[], Any]] = None
 
-    def build(self) -> Any:
-        model = (self.model or dense)()
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    def build(self, how: str) -> Any:
+        model = ((self.plain_model if how == "plain" else None) or self.model or dense)()
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, **self.loss)
         arguments = {"loss": loss, "metrics": ["accuracy"], "jit_compile": False, **self.compile}
+        if how == "plain":  # in which Keras 3 would run on from one epoch into the next
+            arguments.pop("steps_per_execution", None)
         if self.model is two_outputs:
             arguments.update(
                 loss={"classes": loss, "value": "mse"},
@@ -61,6 +69,11 @@ class Case:
         weights = rng.uniform(0.2, 2, self.num_samples)
         if self.model is embedding:
             x = (x > 0).astype("int32")  # few tokens: each batch has duplicates
+        if self.model is masked:
+            x = x[:, np.newaxis] + rng.normal(size=(self.num_samples, NUM_STEPS, NUM_FEATURES))
+            lengths = rng.integers(0, NUM_STEPS + 1, self.num_samples)
+            x[np.arange(NUM_STEPS) >= lengths[:, np.newaxis]] = 0
+            y = rng.integers(0, NUM_CLASSES, (self.num_samples, NUM_STEPS))
         if self.model is two_outputs:
             y = {"classes": y, "value": x[:, :1] ** 2}
         test = x[50:133], tf.nest.map_structure(lambda a: a[50:133], y)
@@ -142,6 +155,61 @@ def own_step() -> Any:
     return OwnStep(inputs, keras.layers.Dense(NUM_CLASSES)(hidden))
 
 
+class Tracking(OwnStep):
+    """A train_step of the user's own that gives a Mean the losses of batches, and scores of samples."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.tracker = keras.metrics.Mean(name="tracked")
+        self.scores = keras.metrics.Mean(name="scored")
+
+    @property
+    def metrics(self) -> Any:
+        return [self.tracker, self.scores]
+
+    def train_step(self, data: Any) -> Any:
+        logs = super().train_step(data)
+        self.tracker.update_state(logs["my_loss"])
+        self.scores.update_state(self(data[0])[:, 0])
+        return {**logs, "tracked": self.tracker.result(), "scored": self.scores.result()}
+
+    def test_step(self, data: Any) -> Any:
+        predicted = self(data[0])
+        losses = keras.losses.sparse_categorical_crossentropy(data[1], predicted, from_logits=True)
+        self.tracker.update_state(tf.reduce_mean(losses))
+        self.scores.update_state(predicted[:, 0])
+        return {"tracked": self.tracker.result(), "scored": self.scores.result()}
+
+
+def tracking() -> Any:
+    inputs = keras.Input((NUM_FEATURES,))
+    hidden = keras.layers.Dense(8, activation="tanh")(inputs)
+    return Tracking(inputs, keras.layers.Dense(NUM_CLASSES)(hidden))
+
+
+def masked() -> Any:
+    """A loss over the steps of series of different length; some have none."""
+    inputs = keras.Input((NUM_STEPS, NUM_FEATURES))
+    hidden = keras.layers.Masking()(inputs)
+    hidden = keras.layers.Dense(8, activation="tanh")(hidden)
+    return keras.Model(inputs, keras.layers.Dense(NUM_CLASSES)(hidden))
+
+
+def normalized(**arguments: Any) -> Callable[[], Any]:
+    """Makes a model with BatchNormalization of images and of rows, both far from mean 0."""
+
+    def build() -> Any:
+        inputs = keras.Input((NUM_FEATURES,))
+        images = keras.layers.Reshape((NUM_FEATURES // 2, 2, 1))(inputs)
+        hidden = keras.layers.Conv2D(2, 2, padding="same", bias_initializer="ones")(images)
+        hidden = keras.layers.BatchNormalization(momentum=0.5, **arguments)(hidden)
+        hidden = keras.layers.Dense(8, activation="relu")(keras.layers.Flatten()(hidden))
+        hidden = keras.layers.BatchNormalization(momentum=0.5, axis=1, **arguments)(hidden)
+        return keras.Model(inputs, keras.layers.Dense(NUM_CLASSES)(hidden))
+
+    return build
+
+
 def sgd(**arguments: Any) -> Callable[[], Any]:
     return lambda: keras.optimizers.SGD(0.1, momentum=0.9, **arguments)
 
@@ -177,6 +245,37 @@ CASES = {
     "class-weight": Case(sgd(), num_samples=187, class_weight={0: 1.0, 1: 3.0, 2: 0.5}),
     "class-and-sample-weight": Case(adam(), weighted=True, class_weight={0: 1.0, 1: 3.0, 2: 0.5}),
 }
+CASES["own-statistics"] = Case(sgd(), model=normalized(), num_samples=187, equals="none")
+for _name, _num_samples in {"": 187, "-tiny": 181}.items():
+    CASES[f"synchronized{_name}"] = Case(
+        sgd(),
+        model=normalized(synchronized=True),
+        plain_model=normalized(**({} if IS_KERAS_3 else {"fused": False})),
+        num_samples=_num_samples,
+    )
+CASES["summed"] = Case(adam(), num_samples=183, weighted=True, loss={"reduction": "sum"})
+CASES["masked"] = Case(adam(), model=masked, num_samples=183)
+CASES["tracking"] = Case(sgd(), model=tracking, num_samples=183, compile={"metrics": None})
+CASES["several-steps"] = Case(adam(), num_samples=187, compile={"steps_per_execution": 4})
+CASES["ema-overwrite"] = Case(
+    adam(use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=3), num_samples=187
+)
+if IS_KERAS_3:
+    CASES["weighted-mean"] = Case(
+        adam(),
+        num_samples=187,
+        weighted=True,
+        loss={"reduction": "mean_with_sample_weight"},
+    )
+    CASES["ignored-class"] = Case(adam(), num_samples=187, loss={"ignore_class": 1})
+
+    CASES["accumulated"] = Case(adam(gradient_accumulation_steps=3, global_clipnorm=0.05), num_samples=187)
+    CASES["accumulated-ema"] = Case(
+        lambda: keras.optimizers.AdamW(
+            0.01, weight_decay=0.1, gradient_accumulation_steps=3, use_ema=True, ema_overwrite_frequency=4
+        ),
+        num_samples=181,
+    )
 _SCALED = {"reference_batch_size": 5, "lr_scaling": "linear", "warmup_epochs": 1}
 CASES["scaled-sgd"] = Case(sgd(nesterov=True), num_samples=187, fit=_SCALED, equals="run")
 CASES["scaled-adam"] = Case(adam(), num_samples=187, fit=_SCALED, equals="run")

@@ -14,6 +14,7 @@ from cases import CASES, EPOCHS, GLOBAL_BATCH_SIZE
 
 import hpcdl
 from hpcdl.runtime.feed import Order
+from hpcdl.runtime.keras_edge import non_trainable_variables
 
 keras = tf.keras
 
@@ -64,6 +65,12 @@ def train_run(run, case, model, data, test):
     return run.fit(model, *data, **arguments, **case.fit, validation_data=test, verbose=0).history
 
 
+def averages_of_replicas(run, model):
+    """Gives what layers keep by themselves, of each replica in this process: (replicas, values)."""
+    copies = [run._replicas.copies(v) if run else [v] for v in non_trainable_variables(model)]
+    return np.array([np.concatenate([copy.numpy().ravel() for copy in of]) for of in zip(*copies)])
+
+
 def main(how, cases, out):
     keras.backend.set_floatx("float64")
     run = hpcdl.init() if how == "run" else None
@@ -72,7 +79,7 @@ def main(how, cases, out):
         data, test = case.data()
         keras.utils.set_random_seed(0)
         with run.scope() if run else contextlib.nullcontext():
-            model = case.build()
+            model = case.build(how)
         if run is not None:
             history = train_run(run, case, model, data, test)
         else:
@@ -81,7 +88,8 @@ def main(how, cases, out):
             history = train(model, data, test, order, case.class_weight)
         weights = np.concatenate([w.ravel() for w in model.get_weights()])
         rank = os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("HPCDL_RANK", "0"))
-        np.savez(f"{out}/{name}-{rank}.npz", weights=weights, **history)
+        averages = {} if case.equals != "none" else {"averages": averages_of_replicas(run, model)}
+        np.savez(f"{out}/{name}-{rank}.npz", weights=weights, **averages, **history)
         keras.backend.clear_session()
 
 

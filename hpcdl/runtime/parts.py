@@ -1,0 +1,81 @@
+"""What a replica holds of the global batch: its part of it, for as long as a step lasts.
+
+Whatever one process computes as a mean over the whole batch is, over replicas, a mean of their means in which each
+replica has the share n_r x num_replicas / n (n_r of the batch's n samples). A batch with fewer samples than replicas
+is computed whole by all, with equal shares.
+
+Synopsis::
+
+    parts = Parts(replicas)
+    with parts.step(info):                     # one element's info from hpcdl.runtime.feed
+        gradient = parts.mean([gradient])[0]   # over all replicas, as one process has it
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
+
+import tensorflow as tf
+
+from hpcdl.runtime.replicas import Replicas
+
+
+class Parts:
+    """The part of each replica of this process; each local replica is a thread.
+
+    Args:
+        replicas: Of the run.
+    """
+
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+        self._of_thread = threading.local()
+
+    @contextmanager
+    def step(self, info: Any) -> Iterator[None]:
+        """Holds for one step of the replica that calls it; info is ``[share, fraction, whether it counts]``."""
+        self._of_thread.info = info
+        try:
+            yield
+        finally:
+            self._of_thread.info = None
+
+    @property
+    def share(self) -> Optional[tf.Tensor]:
+        """The replica's share in a mean over the replicas; None outside of a step."""
+        return self._info(0)
+
+    @property
+    def fraction(self) -> Optional[tf.Tensor]:
+        """The replica's samples / samples of the global batch; None outside of a step."""
+        return self._info(1)
+
+    def _info(self, position: int) -> Optional[tf.Tensor]:
+        info = getattr(self._of_thread, "info", None)
+        return None if info is None else info[position]
+
+    def mean(self, tensors: Sequence[Any]) -> List[Any]:
+        """Gives the mean over all replicas, by their shares; every replica calls it, within a step."""
+        return self.exchange(tensors, [])[0]
+
+    def exchange(
+        self, to_average: Sequence[Any], to_sum: Sequence[Any]
+    ) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
+        """Gives means and sums over all replicas, in one exchange; every replica calls it, within a step."""
+        num_replicas = self._replicas.num_replicas
+        if num_replicas == 1 or not to_average:
+            return list(to_average), list(to_sum)
+        weighted = [tensor * tf.cast(self.share, tensor.dtype) for tensor in to_average]
+        sums = self._replicas.sum_in_step([*weighted, *to_sum])
+        return [total / num_replicas for total in sums[: len(weighted)]], sums[len(weighted) :]
+
+    def sum(self, tensor: Any) -> tf.Tensor:
+        """Gives the sum over all replicas; every replica calls it, within a step."""
+        return self._replicas.sum_in_step([tensor])[0]
+
+    def divisor(self, of_part: Any) -> tf.Tensor:
+        """Gives what to divide a replica's sum by, so that the mean over replicas is all sums / all divisors."""
+        total = self.sum(tf.stop_gradient(of_part))
+        return total * tf.cast(self.share, total.dtype) / self._replicas.num_replicas
