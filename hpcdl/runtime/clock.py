@@ -20,6 +20,8 @@ from hpcdl.common.step_times import StepLog
 class Clock(tf.keras.callbacks.Callback):
     """Takes the time of each step: from the end of the one before, or the epoch's begin, to its own end.
 
+    Of several steps in one execution each gets the same part of its time.
+
     Args:
         log: Where the times go, at each epoch's end.
         steps_per_epoch: Of the run, to number the steps.
@@ -33,7 +35,7 @@ class Clock(tf.keras.callbacks.Callback):
         self._log, self._steps_per_epoch = log, steps_per_epoch
         self._last = 0.0
         self._step_seconds: List[float] = []
-        self._epoch = self._first_step = 0
+        self._epoch = self._first_step = self._batch = 0
         self.epoch_seconds: List[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -41,11 +43,15 @@ class Clock(tf.keras.callbacks.Callback):
         self._step_seconds = []
         self._last = time.perf_counter()
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        now = time.perf_counter()
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._batch = batch
         if not self._step_seconds:
             self._first_step = self._epoch * self._steps_per_epoch + batch  # a run may go on in mid-epoch
-        self._step_seconds.append(now - self._last)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = time.perf_counter()
+        num_steps = min(batch + 1, self._steps_per_epoch) - self._batch
+        self._step_seconds += [(now - self._last) / num_steps] * num_steps
         self._last = now
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

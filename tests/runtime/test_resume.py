@@ -251,7 +251,8 @@ def test_a_model_that_keras_cannot_save_is_said(tmp_path, capfd):
 def test_each_fit_of_a_script_has_a_folder_of_its_own(tmp_path):
     def script():
         run = hpcdl.init(run_dir=str(tmp_path / "run"))
-        model = build()
+        with run.scope():
+            model = build()
         histories = [
             run.fit(model, X, Y, global_batch_size=8, epochs=epochs, verbose=0).history for epochs in (1, 2)
         ]
