@@ -1,20 +1,30 @@
-"""What a benchmark does to a run: cut short, timed on each rank, and without the exchange only where it says so."""
+"""Benchmarks on real ranks: a run is cut short and timed on each rank, a study comes out, exchanges are repeatable."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.step_times import read_step_times
-from tests.parallel.launching import run_program
+from tests.parallel.launching import ROOT, run_program
 
 
-@pytest.mark.parametrize("without_exchange", [False, True])
-def test_a_benchmark_cuts_the_run_and_each_rank_records_its_steps(tmp_path, without_exchange):
-    settings = BenchSettings(steps=5, without_exchange=without_exchange)
+def bench(folder, *words):
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "hpcdl", "bench", *words]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=900, cwd=str(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_control_run_is_cut_short_and_each_rank_keeps_its_own_gradients(tmp_path):
+    settings = BenchSettings(steps=5, without_exchange=True)
     done = run_program(tmp_path, "benched.py", tmp_path / "run", np=2, environ=settings.to_environ())
     assert "this run is a benchmark" in done.stderr + done.stdout
     found = read_step_times(tmp_path / "run")
@@ -25,10 +35,10 @@ def test_a_benchmark_cuts_the_run_and_each_rank_records_its_steps(tmp_path, with
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert not (tmp_path / "run" / "model.keras").exists()
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["bench"]["steps"] == 5
+    assert record["bench"] == {"steps": 5, "without_exchange": True}
     assert not any(metric.startswith("val_") for metric in record["final_metrics"])
     weights = [np.load(tmp_path / "run" / f"weights-{rank}.npy") for rank in (0, 1)]
-    assert (not np.array_equal(*weights)) == without_exchange
+    assert not np.array_equal(*weights)
 
 
 def test_two_runs_of_four_ranks_end_in_the_same_bits(tmp_path):
@@ -39,3 +49,30 @@ def test_two_runs_of_four_ranks_end_in_the_same_bits(tmp_path):
         run_program(folder, "repeatable.py", folder, np=4)
         digests += [(folder / f"digest-{rank}").read_text() for rank in range(4)]
     assert len(set(digests)) == 1
+
+
+def test_a_quick_study_measures_all_points_and_is_reported(tmp_path):
+    words = ("--np", "1,2", "--quick", "--oversubscribe", "--study", "study", "fashion_mnist/fc64")
+    said = bench(tmp_path, *words)
+    assert "independent processes do here" in said
+    (found,) = json.loads(bench(tmp_path, "report", "study", "--format", "json"))
+    one, two = found["rows"]
+    assert (one["global_batch_size"], two["global_batch_size"]) == (128, 256)
+    assert one["rate"]["median"] > 0
+    assert two["ceiling"]["median"] == pytest.approx(1, abs=0.9)
+    measured = (tmp_path / "study" / "round-000" / "weak-1" / "measurement.json").stat().st_mtime_ns
+    assert bench(tmp_path, *words).splitlines()[-1] == said.splitlines()[-1]  # it is only read
+    again = (tmp_path / "study" / "round-000" / "weak-1" / "measurement.json").stat().st_mtime_ns
+    assert again == measured
+
+
+def test_sums_are_timed_by_horovod_and_by_mpi(tmp_path):
+    words = ("--oversubscribe", "--bytes", "4K,1M", "--rounds", "1", "--repeats", "3", "--json", "sums.json")
+    said = bench(tmp_path, "allreduce", *words)
+    assert "Horovod us" in said
+    seconds = json.loads((tmp_path / "sums.json").read_text())["seconds"]
+    assert {who: sorted(by_size) for who, by_size in seconds.items()} == {
+        "horovod": ["1048576", "4096"],
+        "mpi": ["1048576", "4096"],
+    }
+    assert all(len(of) == 3 and min(of) > 0 for by_size in seconds.values() for of in by_size.values())

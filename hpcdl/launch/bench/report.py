@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OneLineParser
+from hpcdl.launch.bench.ratios import FEWEST_ROUNDS
 from hpcdl.launch.bench.study import Row, Study, explain, read_study
 from hpcdl.launch.bench.tables import Table, scaling_table, to_csv, to_latex, to_markdown
 
@@ -142,7 +143,7 @@ def sentences(study: Study, threshold: float) -> List[str]:
         f"Baseline: {baseline.num_replicas} replica(s), {baseline.planned.cores_per_rank} core(s) each; every rank has"
         " as many at all points.",
     ]
-    if study.num_rounds < 6:
+    if study.num_rounds < FEWEST_ROUNDS:
         said.append("Too few rounds for intervals: a quick look, no evidence.")
     if not study.is_calm:
         said.append("Something else kept the machine busy in some of the rounds: take the figures with care.")
@@ -150,7 +151,7 @@ def sentences(study: Study, threshold: float) -> List[str]:
         said.append("One point only: there is no curve, and nothing is said about scaling.")
     for row in study.rows:
         said += [f"{row.planned.kind}, {row.num_replicas} replicas: {text}." for text in explain(row)]
-    best = recommended(study, threshold)
+    best = recommended(study, threshold) if study.num_rounds >= FEWEST_ROUNDS else None
     if best is not None:
         said.append(
             f"Recommended: {best.num_replicas} replica(s), the most measured with an efficiency of at least"

@@ -1,0 +1,39 @@
+"""Every command of docs/benchmarking.md is one that hpcdl takes, and the table of docs/scaling-model.md is today's."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from hpcdl.launch.bench.tables import to_markdown
+from hpcdl.launch.cli import main
+from tests.launch.bench.studies import write_study
+from tools.scaling_model import make_table, read_published
+
+ROOT = Path(__file__).resolve().parents[3]
+TEXT = (ROOT / "docs" / "benchmarking.md").read_text()
+SHOWN = [shlex.split(line)[1:] for line in TEXT.splitlines() if line.startswith("hpcdl ")]
+
+
+@pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[1] != "allreduce"], ids=" ".join)
+def test_a_command_of_the_docs_is_taken(argv, tmp_path, monkeypatch, capsys):
+    if "--output" in argv:
+        pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "before", "after"):
+        write_study(tmp_path / "bench" / name, slowness=(1.0,) * 9)
+    Path("measured.csv").write_text("replicas,samples_per_second\n1,100\n2,195\n4,380\n")
+    if argv[1] not in ("report", "compare", "predict"):
+        argv = [argv[0], "--dry-run", "--oversubscribe", *argv[1:]]
+    assert main(argv) == 0
+    assert capsys.readouterr().out
+
+
+def test_all_parts_are_shown():
+    assert {"report", "compare", "predict", "allreduce"} <= {argv[1] for argv in SHOWN}
+
+
+def test_the_table_of_the_scaling_model_is_what_its_program_writes():
+    assert to_markdown(make_table(read_published())) in (ROOT / "docs" / "scaling-model.md").read_text()
