@@ -98,12 +98,14 @@ class Measurement:
         step_seconds: Mean over the window, of the slowest rank of all.
         load: What else ran meanwhile.
         seconds: How long all of it took, with the start.
+        ranks: The steps of all ranks, of each process.
     """
 
     samples_per_second: float
     step_seconds: float
     load: Load
     seconds: float
+    ranks: Tuple[Tuple[RankSteps, ...], ...]
 
 
 def measure(point: Point, window: Window, folder: Path, timeout_s: float = 600.0) -> Measurement:
@@ -128,15 +130,16 @@ def read_measurement(point: Point, window: Window, folder: Path) -> Measurement:
         load, seconds = Load(**record["load"]), float(record["seconds"])
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise HpcdlError(f"{folder} holds no measurement that can be read: {problem}; remove it") from problem
-    slowest, samples = [], []
+    slowest, samples, ranks = [], [], []
     for place in places(point, folder):
         found = read_step_times(place)
         if found.problems or not found.ranks:
             raise HpcdlError(f"{place}: {'; '.join(found.problems) or 'no rank recorded its steps'}")
-        slowest.append(max(window.seconds(steps) for steps in found.ranks.values()))
+        ranks.append(tuple(found.ranks.values()))
+        slowest.append(max(window.seconds(steps) for steps in ranks[-1]))
         samples.append(point.samples_per_step or _global_batch_size(place))
     rate = sum(window.timed_steps * n / of_slowest for n, of_slowest in zip(samples, slowest))
-    return Measurement(rate, max(slowest) / window.timed_steps, load, seconds)
+    return Measurement(rate, max(slowest) / window.timed_steps, load, seconds, tuple(ranks))
 
 
 def _global_batch_size(place: Path) -> int:

@@ -17,7 +17,6 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.common.records import read_json
-from hpcdl.common.step_times import read_step_times
 from hpcdl.launch.bench.measuring import Measurement, Point, Window, read_measurement
 from hpcdl.launch.bench.planning import PlannedPoint
 from hpcdl.launch.bench.ratios import Estimate, estimate, ratio
@@ -124,7 +123,11 @@ def read_study(folder: Path) -> Study:
         p.name: [read_measurement(_as_point(p), window, at / p.name) for at in rounds] for p in planned
     }
     run = _run_record(rounds[0] / planned[0].name)
-    rows = [_row(p, planned, measured, rounds, window) for p in planned if p.kind in ("weak", "strong")]
+    rows = [
+        _row(p, planned, measured, window, _run_record(rounds[0] / p.name)["config"])
+        for p in planned
+        if p.kind in ("weak", "strong")
+    ]
     is_calm = all(m.load.is_calm for of_point in measured.values() for m in of_point)
     return Study(folder, record, run, tuple(rows), len(rounds), is_calm)
 
@@ -184,8 +187,8 @@ def _row(
     planned: PlannedPoint,
     all_planned: Sequence[PlannedPoint],
     measured: Mapping[str, Sequence[Measurement]],
-    rounds: Sequence[Path],
     window: Window,
+    config: Mapping[str, Any],
 ) -> Row:
     rates = [m.samples_per_second for m in measured[planned.name]]
     smallest = min((p for p in all_planned if p.kind == planned.kind), key=lambda p: p.num_ranks)
@@ -197,11 +200,9 @@ def _row(
         return None if other is None else ratio(rates, [m.samples_per_second for m in other])
 
     steps: List[float] = []
-    for at in rounds:
-        ranks = read_step_times(at / planned.name / "process-0").ranks
-        slowest = max(ranks.values(), key=window.seconds)
+    for measurement in measured[planned.name]:
+        slowest = max(measurement.ranks[0], key=window.seconds)
         steps += slowest.step_seconds[window.untimed_steps : window.steps]
-    config = _run_record(rounds[0] / planned.name)["config"]
     return Row(
         planned,
         int(config["per_replica_batch_size"]),
@@ -217,7 +218,7 @@ def _row(
         ratio(rates, [ideal * b for b in base]),
         against("ceiling"),
         against("control"),
-        _slow_ranks(planned, rounds, window),
+        _slow_ranks(measured[planned.name], window),
         sum(not m.load.is_calm for m in measured[planned.name]),
     )
 
@@ -230,12 +231,11 @@ def _standard_error(values: Sequence[float]) -> Optional[float]:
     return float((sum((v - mean) ** 2 for v in values) / (n - 1) / n) ** 0.5)
 
 
-def _slow_ranks(planned: PlannedPoint, rounds: Sequence[Path], window: Window) -> Tuple[str, ...]:
+def _slow_ranks(measurements: Sequence[Measurement], window: Window) -> Tuple[str, ...]:
     """Names ranks that took longer than the median rank, in the median of the rounds."""
     excess: Dict[str, List[float]] = {}
-    for at in rounds:
-        ranks = read_step_times(at / planned.name / "process-0").ranks
-        seconds = {f"rank {r} on {s.hostname}": window.seconds(s) for r, s in ranks.items()}
+    for measurement in measurements:
+        seconds = {f"rank {s.rank} on {s.hostname}": window.seconds(s) for s in measurement.ranks[0]}
         middle = median(seconds.values())
         for who, of_rank in seconds.items():
             excess.setdefault(who, []).append(of_rank / middle)

@@ -15,6 +15,13 @@ def test_the_interval_leaves_out_as_many_values_as_the_sign_test_allows():
         assert median_interval([float(i) for i in range(n, 0, -1)]) == (k, n + 1 - k)
 
 
+def test_many_values_are_no_trouble():
+    low, high = median_interval([float(i) for i in range(5000)])
+    assert (low, high) == pytest.approx((2430, 2570), abs=5)  # n / 2 -+ 1.96 sqrt(n) / 2
+    found = unpaired_ratio([1.0 + i / 1000 for i in range(60)], [1.0 + i / 1000 for i in range(60)])
+    assert found.low < 1 < found.high
+
+
 def test_too_few_rounds_give_no_interval():
     assert median_interval([0.1] * (FEWEST_ROUNDS - 1)) is None
     assert median_interval([0.1] * FEWEST_ROUNDS) is not None
