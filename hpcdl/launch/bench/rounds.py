@@ -103,7 +103,7 @@ def run_rounds(
                     )
                 )
                 place = folder / f"round-{number:03d}" / point.name
-                if not (place / "measurement.json").exists():
+                if effort.wait_s > 0 and not (place / "measurement.json").exists():
                     wait_until_calm(effort.wait_s)
                 measurements[point.name] = measure(point, window, place)
                 took[point.name] = measurements[point.name].seconds

@@ -79,7 +79,10 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_DONE
     folder = (options.study or _new_folder(command.target)).resolve()
     _open(folder, plan, machine, argv)
-    effort = Effort(plan.rounds, 1 if options.quick else 2 * plan.rounds, lock=options.lock)
+    if options.quick:
+        effort = Effort(plan.rounds, most_rounds=plan.rounds, wait_s=0.0, lock=options.lock)
+    else:
+        effort = Effort(plan.rounds, most_rounds=2 * plan.rounds, lock=options.lock)
     points = [plan.make_point(planned) for planned in plan.points]
     run_rounds(points, plan.window, folder, effort, say=lambda text: print(text, file=sys.stderr, flush=True))
     print("\n" + summary(read_study(folder)))
