@@ -7,11 +7,15 @@ import platform
 from importlib import metadata
 from typing import List
 
+# Before any test imports TensorFlow: submitit configures Python's logging, which closes all handlers, and absl's, which
+# TensorFlow brings, would close the stream that pytest captures. No process of hpcdl holds both.
+import submitit  # noqa: F401
+
 #: What no TensorFlow takes part in behaves alike in all worlds of one Python: `make test` tries it once in each.
 _WITHOUT_TENSORFLOW = [
     "common",
     "tools",
-    *(f"launch/{name}" for name in ("sites", "submission")),
+    *(f"launch/{name}" for name in ("bench", "sites", "submission")),
     *(f"launch/test_{name}.py" for name in ("ranks_integration", "show", "templates", "watch", "container")),
 ]
 
