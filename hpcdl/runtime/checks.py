@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.gradients import check_plain
-from hpcdl.runtime.keras_edge import learning_rate_variable, plain_variable
+from hpcdl.runtime.keras_edge import learning_rate_variable, made_variable
 from hpcdl.runtime.normalization import synchronized_layers
 from hpcdl.runtime.replicas import Replicas
 
@@ -87,7 +87,7 @@ def check_model(model: Any, replicas: Replicas) -> None:
             " keras.Input, or call model.build(input_shape)"
         )
     is_outside = model.distribute_strategy is not replicas.distribution
-    if is_outside or not replicas.are_made_in_scope([plain_variable(v) for v in model.trainable_variables]):
+    if is_outside or not replicas.are_made_in_scope([made_variable(v) for v in model.trainable_variables]):
         raise BadInput(
             "the model must be built inside `with run.scope():`, since each replica needs a copy of its variables;"
             f" received {model.name}, which was built outside; indent what builds it"

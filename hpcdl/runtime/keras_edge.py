@@ -22,6 +22,12 @@ def plain_variable(variable: Any) -> Any:
     return variable.value if is_keras_3 else variable
 
 
+def made_variable(variable: Any) -> Any:
+    """Gives the variable that TensorFlow made, behind Keras 2's wrapper of mixed precision too."""
+    plain = plain_variable(variable)
+    return getattr(plain, "_variable", plain)
+
+
 def metric_variables(model: Any) -> List[Any]:
     """Lists the states of a model's metrics, each once."""
     return _each_once(v for metric in model.metrics for v in metric.variables)
