@@ -6,7 +6,7 @@ container understands alike; nothing of hpcdl, submitit or Slurm must be inside.
 Synopsis::
 
     image = find_image(site.container, "tf.sif")
-    enter_argv(site.container, image, folders=["/work/me"], cwd="/work/me", with_gpus=True) + ["python3", "train.py"]
+    enter_argv(site.container, image, folders=["/data/me"], cwd="/data/me", with_gpus=True) + ["python3", "train.py"]
 """
 
 from __future__ import annotations
