@@ -10,15 +10,14 @@ Which of the user's run where: those of Keras that write files run on rank 0 onl
 Synopsis::
 
     users = of_this_rank(callbacks, topology.is_rank_0)
-    callbacks = Callbacks(following, clock, users, model, plan, verbose)
-    callbacks.go_on(position, history, restore)        # where a checkpoint was found
-    callbacks.save_with(checkpointing)
+    callbacks = Callbacks(following, clock, users, history, checkpointing, start, model, plan, verbose)
     model.fit(..., callbacks=callbacks)
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, List, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -30,6 +29,25 @@ from hpcdl.runtime.following import Following
 from hpcdl.runtime.keras_edge import count_steps_from
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a fit begins: at its beginning, or where an earlier start left.
+
+    Attributes:
+        epoch: First epoch, counted from 0.
+        step: Steps of it that are done; callbacks do not see them again.
+        history: Values of the epochs before it.
+        at_train_begin: Called when all callbacks have begun.
+        at_first_epoch: Called when Keras has reset the metrics for the first epoch.
+    """
+
+    epoch: int
+    step: int
+    history: Mapping[str, Sequence[float]]
+    at_train_begin: Callable[[], None]
+    at_first_epoch: Callable[[], None]
+
+
 class Callbacks(tf.keras.callbacks.CallbackList):
     """Keras' list of callbacks, which a run has in its hands.
 
@@ -37,12 +55,12 @@ class Callbacks(tf.keras.callbacks.CallbackList):
         following: hpcdl's own callback.
         clock: Likewise.
         users: The user's callbacks.
+        history: Keras' own; it gets the values of all epochs.
+        checkpointing: Saves, and knows what all ranks have agreed on.
+        start: Where the fit begins.
         model: To be trained.
         plan: Of the run.
         verbose: As in Keras; 0 shows no progress.
-
-    Attributes:
-        history: Keras' own, of all epochs.
     """
 
     def __init__(
@@ -50,19 +68,18 @@ class Callbacks(tf.keras.callbacks.CallbackList):
         following: Following,
         clock: Clock,
         users: Sequence[Any],
+        history: Any,
+        checkpointing: Checkpointing,
+        start: Start,
         model: Any,
         plan: Plan,
         verbose: int,
     ) -> None:
-        self._following, self._plan = following, plan
-        self._checkpointing: Optional[Checkpointing] = None
-        self._epoch = self._first_epoch = self._first_step = 0
-        self._history_before: Dict[str, List[float]] = {}
-        self._at_train_begin: Callable[[], None] = _nothing
-        self._at_first_epoch: Callable[[], None] = _nothing
-        self.history = tf.keras.callbacks.History()
+        self._following, self._history_callback, self._checkpointing = following, history, checkpointing
+        self._start, self._plan = start, plan
+        self._epoch = start.epoch
         super().__init__(
-            [following, clock, *users, self.history],
+            [following, clock, *users, history],
             add_progbar=verbose != 0,
             model=model,
             verbose=verbose,
@@ -70,41 +87,18 @@ class Callbacks(tf.keras.callbacks.CallbackList):
             steps=plan.steps_per_epoch,
         )
 
-    def save_with(self, checkpointing: Checkpointing) -> None:
-        """Names who saves."""
-        self._checkpointing = checkpointing
-
-    def go_on(
-        self,
-        epoch: int,
-        step: int,
-        history: Dict[str, List[float]],
-        at_train_begin: Callable[[], None],
-        at_first_epoch: Callable[[], None],
-    ) -> None:
-        """Goes on where an earlier start left.
-
-        Args:
-            epoch: First epoch, counted from 0.
-            step: Steps of it that are done; callbacks do not see them again.
-            history: Values of the epochs before it.
-            at_train_begin: Called when all callbacks have begun.
-            at_first_epoch: Called when Keras has reset the metrics for the first epoch.
-        """
-        self._first_epoch, self._first_step, self._history_before = epoch, step, history
-        self._at_train_begin, self._at_first_epoch = at_train_begin, at_first_epoch
-
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
-        self.history.history = {name: list(values) for name, values in self._history_before.items()}
-        self.history.epoch = list(range(self._first_epoch))
-        count_steps_from(self.model, self._first_epoch * self._plan.steps_per_epoch + self._first_step)
-        self._at_train_begin()
+        start, history = self._start, self._history_callback
+        history.history = {name: list(values) for name, values in start.history.items()}
+        history.epoch = list(range(start.epoch))
+        count_steps_from(self.model, start.epoch * self._plan.steps_per_epoch + start.step)
+        start.at_train_begin()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
-        if epoch == self._first_epoch:
-            self._at_first_epoch()
+        if epoch == self._start.epoch:
+            self._start.at_first_epoch()
         super().on_epoch_begin(epoch, logs)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -131,7 +125,7 @@ class Callbacks(tf.keras.callbacks.CallbackList):
         self._checkpointing.after_epoch(epoch, logs)
 
     def _is_done(self, batch: int) -> bool:
-        return self._epoch == self._first_epoch and batch < self._first_step
+        return (self._epoch, batch) < (self._start.epoch, self._start.step)
 
 
 def of_this_rank(callbacks: Sequence[Any], is_rank_0: bool) -> List[Any]:
@@ -158,7 +152,3 @@ def of_this_rank(callbacks: Sequence[Any], is_rank_0: bool) -> List[Any]:
     return [
         c for c in callbacks if is_rank_0 or not (isinstance(c, writers) or getattr(c, "rank_0_only", False))
     ]
-
-
-def _nothing() -> None:
-    pass

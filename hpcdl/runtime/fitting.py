@@ -27,7 +27,7 @@ from hpcdl.common.schedule import Interval
 from hpcdl.common.step_times import StepLog
 from hpcdl.common.topology import Topology
 from hpcdl.runtime import agreement, keras_edge, steps
-from hpcdl.runtime.callback_list import Callbacks
+from hpcdl.runtime.callback_list import Callbacks, Start
 from hpcdl.runtime.callback_states import CallbackStates
 from hpcdl.runtime.checkpointing import Checkpointing, Leaving
 from hpcdl.runtime.checkpoints import Checkpoint
@@ -211,7 +211,7 @@ class Fit:
                 *self.execution.callbacks(plan.steps_per_epoch, validation_steps),
                 *self.users_callbacks,
             ]
-            callbacks = Callbacks(following, clock, others, model, plan, self.verbose)
+            history = tf.keras.callbacks.History()
 
             def describe() -> Dict[str, Any]:
                 return {
@@ -223,7 +223,7 @@ class Fit:
                     "strategy": plan.strategy,
                     "world_size": plan.world_size,
                     "first_iteration": first_iteration,
-                    "history": _numbers(callbacks.history.history),
+                    "history": _numbers(history.history),
                     "best_by": self.best_by,
                     "versions": versions(),
                 }
@@ -242,14 +242,16 @@ class Fit:
                 describe=describe,
                 steps_at_save=first_step,
             )
-            callbacks.save_with(checkpointing)
-            callbacks.go_on(
+            start = Start(
                 epoch,
                 step,
                 meta["history"] if meta is not None else {},
                 at_train_begin=lambda: self._restore_callbacks(states, meta, arrays),
                 # At the end of an epoch they hold what its validation left; Keras begins the next one with none.
                 at_first_epoch=restore_metrics if step else _nothing,
+            )
+            callbacks = Callbacks(
+                following, clock, others, history, checkpointing, start, model, plan, self.verbose
             )
             self.bench.meet()
             model.fit(
@@ -262,7 +264,7 @@ class Fit:
                 shuffle=False,  # the feed does
                 **fit_arguments,
             )
-        return callbacks.history, clock.epoch_seconds
+        return history, clock.epoch_seconds
 
     def _prepare(
         self, meta: Optional[Dict[str, Any]], arrays: Optional[Dict[str, np.ndarray]], first_step: int
