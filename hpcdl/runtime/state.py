@@ -26,6 +26,7 @@ from hpcdl.runtime.keras_edge import (
     seed_variables,
     synchronized_variables,
 )
+from hpcdl.runtime.processes import broadcast_arrays
 from hpcdl.runtime.replicas import Replicas
 
 
@@ -39,15 +40,13 @@ def layout(model: Any) -> Dict[str, List[Any]]:
 
 
 def capture(model: Any, replicas: Replicas) -> Dict[str, np.ndarray]:
-    """Takes all variables; a collective. The arrays are whole on each rank.
+    """Takes all variables; a collective.
 
     Returns:
-        ``shared/3``: of a variable's shape; ``seed/0``, ``own/2``, ``metric/1``: (num_replicas, ...).
+        ``shared/3``, on rank 0 only: of a variable's shape; ``seed/0``, ``own/2``, ``metric/1``: (num_replicas, ...).
     """
-    arrays = {
-        f"shared/{i}": replicas.copies(variable)[0].numpy()
-        for i, variable in enumerate(synchronized_variables(model))
-    }
+    shared = synchronized_variables(model) if replicas.processes.rank == 0 else []
+    arrays = {f"shared/{i}": replicas.copies(variable)[0].numpy() for i, variable in enumerate(shared)}
     names, of_copies = [], []
     for kind, variables in _of_replicas(model).items():
         for i, variable in enumerate(variables):
@@ -88,14 +87,13 @@ def restore(
     shared = synchronized_variables(model)
     if arrays is not None:
         for i, variable in enumerate(shared):
-            replicas.set_all(variable, _as_dtype(arrays[f"shared/{i}"], variable))
+            replicas.set_all(variable, tf.constant(_typed(arrays[f"shared/{i}"], variable)))
     replicas.broadcast(shared)
     of_replicas = _of_replicas(model)
+    sent = {name: array for name, array in (arrays or {}).items() if name.split("/")[0] in of_replicas}
+    received = broadcast_arrays(replicas.processes, sent)
     stacks = {
-        kind: [
-            _broadcast(replicas, None if arrays is None else arrays[f"{kind}/{i}"], variable, num_replicas)
-            for i, variable in enumerate(variables)
-        ]
+        kind: [_typed(received[f"{kind}/{i}"], variable) for i, variable in enumerate(variables)]
         for kind, variables in of_replicas.items()
     }
     is_same_world = num_replicas == replicas.num_replicas
@@ -136,18 +134,6 @@ def _to_replica_0(stack: np.ndarray, num_replicas: int) -> np.ndarray:
     return rows
 
 
-def _broadcast(
-    replicas: Replicas, stack: Optional[np.ndarray], variable: Any, num_replicas: int
-) -> np.ndarray:
-    """Gives every rank rank 0's stack; as bytes, since Horovod does not take all dtypes."""
-    dtype, shape = tf.as_dtype(variable.dtype).as_numpy_dtype, (num_replicas, *variable.shape)
-    if stack is None:
-        stack = np.zeros(shape, dtype)
-    sent = tf.constant(np.frombuffer(_bytes(stack), np.uint8))
-    received = replicas.processes.broadcast(sent).numpy()
-    return np.frombuffer(received.tobytes(), dtype).reshape(shape)
-
-
 def _bytes(array: np.ndarray) -> bytes:
     return np.ascontiguousarray(array).tobytes()
 
@@ -156,7 +142,6 @@ def _array(rows: np.ndarray, dtype: Any, shape: Tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(_bytes(rows), dtype).reshape((len(rows), *shape))
 
 
-def _as_dtype(array: np.ndarray, variable: Any) -> Any:
+def _typed(array: np.ndarray, variable: Any) -> np.ndarray:
     # NumPy's files know no bfloat16: it comes back as bytes of the same width.
-    dtype = tf.as_dtype(variable.dtype).as_numpy_dtype
-    return tf.constant(array.view(dtype) if array.dtype.kind == "V" else array, dtype=variable.dtype)
+    return array.view(tf.as_dtype(variable.dtype).as_numpy_dtype) if array.dtype.kind == "V" else array
