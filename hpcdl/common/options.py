@@ -143,9 +143,7 @@ class OptionParser:
             usage=usage,
             description=description,
             epilog=epilog,
-            allow_abbrev=False,  # a shortened flag in a job script would break when the next option is added
             argument_default=argparse.SUPPRESS,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self._fields = [field for cls in groups.values() for field in _fields(cls)]
         for title, cls in groups.items():
@@ -189,7 +187,13 @@ class OptionParser:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argparse parser whose errors are `BadInput`."""
+    """An argparse parser whose errors are `BadInput`, and which prints its texts as they are written."""
+
+    def __init__(self, **arguments: Any) -> None:
+        # A shortened flag in a job script would break when the next option is added.
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **arguments
+        )
 
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message}; see {self.prog} --help")

@@ -147,7 +147,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="hpcdl horovod",
         description="Install a Horovod that matches the TensorFlow that is here, or check the one that is.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common = OneLineParser(add_help=False)
     common.add_argument(

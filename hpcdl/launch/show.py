@@ -7,14 +7,14 @@ Synopsis::
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NoReturn, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, BadInput
+from hpcdl.common.options import OneLineParser
 from hpcdl.common.records import read_history, read_json
 
 _EXAMPLES = """\
@@ -46,12 +46,10 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         BadInput: A folder holds no run, or the picture cannot be written.
     """
-    parser = _Parser(
+    parser = OneLineParser(
         prog="hpcdl show",
         description="Show what runs gave, several side by side, and draw their curves.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or a folder of them")
     parser.add_argument(
@@ -209,8 +207,3 @@ def _panels(runs: Sequence[RunFiles]) -> List[str]:
     for run in runs:
         names.update(dict.fromkeys(name[4:] if name.startswith("val_") else name for name in run.history))
     return sorted(names, key=lambda name: (name != "loss", list(names).index(name)))
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message}; see {self.prog} --help")

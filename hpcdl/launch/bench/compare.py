@@ -10,7 +10,6 @@ Synopsis::
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Sequence
@@ -48,8 +47,6 @@ def main(argv: Sequence[str]) -> int:
         prog="hpcdl bench compare",
         description="Say whether B is slower than A: the ratio of their samples/s at each common point.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("before", metavar="A", type=Path, help="a study")
     parser.add_argument("after", metavar="B", type=Path, help="a later study of the same points")

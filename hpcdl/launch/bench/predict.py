@@ -8,7 +8,6 @@ Synopsis::
 
 from __future__ import annotations
 
-import argparse
 import csv
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -35,8 +34,6 @@ def main(argv: Sequence[str]) -> int:
         prog="hpcdl bench predict",
         description="Predict the throughput of weak scaling at counts of replicas that were not measured.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "studies", metavar="STUDY", nargs="*", type=Path, help="folders that hpcdl bench made"

@@ -7,7 +7,6 @@ Synopsis::
 
 from __future__ import annotations
 
-import argparse
 import html
 import json
 from dataclasses import asdict
@@ -39,8 +38,6 @@ def main(argv: Sequence[str]) -> int:
         prog="hpcdl bench report",
         description="Write tables, pictures and text from studies.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "studies", metavar="STUDY", nargs="+", type=Path, help="folders that hpcdl bench made"

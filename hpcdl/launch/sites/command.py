@@ -123,7 +123,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="hpcdl site",
         description="Show what is known of computing centres; ask a cluster for the rest.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="list the sites")

@@ -184,7 +184,6 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
         prog=f"hpcdl {name}",
         description=description,
         epilog=f"example: hpcdl {name} 12345",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--jobs-dir", metavar="DIR", help="look in DIR (default: of config.toml, else hpcdl-jobs)"
