@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, before anything is installed
 
 from hpcdl.common.bench import BenchSettings  # noqa: E402
-from hpcdl.common.errors import EXIT_DONE, EXIT_INTERRUPTED, BadInput, HpcdlError  # noqa: E402
+from hpcdl.common.errors import EXIT_DONE, BadInput  # noqa: E402
 from hpcdl.common.records import read_json, write_json  # noqa: E402
 from hpcdl.launch.bench import allreduce  # noqa: E402
 from hpcdl.launch.bench.load import wait_until_calm  # noqa: E402
@@ -38,6 +38,7 @@ from hpcdl.launch.bench.rounds import Chosen, Effort, choose, locked, run_rounds
 from hpcdl.launch.machine import Machine, read_machine  # noqa: E402
 from hpcdl.launch.mpirun import find_mpirun, read_version  # noqa: E402
 from hpcdl.launch.placement import place  # noqa: E402
+from tools.environments import guarded  # noqa: E402
 
 WORKLOAD = "fashion_mnist/cnn_dropout"
 NUM_PARAMETERS = 1_199_882  # of that workload; the exchange sums as many floats
@@ -231,7 +232,7 @@ def seconds_of_help(repeats: int = 7) -> float:
     return estimate(times).median
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Measures what is missing, prints the figures, and gives the exit status."""
     parser = argparse.ArgumentParser(
         prog="tools/speed.py", description=(__doc__ or "").split("\n\nSynopsis")[0]
@@ -253,16 +254,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "--quick", action="store_true", help="one round of 30 steps, no intervals, in a folder of its own"
     )
     arguments = parser.parse_args(argv)
-    try:
-        return _study(arguments)
-    except HpcdlError as error:
-        print(f"tools/speed.py: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-
-
-def _study(arguments: argparse.Namespace) -> int:
     window = Window(untimed_steps=15, timed_steps=30 if arguments.quick else arguments.steps)
     rounds, most, study = arguments.rounds, arguments.most_rounds or 2 * arguments.rounds, arguments.study
     if arguments.quick:
@@ -297,4 +288,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, sys.argv[1:]))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Iterable, List, Optional, Union
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE
+from hpcdl.common.saying import say
 
 #: What Horovod and its Gloo say in a rank whose only fault is that another rank is gone.
 _SAID_BY_SURVIVORS = ("Horovod has been shut down", "gloo/transport/")
@@ -105,7 +106,7 @@ def write_failure(
         temporary.write_text(json.dumps(asdict(failure), indent=1) + "\n", encoding="utf-8")
         os.replace(str(temporary), str(path))
     except OSError as problem:
-        print(f"hpcdl: rank {rank}: cannot write {path}: {problem}", file=sys.stderr)
+        say(f"rank {rank}: cannot write {path}: {problem}")
         return False
     return True
 

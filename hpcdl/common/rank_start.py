@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
+from hpcdl.common.saying import say
 from hpcdl.common.topology import read_topology
 
 EXIT_NOT_FOUND = 127
@@ -61,7 +62,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         topology = read_topology(os.environ, socket.gethostname())
     except BadInput as problem:
-        print(f"hpcdl: {problem}", file=sys.stderr)
+        say(str(problem))
         return problem.exit_status
     if arguments.cpus is not None:
         os.sched_setaffinity(0, arguments.cpus[topology.local_rank])
@@ -74,7 +75,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         os.execvp(command[0], command)
     except OSError as problem:
-        print(f"hpcdl: cannot start {command[0]}: {problem.strerror}", file=sys.stderr)
+        say(f"cannot start {command[0]}: {problem.strerror}")
     return EXIT_NOT_FOUND
 
 

@@ -26,6 +26,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from hpcdl.common.cache import cache_folder
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, HpcdlError
 from hpcdl.common.options import OneLineParser
+from hpcdl.common.saying import say
 from hpcdl.launch.horovod_build import build_wheel, find_tools, find_wheel, install_wheel, read_target
 from hpcdl.launch.horovod_recipe import (
     HOROVOD_VERSION,
@@ -177,7 +178,7 @@ def _check(target: Target, as_json: bool) -> int:
     else:
         print(render_check(target, verdict))
         if not verdict.is_good:
-            print(f"hpcdl: {verdict.problem}; cure: {verdict.cure}", file=sys.stderr)
+            say(f"{verdict.problem}; cure: {verdict.cure}")
     return EXIT_DONE if verdict.is_good else EXIT_FAILED
 
 

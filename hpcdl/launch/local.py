@@ -26,6 +26,7 @@ from typing import Dict, List, Mapping, NoReturn, Optional, Sequence
 from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_REQUEUE, BadInput
 from hpcdl.common.failures import failure_path, read_failures
 from hpcdl.common.rank_start import log_path
+from hpcdl.common.saying import say
 from hpcdl.common.topology import Topology, read_topology
 from hpcdl.common.words import LaunchOptions, RunSettings, TrainCommand, parse_train, train_argv
 from hpcdl.launch.machine import read_machine
@@ -172,7 +173,7 @@ def _span(command: TrainCommand, allocation: Allocation, argv: Sequence[str]) ->
     end = find_end_time(allocation.job_id, environ, run_text)
     if end is not None:
         environ["HPCDL_END_TIME"] = f"{end:.0f}"
-    _say(f"{describe(layout)}, in job {allocation.job_id}; logs in {log_dir}")
+    say(f"{describe(layout)}, in job {allocation.job_id}; logs in {log_dir}")
     outcome = run_step(step, environ, log_dir, os.getcwd(), write_to_stdout)
     if outcome.status not in (EXIT_DONE, EXIT_REQUEUE):
         print(render(outcome, socket.gethostname(), log_dir, tail), file=sys.stderr, flush=True)
@@ -232,7 +233,7 @@ def _start_until_done(
     log_dir = Path(given) if given is not None else new_log_dir(_LOGS, time.gmtime())
     log_dir.mkdir(parents=True, exist_ok=True)
     hostname = socket.gethostname()
-    _say(f"{placement.describe()} on {hostname}; logs in {log_dir}")
+    say(f"{placement.describe()} on {hostname}; logs in {log_dir}")
     restarts_left = command.launch.restarts
     while True:
         outcome = run_ranks(runtime_argv(argv), placement, log_dir, environ, mpirun)
@@ -243,7 +244,7 @@ def _start_until_done(
         restarts_left -= 1
         argv = restart_argv(command)
         environ = {name: value for name, value in environ.items() if name != "HPCDL_FRESH"}
-        _say(
+        say(
             f"starting again from the last checkpoint, since {summary(outcome, hostname)}"
             f" (restarts left: {restarts_left})"
         )
@@ -281,10 +282,6 @@ def write_to_stdout(data: bytes) -> None:
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.close(nothing)
-
-
-def _say(text: str) -> None:
-    print("hpcdl: " + text, file=sys.stderr, flush=True)
 
 
 def _forget(log_dir: Path) -> None:

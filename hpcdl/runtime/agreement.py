@@ -11,7 +11,6 @@ Synopsis::
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import sys
 import warnings
@@ -21,7 +20,7 @@ import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan
-from hpcdl.runtime.identity import architecture, plain
+from hpcdl.runtime.identity import architecture, digest, plain
 from hpcdl.runtime.record import versions
 
 _MOST_DETAILS = 3
@@ -55,7 +54,7 @@ def check(processes: Any, parts: Parts) -> None:
     Raises:
         BadInput: On every rank, with what differs between rank 0 and the first rank that is not like it.
     """
-    of_ranks = processes.gather_json({name: _digest(part) for name, part in parts.items()})
+    of_ranks = processes.gather_json({name: digest(part) for name, part in parts.items()})
     other = next((rank for rank, digests in enumerate(of_ranks) if digests != of_ranks[0]), None)
     if other is None:
         return
@@ -113,13 +112,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _digest(part: Any) -> str:
-    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _digest_of_file(path: str) -> Optional[str]:
     try:
         with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()[:16]
+            return digest(file.read())
     except OSError:  # python -c, a prompt
         return None

@@ -9,13 +9,13 @@ Synopsis::
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Mapping, Optional
 
 from hpcdl.common.errors import HpcdlError
 from hpcdl.common.plan import Plan
+from hpcdl.common.saying import say
 from hpcdl.common.schedule import Interval
 from hpcdl.runtime.callback_states import CallbackStates
 from hpcdl.runtime.replicas import Replicas
@@ -160,7 +160,7 @@ class Checkpointing:
                 said = f"cannot write the checkpoint of step {steps_done} to {self.folder.path}: {problem.strerror}"
                 if must:
                     raise HpcdlError(f"{said}; the one before it is the last") from problem
-                print(f"hpcdl: {said}; training goes on", file=sys.stderr, flush=True)
+                say(f"{said}; training goes on")
         self._saved_at = time.monotonic()
         self.steps_at_save = steps_done
         self.wishes.set("save", False)

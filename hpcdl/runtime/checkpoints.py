@@ -109,10 +109,6 @@ class Store:
             say(f"checkpoint {folder} is not used: {damage}")
         return None
 
-    def best_score(self) -> Optional[float]:
-        """Gives the least score of the checkpoints that have one."""
-        return min((s for s in map(_score, self._folders()) if s is not None), default=None)
-
     def _folders(self) -> List[Path]:
         """Lists the folders that look like checkpoints, oldest first."""
         return sorted(path for path in self.folder.glob("step-*") if path.is_dir())

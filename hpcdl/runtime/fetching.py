@@ -26,6 +26,8 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence, TextIO
 
 import numpy as np
 
+from hpcdl.common.saying import say
+
 #: A host that does not answer is given up after this time: compute nodes often have no way out at all.
 _CONNECT_TIMEOUT_S = 20
 #: For the whole of one command; a package of 30 MB over a slow line still fits.
@@ -101,7 +103,7 @@ def fetch_debian(
     # In the target's own file system, for os.replace.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as scratch_name:
         scratch = Path(scratch_name).resolve()
-        _say(f"fetching Debian's package {package} into {target}")
+        say(f"fetching Debian's package {package} into {target}")
         _download_package(package, scratch)
         archive = next(scratch.glob(f"{package}_*.deb"), None)
         if archive is None:
@@ -125,7 +127,7 @@ def fetch_keras(name: str) -> Dict[str, np.ndarray]:
     """
     from tensorflow import keras
 
-    _say(f"downloading {name} by keras.datasets.{name}.load_data()")
+    say(f"downloading {name} by keras.datasets.{name}.load_data()")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_CONNECT_TIMEOUT_S)  # Keras sets none, and a dropped packet would hang the job.
     try:
@@ -216,10 +218,6 @@ def _run(command: Sequence[str], folder: Path) -> None:
     if done.returncode:
         said = [line for line in done.stdout.splitlines() if line.startswith(("E:", "dpkg-deb: error"))]
         raise NotFetched(_one_line(said[0] if said else f"{command[0]} ended with status {done.returncode}"))
-
-
-def _say(text: str) -> None:
-    print(f"hpcdl: {text}", file=sys.stderr, flush=True)
 
 
 def _one_line(text: str) -> str:

@@ -9,7 +9,6 @@ Synopsis::
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from hpcdl.common.errors import EXIT_REQUEUE
 from hpcdl.common.options import changed
 from hpcdl.common.plan import Plan
 from hpcdl.common.records import note_run_dir
+from hpcdl.common.saying import say
 from hpcdl.common.schedule import Interval
 from hpcdl.common.step_times import StepLog
 from hpcdl.common.topology import Topology
@@ -145,7 +145,7 @@ class Fit:
         found: List[Checkpoint] = []
 
         def look() -> Optional[Dict[str, Any]]:
-            newest = folder.checkpoints.newest(self._why_not_usable, _say)
+            newest = folder.checkpoints.newest(self._why_not_usable, say)
             found.extend([newest] if newest is not None else [])
             return newest.meta if newest is not None else None
 
@@ -160,7 +160,7 @@ class Fit:
             record["bench"] = changed(self.bench)
         if is_writer:
             if "bench" in record:
-                _say(f"this run is a benchmark: {record['bench']}")
+                say(f"this run is a benchmark: {record['bench']}")
             folder.write(record)
         try:
             saves = is_writer and self.bench.steps is None  # what a benchmark trained is of no use
@@ -168,7 +168,7 @@ class Fit:
         except Leaving:
             if is_writer:
                 folder.write({**record, "status": "stopped", "ended": now()})
-                _say(f"saved and stopped, to be started again; {self.run_dir} holds the run")
+                say(f"saved and stopped, to be started again; {self.run_dir} holds the run")
             # A launcher ends the others as soon as one has left: nobody leaves before rank 0 has written.
             self.replicas.processes.barrier()
             self.replicas.processes.shutdown()
@@ -277,7 +277,7 @@ class Fit:
             steps.split_seeds(model, self.seed, replicas)
             return _nothing
         if self.topology.is_rank_0:
-            _say(self._resume_words(meta))
+            say(self._resume_words(meta))
         return restore(
             model,
             replicas,
@@ -317,7 +317,7 @@ class Fit:
         received = broadcast_arrays(self.replicas.processes, of_callbacks)
         missing = states.restore(meta["callbacks"], received)
         if missing and self.topology.is_rank_0:
-            _say(f"callbacks that were there before are not here now, and start anew: {', '.join(missing)}")
+            say(f"callbacks that were there before are not here now, and start anew: {', '.join(missing)}")
 
     def _validation_arguments(self) -> Tuple[Dict[str, Any], int]:
         if self.validation is None:
@@ -360,7 +360,7 @@ class Fit:
         if self.topology.is_rank_0:
             problem = folder.save_model(self.model) if self.bench.steps is None else None
             if problem is not None:
-                _say(
+                say(
                     f"Keras could not save this model as a .keras file ({problem}); its weights are in the checkpoint"
                 )
             folder.write_history(values)
@@ -374,10 +374,6 @@ def _position(meta: Dict[str, Any]) -> Dict[str, Any]:
 
 def _numbers(history: Dict[str, Sequence[Any]]) -> Dict[str, List[float]]:
     return {name: [float(v) for v in of_epochs] for name, of_epochs in history.items()}
-
-
-def _say(text: str) -> None:
-    print(f"hpcdl: {text}", file=sys.stderr, flush=True)
 
 
 def _nothing() -> None:

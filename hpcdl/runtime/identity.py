@@ -6,7 +6,7 @@ of epochs, ranks and strategy do not: a run may go on with others.
 Synopsis::
 
     mine = identity(model, data, plan, seed=0, shuffle=True)
-    digest(mine)                                           # "3f9a01c2"
+    digest(mine)[:8]                                       # "3f9a01c2"
     differences(recorded, mine)                            # ["global_batch_size 256, now 512"]
 """
 
@@ -37,12 +37,12 @@ def identity(model: Any, data: Any, plan: Plan, seed: int, shuffle: bool) -> Dic
         shuffle: Whether the samples are shuffled.
     """
     return {
-        "model": _digest(architecture(model)),
+        "model": digest(architecture(model)),
         "num_parameters": int(model.count_params()),
         "optimizer": _optimizer(model.optimizer),
         "loss": plain(model.loss),
         "loss_weights": plain(getattr(model, "loss_weights", None)),
-        "data": _digest([_describe(array) for array in tf.nest.flatten(data)]),
+        "data": digest([_describe(array) for array in tf.nest.flatten(data)]),
         "num_samples": plan.num_samples,
         "global_batch_size": plan.batches.global_batch_size,
         "lr_factor": plan.factor,
@@ -53,9 +53,10 @@ def identity(model: Any, data: Any, plan: Plan, seed: int, shuffle: bool) -> Dic
     }
 
 
-def digest(value: Mapping[str, Any]) -> str:
-    """Gives eight hexadecimal digits for a name."""
-    return _digest(value)[:8]
+def digest(value: Any) -> str:
+    """Gives sixteen hexadecimal digits for JSON, or for the content of a file."""
+    content = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> List[str]:
@@ -77,10 +78,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _optimizer(optimizer: Any) -> Dict[str, Any]:
     inner = getattr(optimizer, "inner_optimizer", None) or optimizer
     config = {k: v for k, v in plain(inner.get_config()).items() if k not in ("name", "jit_compile")}
@@ -100,6 +97,8 @@ def architecture(model: Any) -> Any:
             [type(layer).__name__, [list(v.shape) for v in layer.trainable_variables]] for layer in layers
         ],
         "dtypes": [str(getattr(layer, "compute_dtype", None)) for layer in layers],
+        # Keras 2 leaves it out of a layer's configuration.
+        "synchronized": [bool(getattr(layer, "synchronized", False)) for layer in layers],
         "config": _renamed(plain(config), names),
     }
 

@@ -23,6 +23,7 @@ from hpcdl.common.bench import BenchSettings
 from hpcdl.common.checks import whole_number
 from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan, render
+from hpcdl.common.saying import say
 from hpcdl.common.schedule import parse_interval, resolve_batches
 from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topology
 from hpcdl.common.words import RunSettings
@@ -77,7 +78,7 @@ def init(
     else:
         processes = start_horovod(topology, settings.controller, os.environ)
     for warning in (*topology.warnings, *own.warnings):
-        print(f"hpcdl: {warning}", file=sys.stderr, flush=True)
+        say(warning)
     seed = settings.seed if settings.seed is not None else seed
     tf.keras.utils.set_random_seed(seed)
     if not hasattr(tf.keras, "ops"):  # Keras 2: random layers draw from generators whose state can be kept
@@ -286,9 +287,9 @@ class Run:
         if self.is_rank_0 and verbose != 0:
             print(render(plan), flush=True)
             for notice in execution.notices:
-                print(f"hpcdl: {notice}", file=sys.stderr)
+                say(notice)
         mine = identity(model, data, plan, self.seed, shuffle)
-        self.run_dir = self._run_dir_of_next_fit(title, digest(mine))
+        self.run_dir = self._run_dir_of_next_fit(title, digest(mine)[:8])
         done = Fit(
             model=model,
             data=data,

@@ -26,6 +26,7 @@ from typing import Callable, Mapping, Optional, Type
 
 from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.common.failures import is_said_by_survivor
+from hpcdl.common.saying import say
 from hpcdl.common.topology import read_topology
 
 #: How long a rank lets rank 0, or whoever is the cause, speak and leave first. mpirun then ends the others at once; but
@@ -47,7 +48,7 @@ def tell(error: HpcdlError, environ: Mapping[str, str]) -> None:
         _give_way(environ)
     if environ.get("HPCDL_DEBUG", "0") not in ("", "0"):
         traceback.print_exception(type(error), error, error.__traceback__)
-    print(f"hpcdl: {error}", file=sys.stderr, flush=True)
+    say(str(error))
 
 
 def let_the_cause_speak(error: BaseException, environ: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, BadInput
 from hpcdl.common.failures import first_failure, read_failures
 from hpcdl.common.options import OneLineParser
 from hpcdl.common.rank_start import log_path
+from hpcdl.common.saying import say
 from hpcdl.launch.config import read_config
 from hpcdl.launch.local import write_to_stdout
 from hpcdl.launch.processes import send
@@ -56,7 +57,7 @@ def jobs_main(argv: Sequence[str]) -> int:
         state = state_of(job, queue)
         print(f"{job.job_id:<10} {state.word:<10} {job.job.name:<20} {state.words}".rstrip())
     if not jobs:
-        print(f"hpcdl: no jobs in {parent}", file=sys.stderr)
+        say(f"no jobs in {parent}")
     return EXIT_DONE
 
 
@@ -79,7 +80,7 @@ def logs_main(argv: Sequence[str]) -> int:
     log = log_path(job.job.log_dir, options.rank)
     if not options.follow and not log.exists():
         state = state_of(job, ask_queue([job]))
-        print(f"hpcdl: rank {options.rank} has written nothing yet; the job is {state.word}", file=sys.stderr)
+        say(f"rank {options.rank} has written nothing yet; the job is {state.word}")
         _show_keeper(job)
         return EXIT_DONE
     _copy(job, log, options.follow)
@@ -96,7 +97,7 @@ def cancel_main(argv: Sequence[str]) -> int:
     job = find_job(options.job, _parent(options.jobs_dir))
     state = state_of(job, ask_queue([job]))
     if state.is_over:
-        print(f"hpcdl: job {job.job_id} is over already: {state.word}", file=sys.stderr)
+        say(f"job {job.job_id} is over already: {state.word}")
         return EXIT_DONE
     if job.job.executor == "slurm":
         return (
@@ -128,7 +129,7 @@ def job_lines(job: Submitted, state: State) -> List[str]:
 def _first_error(job: Submitted) -> int:
     failure = first_failure(read_failures(job.job.log_dir))
     if failure is None:
-        print("hpcdl: no rank has reported a failure", file=sys.stderr)
+        say("no rank has reported a failure")
         _show_keeper(job)
         return EXIT_DONE
     print(f"rank {failure.rank} on {failure.hostname}: {failure.error}")
