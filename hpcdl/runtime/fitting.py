@@ -37,6 +37,7 @@ from hpcdl.runtime.feed import Order, feed
 from hpcdl.runtime.following import Following
 from hpcdl.runtime.identity import differences
 from hpcdl.runtime.processes import broadcast_arrays, from_rank_0
+from hpcdl.runtime.randomness import stateful_random_ops
 from hpcdl.runtime.rates import scaled_rate
 from hpcdl.runtime.record import new_record, now, versions
 from hpcdl.runtime.replicas import Replicas
@@ -201,7 +202,8 @@ class Fit:
 
         with ExitStack() as stack:
             stack.enter_context(scaled_rate(model.optimizer, plan, first_iteration))
-            hook = stack.enter_context(steps.exact_steps(model, replicas, self.execution.overrides, wishes))
+            overrides, tell = self.execution.overrides, self._tell_what_no_checkpoint_holds
+            hook = stack.enter_context(steps.exact_steps(model, replicas, overrides, wishes, tell))
             stack.enter_context(steps.first_steps_skipped(model, step))
             guard_every = None if self.bench.without_exchange else 100
             following = Following(replicas, hook, plan, validation_steps, guard_every)
@@ -303,6 +305,15 @@ class Fit:
                 " random layers draw other numbers, and sums are rounded otherwise"
             )
         return words
+
+    def _tell_what_no_checkpoint_holds(self, graph: tf.Graph) -> None:
+        names = stateful_random_ops(graph) if self.topology.is_rank_0 else []
+        if names:
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            say(
+                f"a resumed run will not be bit-exact: {names[0]}{more} draws random numbers that no checkpoint holds;"
+                " draw them by keras.random with a SeedGenerator, or under Keras 2 by tf.random.Generator, of the layer"
+            )
 
     def _restore_callbacks(
         self,

@@ -5,34 +5,23 @@ the user's that calls ``tf.random.normal`` and its like does not: a resumed run 
 
 Synopsis::
 
-    names = stateful_random_ops(model, x[:1], replicas)     # [] where a resumed run draws the same numbers
+    names = stateful_random_ops(graph)                      # [] where a resumed run draws the same numbers
 """
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import List
 
 import tensorflow as tf
 
-from hpcdl.runtime.replicas import Replicas
 
+def stateful_random_ops(graph: tf.Graph) -> List[str]:
+    """Names the random operations of a graph, and of the functions that it calls, that keep a state of their own.
 
-def stateful_random_ops(model: Any, x: Any, replicas: Replicas) -> List[str]:
-    """Names the random operations of a model in training that keep a state of their own.
-
-    What a train_step of the user's draws besides is not seen, nor what Python or NumPy draw.
-
-    Args:
-        model: Built.
-        x: Nest of tensors, the model's inputs, of any number of rows.
-        replicas: Of the run.
+    What Python or NumPy draw is in no graph.
     """
-
-    def call(inputs: Any) -> None:
-        replicas.distribution.run(lambda rows: model(rows, training=True), args=(inputs,))
-
-    of_any_length = tf.nest.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), x)
-    graph = tf.function(call).get_concrete_function(of_any_length).graph.as_graph_def()
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    definition = graph.as_graph_def()
+    functions = definition.library.function
+    nodes = [*definition.node, *(node for function in functions for node in function.node_def)]
     # All of them, and only they, have two seeds; 0 and 0 stand for one that is drawn when the program starts.
     return sorted({node.name for node in nodes if {"seed", "seed2"} <= set(node.attr)})

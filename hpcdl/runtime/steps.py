@@ -36,7 +36,11 @@ from hpcdl.runtime.updates import updates_across_replicas
 
 @contextmanager
 def exact_steps(
-    model: Any, replicas: Replicas, overrides: Mapping[str, Any], wishes: Optional[Wishes] = None
+    model: Any,
+    replicas: Replicas,
+    overrides: Mapping[str, Any],
+    wishes: Optional[Wishes] = None,
+    on_first_trace: Callable[[tf.Graph], None] = lambda graph: None,
 ) -> Iterator[Hook]:
     """Makes the steps of a compiled model those of the whole world.
 
@@ -45,6 +49,7 @@ def exact_steps(
         replicas: Of the run.
         overrides: Other attributes of the model meanwhile.
         wishes: Of all ranks; they ride in the steps.
+        on_first_trace: Is told the graph that holds the first train_step, if it is not run eagerly.
     """
     train_step, test_step, symbolic_build = (
         model.train_step,
@@ -60,12 +65,16 @@ def exact_steps(
         # On one replica too: there Keras 2.12's own fails in float64.
         stack.enter_context(synchronized_normalization(model, parts))
         means = Means(parts, stack)
+        to_tell = [on_first_trace]
 
         def train(element: Any) -> Any:
             data, info = element
             means.reach(model)
             with parts.step(info):
-                return _averaged_logs(model, _counted(model, train_step, data, info[2]), parts)
+                logs = _averaged_logs(model, _counted(model, train_step, data, info[2]), parts)
+            if to_tell and not tf.executing_eagerly():
+                to_tell.pop()(tf.compat.v1.get_default_graph())
+            return logs
 
         def test(element: Any) -> Any:
             data, info = element

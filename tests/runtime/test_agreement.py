@@ -96,6 +96,15 @@ def test_what_differs_is_named(other, said):
     assert "\n" not in text
 
 
+def test_whose_statistics_are_normalized_by_is_part_of_a_model():
+    made = []
+    for synchronized in (False, True):
+        layers = [keras.Input((4,)), keras.layers.BatchNormalization(synchronized=synchronized)]
+        made.append(keras.Sequential(layers))
+        made[-1].compile("sgd", loss="mse")
+    assert any("model" in text for text in differences(described(made[0]), described(made[1])))
+
+
 def test_a_model_that_cannot_write_itself_is_compared_by_its_variables():
     text, *_ = differences(described(subclassed(2)), described(subclassed(3)))
     assert text.startswith("model layers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -42,7 +43,12 @@ def run():
 def names(run, shape, layers):
     with run.scope():
         model = keras.Sequential([keras.Input(shape), *layers])
-    return stateful_random_ops(model, tf.zeros((1, *shape)), run._replicas)
+
+    @tf.function
+    def step(rows):
+        run._replicas.distribution.run(lambda: model(rows, training=True))
+
+    return stateful_random_ops(step.get_concrete_function(tf.zeros((1, *shape))).graph)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +63,14 @@ def test_layers_of_keras_keep_their_random_states_in_variables(run, shape, layer
 def test_a_layer_that_draws_from_tensorflow_itself_is_named(run):
     (name,) = names(run, (4,), [LAYERS.Dropout(0.5), Noise(name="noisy")])
     assert "noisy" in name
+
+
+@pytest.mark.parametrize(("layer", "is_said"), [(Noise, True), (lambda: LAYERS.Dropout(0.5), False)])
+def test_a_run_says_that_its_resume_will_not_be_bit_exact(run, layer, is_said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with run.scope():
+        model = keras.Sequential([keras.Input((4,)), layer(), LAYERS.Dense(1)])
+        model.compile("sgd", "mse")
+    x = np.zeros((8, 4), "float32")
+    run.fit(model, x, x[:, :1], global_batch_size=4, verbose=0)
+    assert ("a resumed run will not be bit-exact" in capsys.readouterr().err) == is_said
