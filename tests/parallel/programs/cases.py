@@ -279,7 +279,12 @@ if IS_KERAS_3:
 _SCALED = {"reference_batch_size": 5, "lr_scaling": "linear", "warmup_epochs": 1}
 CASES["scaled-sgd"] = Case(sgd(nesterov=True), num_samples=187, fit=_SCALED, equals="run")
 CASES["scaled-adam"] = Case(adam(), num_samples=187, fit=_SCALED, equals="run")
-CASES["embedding"] = Case(adam(), model=embedding, num_samples=187, equals="run")
+CASES["embedding"] = Case(
+    adam(),
+    model=embedding,
+    num_samples=187,
+    equals="run" if IS_KERAS_3 else "plain",  # Keras 3 does not add up the rows of a word that occurs twice
+)
 if not IS_KERAS_3:
     legacy = keras.optimizers.legacy
     CASES["legacy-sgd"] = Case(
