@@ -21,17 +21,18 @@ WORLDS = {
     "horovod-4": (4, 1, "gloo" if IS_KERAS_3 else "mpi"),
 }
 COMPARED = sorted(name for name in CASES if CASES[name].equals != "none")
-#: What is tried under the oldest TensorFlow: Keras 2.12 and 2.15 differ in how an optimizer and a layer are called, and
-#: replicas in one process and the launcher depend on neither.
-IN_OLDEST = {
-    "horovod": COMPARED,
-    "hybrid": ["adam-uneven", "legacy-adam", "own-step", "several-steps", "sgd", "synchronized"],
-}
+#: Four ranks differ from two in their number only: what depends on it.
+BY_NUMBER = ["adam-uneven", "embedding", "masked", "scaled-sgd", "sgd-tiny", "synchronized-tiny", "tracking"]
+#: Keras 2.12 and 2.15 differ in how an optimizer and a layer are called.
+BY_CALL = ["adam-uneven", "legacy-adam", "own-step", "several-steps", "sgd", "synchronized"]
+_OF_OLDEST = {"horovod": COMPARED, "hybrid": BY_CALL}
 
 
 def tried(world):
     """Lists the cases that are compared in a world."""
-    return IN_OLDEST.get(world, []) if IS_OLDEST else COMPARED
+    if IS_OLDEST:
+        return _OF_OLDEST.get(world, [])
+    return BY_NUMBER if world == "horovod-4" else COMPARED
 
 
 def cases_of(how, world):

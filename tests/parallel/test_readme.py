@@ -1,0 +1,47 @@
+"""Every command of README.md is one that hpcdl takes: trainings and submissions are planned, the others run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.bare import ROOT
+from tests.parallel.programs.cases import IS_KERAS_3
+from tests.parallel.test_functions import MODULE
+
+SHOWN = [
+    shlex.split(line, comments=True)[1:]
+    for line in (ROOT / "README.md").read_text().splitlines()
+    if line.startswith("hpcdl ")
+]
+pytestmark = pytest.mark.skipif(not IS_KERAS_3, reason="what a command is does not depend on Keras")
+
+
+@pytest.mark.parametrize("argv", SHOWN, ids=" ".join)
+def test_a_command_is_taken(argv, tmp_path):
+    (tmp_path / "my_module.py").write_text(MODULE)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    run = tmp_path / "runs" / "first"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text('{"status": "running"}')
+    words = [str(run) if word == "runs/*" else word for word in argv]
+    if words[0] in ("train", "submit") and "--dry-run" not in words:
+        words.insert(1, "--dry-run")
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcdl", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_commands_that_make_up_a_day_are_shown():
+    assert {"train", "show", "submit", "horovod"} <= {argv[0] for argv in SHOWN}
