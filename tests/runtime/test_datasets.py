@@ -5,23 +5,27 @@ Fashion-MNIST is read too. apt-get, at the process boundary, is a script that ha
 """
 
 import gzip
+import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import textwrap
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import SimpleNamespace
+from threading import Thread
 
 import numpy as np
 import pytest
 
+from hpcdl.common import data_sets
+from hpcdl.common.data_sets import ARRAY_NAMES, Download, Form, Spec, spec_of
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime import dataset_specs, datasets, fetching
-from hpcdl.runtime.dataset_specs import ARRAY_NAMES, Form, Spec, spec_of
-from hpcdl.runtime.datasets import Place, find, obtain, places
+from hpcdl.runtime import datasets
+from hpcdl.runtime.datasets import Place, obtain, places
+from hpcdl.runtime.debian import fetch_debian
+from hpcdl.runtime.fetching import NotFetched
 from hpcdl.runtime.idx import idx_header, idx_sha256
 
 FILES = (
@@ -36,6 +40,7 @@ ARRAYS = {
     "x_test": np.arange(100, 106, dtype=np.uint8).reshape(3, 1, 2),
     "y_test": np.array([2, 1, 0], np.uint8),
 }
+NPZ = Form("npz", ("small_set.npz",))
 #: For child processes: where hpcdl and tests are.
 ROOT = str(Path(__file__).parents[2])
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb, to build a package")
@@ -44,9 +49,12 @@ needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs 
 def small_spec(**changes):
     row = {
         "name": "small_set",
+        "description": "a test",
         "num_classes": 3,
+        "num_train": 6,
+        "num_test": 3,
         "sha256": {name: idx_sha256(array) for name, array in ARRAYS.items()},
-        "forms": (*spec_of("fashion_mnist").forms, Form(("small_set.npz",), spec_of("mnist").forms[1].read)),
+        "forms": (*spec_of("fashion_mnist").forms, NPZ),
     }
     return Spec(**{**row, **changes})
 
@@ -59,6 +67,12 @@ def write_idx(folder, arrays=ARRAYS, gzipped=False):
             gzip.compress(content) if gzipped else content
         )
     return folder
+
+
+def find(spec, listed):
+    """Returns the data set from the first place that has it; None if none has."""
+    files = datasets.find(spec, listed)
+    return files and datasets.read(spec, files, files.place.folder)
 
 
 def bad_input(call, *args, **kwargs):
@@ -155,7 +169,7 @@ def test_some_of_the_files_are_an_error_in_the_users_folder_and_nothing_in_a_cac
 def test_an_unknown_name_is_answered_with_near_ones():
     assert "did you mean fashion_mnist" in bad_input(datasets.load, "fashion-mnist")
     message = bad_input(datasets.load, "imagenet")
-    assert all(name in message for name in dataset_specs.names())
+    assert all(name in message for name in data_sets.names())
 
 
 # --- The contents
@@ -248,17 +262,14 @@ echo "$$ $*" >> "{log}"
 #: One rank: fetches the small set with apt-get from PATH, and prints where it came from or why not.
 RANK = """
 import json
-from hpcdl.runtime import fetching
 from tests.runtime.test_datasets import PACKAGE_FOLDER, small_spec
+from hpcdl.common.data_sets import Download
 from hpcdl.runtime.datasets import obtain
 
-def no_network(name):
-    raise fetching.NotFetched("no network")
-
-fetching.fetch_keras = no_network
+of_nobody = Download("http://localhost:1/", small_spec().forms[1])
+spec = small_spec(debian_package="small-set", debian_folder=PACKAGE_FOLDER, download=of_nobody)
 try:
-    print(json.dumps(obtain(small_spec(debian_package="small-set", debian_folder=PACKAGE_FOLDER), None,
-                            {{"HOME": {home!r}}}).source))
+    print(json.dumps(obtain(spec, None, {{"HOME": {home!r}}}).source))
 except Exception as error:
     print(json.dumps(f"{{type(error).__name__}}: {{error}}"))
 """
@@ -299,7 +310,12 @@ class Machine:
         return self._log.read_text().splitlines() if self._log.exists() else []
 
     def start_rank(self):
-        environ = {**os.environ, "PATH": f"{self._bin}:{os.environ['PATH']}", "PYTHONPATH": ROOT}
+        environ = {
+            **os.environ,
+            "PATH": f"{self._bin}:{os.environ['PATH']}",
+            "PYTHONPATH": ROOT,
+            "no_proxy": "*",
+        }
         code = RANK.format(home=str(self.home))
         pipe = subprocess.PIPE
         return subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=pipe, stderr=pipe)
@@ -316,11 +332,7 @@ def test_of_three_ranks_one_unpacks_the_package_and_the_others_wait(tmp_path, pa
     machine = Machine(tmp_path, f"sleep 1; cp {package} .")
     sources = machine.run_ranks(3)
     assert len(machine.calls()) == 1
-    assert sorted(source.split(":")[0].split(",")[0] for source in sources) == [
-        "Debian's package small-set",
-        "hpcdl's cache",
-        "hpcdl's cache",
-    ]
+    assert sources == [f"hpcdl's cache: {machine.cache / 'small_set'}"] * 3
     assert sorted(path.name for path in (machine.cache / "small_set").iterdir()) == sorted(
         f + ".gz" for f in FILES
     )
@@ -337,7 +349,7 @@ def test_without_package_lists_on_the_machine_lists_of_its_own_are_fetched(tmp_p
     esac
     """
     machine = Machine(tmp_path, body)
-    assert machine.run_ranks(1)[0].startswith("Debian's package small-set")
+    assert machine.run_ranks(1)[0].startswith("hpcdl's cache")
     assert [call.split()[-1] for call in machine.calls()] == ["small-set", "update", "small-set"]
 
 
@@ -357,7 +369,10 @@ def test_no_data_and_no_network_says_where_it_looked_what_failed_and_the_way_out
     said = machine.run_ranks(1)[0]
     assert said.startswith("BadInput: no data for small_set: looked in hpcdl's cache ")
     assert "Keras' cache" in said
-    assert "Debian's package small-set: E: Could not resolve host; Keras' download: no network" in said
+    assert (
+        "Debian's package small-set: E: Could not resolve host; Keras' download: http://localhost:1/" in said
+    )
+    assert "Connection refused; where there is a network, run `hpcdl data fetch small_set --to DIR`" in said
     assert "--data-dir DIR or HPCDL_DATA" in said
     assert "\n" not in said
     assert [path.name for path in machine.cache.iterdir()] == [".small_set.lock"]
@@ -385,13 +400,13 @@ def test_a_rank_killed_while_it_fetches_leaves_the_way_free(tmp_path, package):
     first.kill()
     first.communicate()
     hang.unlink()
-    assert machine.run_ranks(1)[0].startswith("Debian's package small-set")
+    assert machine.run_ranks(1)[0].startswith("hpcdl's cache")
 
 
 def test_a_machine_without_apt_is_told_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(fetching.NotFetched, match="apt-get and dpkg-deb not found"):
-        fetching.fetch_debian("small-set", PACKAGE_FOLDER, FILES, tmp_path / "target", check=list)
+    with pytest.raises(NotFetched, match="apt-get and dpkg-deb not found"):
+        fetch_debian("small-set", PACKAGE_FOLDER, FILES, tmp_path / "target", check=list)
     assert not list(tmp_path.iterdir())
 
 
@@ -405,44 +420,76 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_way_out(tmp_path):
 
 
 @pytest.fixture
-def keras_gives(monkeypatch):
-    """Makes Keras' download of the small set give an answer, or raise it."""
-    from tensorflow import keras
+def served(monkeypatch):
+    """Serves files by name on this machine; a value may be (content, length that is promised)."""
+    monkeypatch.setenv("no_proxy", "*")
+    files = {}
 
-    def keras_gives(answer):
-        def load_data():
-            print("Downloading data from somewhere")
-            if isinstance(answer, Exception):
-                raise answer
-            return (answer["x_train"], answer["y_train"]), (answer["x_test"], answer["y_test"])
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            answer = files.get(self.path[1:])
+            content, length = answer if isinstance(answer, tuple) else (answer, answer and len(answer))
+            self.send_response(404 if answer is None else 200)
+            self.send_header("Content-Length", str(length or 0))
+            self.end_headers()
+            self.wfile.write(content or b"")
 
-        monkeypatch.setattr(keras.datasets, "small_set", SimpleNamespace(load_data=load_data), raising=False)
+        def log_message(self, *args):
+            pass
 
-    return keras_gives
+    server = HTTPServer(("localhost", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield files, f"http://localhost:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
 
 
-def test_what_no_place_has_comes_by_keras_download_which_says_nothing_on_standard_output(
-    keras_gives, tmp_path, capsys
+def npz_bytes(**arrays):
+    stream = io.BytesIO()
+    np.savez(stream, **{**ARRAYS, **arrays})
+    return stream.getvalue()
+
+
+def test_what_no_place_has_is_downloaded_into_the_cache_and_its_progress_told_on_standard_error(
+    served, tmp_path, capsys
 ):
-    keras_gives(ARRAYS)
-    found = obtain(small_spec(), None, {"HOME": str(tmp_path)})
-    assert found.source == "Keras' download"
+    files, url = served
+    files["small_set.npz"] = npz_bytes()
+    spec = small_spec(download=Download(url, NPZ))
+    found = obtain(spec, None, {"HOME": str(tmp_path)})
     np.testing.assert_array_equal(found.y_test, ARRAYS["y_test"])
-    assert capsys.readouterr().out == ""
+    assert found.source == f"hpcdl's cache: {tmp_path / '.cache/hpcdl/data/small_set'}"
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines()[-1].startswith(f"hpcdl: {url}small_set.npz  0.0 of 0.0 MB, 100 %")
+    files.clear()  # and is there the next time
+    assert obtain(spec, None, {"HOME": str(tmp_path)}).source == found.source
+
+
+def test_a_set_of_several_files_is_downloaded_gzipped(served, tmp_path):
+    files, url = served
+    for path in write_idx(tmp_path / "served", gzipped=True).iterdir():
+        files[path.name] = path.read_bytes()
+    found = obtain(small_spec(download=Download(url, small_spec().forms[0])), None, {"HOME": str(tmp_path)})
+    np.testing.assert_array_equal(found.x_train, ARRAYS["x_train"])
 
 
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ({**ARRAYS, "x_test": ARRAYS["x_train"]}, "the download: expected x_test of small_set"),
-        (Exception("URL fetch failure on somewhere:\n no route"), "URL fetch failure on somewhere: no route"),
+        (npz_bytes(x_test=ARRAYS["x_train"]), "Keras' download: small_set.npz: expected x_test of small_set"),
+        (None, "small_set.npz: Not Found"),
+        ((npz_bytes()[:100], 5000), "small_set.npz: ended after 100 of 5000 bytes"),
+        (b"<html>log in first</html>", "Keras' download: small_set.npz: expected plain arrays"),
     ],
+    ids=["other arrays", "not there", "cut short", "a page"],
 )
-def test_a_download_that_fails_or_brings_something_else_is_told(keras_gives, tmp_path, answer, said):
-    keras_gives(answer)
-    before = socket.getdefaulttimeout()
-    assert said in bad_input(obtain, small_spec(), None, {"HOME": str(tmp_path)})
-    assert socket.getdefaulttimeout() == before
+def test_a_download_that_fails_or_brings_something_else_is_told_and_not_kept(served, tmp_path, answer, said):
+    files, url = served
+    files["small_set.npz"] = answer
+    spec = small_spec(download=Download(url, NPZ))
+    assert said in bad_input(obtain, spec, None, {"HOME": str(tmp_path)})
+    assert [path.name for path in (tmp_path / ".cache/hpcdl/data").iterdir()] == [".small_set.lock"]
 
 
 # --- The real sets

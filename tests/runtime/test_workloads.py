@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from hpcdl.common import data_sets
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime import dataset_specs, datasets, workloads
+from hpcdl.runtime import datasets, workloads
 
 #: Network -> (parameters, of which not trainable), as the workshop has them.
 WORKSHOP = {
@@ -51,7 +52,7 @@ def test_the_names_are_those_of_all_networks_on_both_sets_and_each_set_is_known(
     for name in workloads.names():
         workload = workloads.get(name)
         assert (workload.name, f"{workload.dataset}/{workload.network}") == (name, name)
-        assert workload.dataset in dataset_specs.names()
+        assert workload.dataset in data_sets.names()
 
 
 @pytest.mark.parametrize(
