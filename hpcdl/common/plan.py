@@ -14,7 +14,7 @@ Synopsis::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, NamedTuple, Optional
+from typing import Any, List, Mapping, NamedTuple, Optional
 
 from hpcdl.common import schedule
 from hpcdl.common.checks import whole_number
@@ -52,6 +52,7 @@ class Plan:
         learning_rate: The user's own; None if it is a schedule or not known.
         lr_scaling: One of `schedule.LR_SCALINGS`.
         warmup_epochs: Length of the learning-rate ramp.
+        data_origin: Where the data came from, as the record says it; its ``source`` is for people. None: not told.
     """
 
     title: str
@@ -67,6 +68,7 @@ class Plan:
     learning_rate: Optional[float]
     lr_scaling: str
     warmup_epochs: float
+    data_origin: Optional[Mapping[str, Any]] = None
 
     def __post_init__(self) -> None:
         for name in ("world_size", "replicas_per_process", "num_samples", "epochs"):
@@ -76,6 +78,13 @@ class Plan:
                 "num_replicas must be world size x replicas per process; received"
                 f" {self.batches.num_replicas} and {self.world_size} x {self.replicas_per_process};"
                 " resolve the batch sizes for this world"
+            )
+        if self.batches.global_batch_size > self.num_samples:
+            raise BadInput(
+                "a global batch must not be larger than the data; received a global batch size of"
+                f" {self.batches.global_batch_size} ({self.batches.per_replica_batch_size} per replica x"
+                f" {self.batches.num_replicas}) and {self.num_samples} samples; pass a smaller batch size, or use"
+                " fewer replicas"
             )
         schedule.lr_factor(self.batches, self.lr_scaling)
         schedule.warmup_steps(self.warmup_epochs, 1)
@@ -167,6 +176,8 @@ def render(plan: Plan) -> str:
             f"{plan.steps_per_epoch} per epoch ({plan.num_samples} samples), {plan.total_steps} in all",
         ),
     ]
+    if plan.data_origin is not None:
+        rows.insert(0, ("data", str(plan.data_origin["source"])))
     lines = [f"plan of {plan.title}", *(f"  {name:<14}{text}" for name, text in rows)]
     what = "learning rate" if plan.learning_rate is not None else "learning rate, times your schedule's"
     lines += ["", f"  {'epoch':>9}  {what}, first step -> last step", *_rate_rows(plan)]

@@ -40,7 +40,8 @@ def describe(model: Any, plan: Plan, identity: Mapping[str, Any], validation: An
     return {
         "versions": versions(),
         "script": _digest_of_file(sys.argv[0]),
-        "plan": plain(dataclasses.asdict(plan)),
+        # Ranks may find the same data in different places.
+        "plan": plain(dataclasses.asdict(dataclasses.replace(plan, data_origin=None))),
         **identity,
         "model": architecture(model),
         "metrics": _metrics(model),

@@ -32,6 +32,7 @@ def new_record(
         "title": plan.title,
         "started": now(),
         "identity": dict(identity),
+        "data": None if plan.data_origin is None else dict(plan.data_origin),
         "topology": {
             "launcher": plan.launcher,
             "world_size": plan.world_size,

@@ -21,22 +21,24 @@ import os
 import pkgutil
 import sys
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.words import WorkloadOptions
-from hpcdl.runtime import datasets, workloads
+from hpcdl.common.workloads import SYNTHETIC
+from hpcdl.runtime import workloads
 
 #: What plain Keras does where nothing is said.
 _KERAS_BATCH_SIZE = 32
 
 
 class Data(NamedTuple):
-    """Parts of data, each ``(x, y)`` or ``(x, y, sample_weight)``, and where they came from."""
+    """Parts of data, each ``(x, y)`` or ``(x, y, sample_weight)``; where they came from, and more for the record."""
 
     train: Tuple[Any, ...]
     test: Optional[Tuple[Any, ...]]
     source: str
+    details: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ class Target:
     Attributes:
         name: For people and for the run's folder.
         build: ``build(learning_rate)`` gives a compiled model; None leaves the rate as it is.
-        data: ``data(dtype)`` gives the data, floats of that dtype.
+        data: ``data(dtype, least_rows)`` gives the data, floats of that dtype; made-up ones with at least as many rows.
         epochs, per_replica_batch_size, lr_scaling, warmup_epochs: Where the user says nothing.
     """
 
     name: str
     build: Callable[[Optional[float]], Any]
-    data: Callable[[str], Data]
+    data: Callable[[str, int], Data]
     epochs: int = 1
     per_replica_batch_size: int = _KERAS_BATCH_SIZE
     lr_scaling: str = "none"
@@ -63,13 +65,18 @@ def of_workload(name: str, data_dir: Optional[str]) -> Target:
     """Makes a target of a ready workload; BadInput with near names if there is none."""
     workload = workloads.get(name)
 
-    def data(dtype: str) -> Data:
-        stored = datasets.load(workload.dataset, data_dir)
+    def data(dtype: str, least_rows: int) -> Data:
+        stored = workload.load(data_dir, least_rows)
         arrays = workload.arrays(stored, dtype)
-        test = (arrays.x_test, arrays.y_test)
-        return Data((arrays.x_train, arrays.y_train), test, f"{stored.name} from {stored.source}")
+        is_synthetic = workload.facts.data == SYNTHETIC
+        return Data(
+            (arrays.x_train, arrays.y_train),
+            (arrays.x_test, arrays.y_test),
+            f"{stored.name}: {stored.source}" if is_synthetic else f"{stored.name} from {stored.source}",
+            {"name": stored.name, "is_synthetic": is_synthetic, "sha256": dict(stored.sha256)},
+        )
 
-    recommended = workload.recommended
+    recommended = workload.facts.recommended
     return Target(
         name,
         lambda learning_rate: workload.build(learning_rate=learning_rate),
@@ -100,7 +107,7 @@ def of_functions(build: str, data: str) -> Target:
             _set_learning_rate(model, learning_rate)
         return model
 
-    return Target(build, built, lambda dtype: _parts(data, make_data()))
+    return Target(build, built, lambda dtype, least_rows: _parts(data, make_data()))
 
 
 def load_function(what: str, name: str) -> Callable[[], Any]:
@@ -158,12 +165,13 @@ def train(run: Any, target: Target, options: WorkloadOptions) -> None:
         tf.keras.mixed_precision.set_global_policy(options.precision)
     else:
         tf.keras.backend.set_floatx(options.precision)
-    data = target.data(tf.keras.backend.floatx())
-    with run.scope():
-        model = target.build(options.learning_rate)
     per_replica = options.per_replica_batch_size
     if per_replica is None and options.global_batch_size is None:
         per_replica = target.per_replica_batch_size
+    global_batch_size = options.global_batch_size or per_replica * run.num_replicas
+    data = target.data(tf.keras.backend.floatx(), global_batch_size)
+    with run.scope():
+        model = target.build(options.learning_rate)
     history = run.fit(
         model,
         *data.train,
@@ -176,6 +184,7 @@ def train(run: Any, target: Target, options: WorkloadOptions) -> None:
         warmup_epochs=target.warmup_epochs if options.warmup_epochs is None else options.warmup_epochs,
         scale_epochs=options.scale_epochs,
         title=target.name,
+        data_origin={"source": data.source, **data.details},
     )
     if run.is_rank_0:
         print(f"{target.name} on {data.source}")

@@ -197,6 +197,7 @@ class Run:
         keep_checkpoints: int = 3,
         best_by: Optional[str] = None,
         title: Optional[str] = None,
+        data_origin: Optional[Mapping[str, Any]] = None,
         batch_size: None = None,
     ) -> Any:
         """Trains as ``model.fit`` does in one process on the global batch.
@@ -225,6 +226,7 @@ class Run:
             best_by: The value in the logs by which a checkpoint is the best; None: ``val_loss``, or ``loss`` without
                 validation.
             title: What the plan and the run folder are called; None: as the script.
+            data_origin: What the plan and the record say of the data: ``{"source": ...}``, and more for the record.
             batch_size: Refused, since it could mean either of the two.
 
         Returns:
@@ -241,6 +243,7 @@ class Run:
         from hpcdl.runtime.execution import Execution
         from hpcdl.runtime.fitting import Fit
         from hpcdl.runtime.identity import digest, identity
+        from hpcdl.runtime.values import check_values
 
         if batch_size is not None:
             raise BadInput(
@@ -279,11 +282,15 @@ class Run:
             learning_rate=checks.learning_rate(model),
             lr_scaling=lr_scaling,
             warmup_epochs=warmup_epochs,
+            data_origin=data_origin,
         )
         if self._is_plan_only:
             print(render(plan))
             raise SystemExit(0)
         validation = checks.nest_of_arrays(tuple(validation_data)) if validation_data is not None else None
+        check_values(model, data, "training data")
+        if validation is not None:
+            check_values(model, validation[0], "validation data")
         if self.is_rank_0 and verbose != 0:
             print(render(plan), flush=True)
             for notice in execution.notices:

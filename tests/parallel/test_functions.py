@@ -23,9 +23,9 @@ def build():
     return model
 
 def data():
-    x = np.random.default_rng(0).normal(size=(70, 4))
+    x = np.random.default_rng(0).normal(size=(170, 4))
     y = x.argmax(axis=1) % 3
-    return (x[:50], y[:50]), (x[50:], y[50:])
+    return (x[:100], y[:100]), (x[100:], y[100:])
 """
 
 

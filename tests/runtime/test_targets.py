@@ -100,9 +100,9 @@ def test_a_module_that_is_there_and_fails_keeps_its_own_error():
 
 def test_the_parts_of_the_data_are_read():
     target = of_functions("my_module:build", "my_module:data")
-    assert target.data("float32") == Data(([1, 2], [3, 4]), ([5], [6]), "my_module:data")
-    assert of_functions("my_module:build", "my_module:weighted").data("float32").test is None
-    assert len(of_functions("my_module:build", "my_module:weighted").data("float32").train) == 3
+    assert target.data("float32", 1) == Data(([1, 2], [3, 4]), ([5], [6]), "my_module:data")
+    assert of_functions("my_module:build", "my_module:weighted").data("float32", 1).test is None
+    assert len(of_functions("my_module:build", "my_module:weighted").data("float32", 1).train) == 3
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_parts_of_the_data_are_read():
 )
 def test_data_of_another_form_are_refused(data, received):
     with pytest.raises(BadInput, match=received) as refusal:
-        of_functions("my_module:build", f"my_module:{data}").data("float32")
+        of_functions("my_module:build", f"my_module:{data}").data("float32", 1)
     assert "((x_train, y_train), (x_test, y_test))" in str(refusal.value)
 
 

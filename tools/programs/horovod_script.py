@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.step_times import StepLog
-from hpcdl.runtime import datasets, workloads
+from hpcdl.runtime import workloads
 
 BATCH_SIZE = 128
 
@@ -40,7 +40,7 @@ def main(run_dir: str, name: str) -> None:
         tf.config.experimental.set_visible_devices(gpus[hvd.local_rank()], "GPU")
 
     workload = workloads.get(name)
-    arrays = workload.arrays(datasets.load(workload.dataset), "float32")
+    arrays = workload.arrays(workload.load(), "float32")
     dataset = tf.data.Dataset.from_tensor_slices((arrays.x_train, arrays.y_train))
     dataset = dataset.repeat().shuffle(10000).batch(BATCH_SIZE)
 

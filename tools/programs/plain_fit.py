@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.step_times import StepLog
-from hpcdl.runtime import datasets, workloads
+from hpcdl.runtime import workloads
 
 BATCH_SIZE = 128
 
@@ -47,7 +47,7 @@ def main(run_dir: str, name: str) -> None:
     """Trains and writes."""
     settings = BenchSettings.from_environ(os.environ)
     workload = workloads.get(name)
-    arrays = workload.arrays(datasets.load(workload.dataset), "float32")
+    arrays = workload.arrays(workload.load(), "float32")
     num_samples, epochs = settings.cut(len(arrays.x_train), BATCH_SIZE)
     model = workload.build()
     times = Times()

@@ -1,0 +1,99 @@
+"""Refuses data with which training could only go wrong: NaN in the input, labels that are none of the classes.
+
+On a GPU Keras takes a label outside the classes without a word, and the loss becomes NaN.
+
+Synopsis::
+
+    check_values(model, (x, y), "training data")            # BadInput with the row
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Tuple
+
+import numpy as np
+import tensorflow as tf
+
+from hpcdl.common.errors import BadInput
+
+#: Rows that are looked at in one go, so that a large array needs no second one of its size.
+_ROWS = 4096
+
+
+def check_values(model: Any, data: Any, what: str) -> None:
+    """Checks the arrays that a model is to be fed.
+
+    Args:
+        model: Compiled and built.
+        data: ``(x, y)`` or ``(x, y, sample_weight)``, nests of arrays.
+        what: Which data, for the message.
+
+    Raises:
+        BadInput: An x is not a number somewhere, or a label is none of the classes. NaN in y is left alone: a loss of
+            the user's own may know what to do with it.
+    """
+    for name, array in _named(data[0], "x"):
+        row = _first_row(array, np.isnan) if array.dtype.kind == "f" else None
+        if row is not None:
+            raise BadInput(
+                f"the input must be numbers; received NaN in {name} of the {what}, first in row {row}; leave such rows"
+                " out, or put a number in their place"
+            )
+    if len(data) < 2:
+        return
+    losses, outputs = tf.nest.flatten(model.loss), tf.nest.flatten(model.outputs or [])
+    labels = list(_named(data[1], "y"))
+    if not len(losses) == len(outputs) == len(labels):
+        return
+    for loss, output, (name, array) in zip(losses, outputs, labels):
+        _check_labels(loss, int(output.shape[-1] or 0), name, array, what)
+
+
+def _check_labels(loss: Any, num_classes: int, name: str, labels: np.ndarray, what: str) -> None:
+    kind = _kind(loss)
+    if kind == "sparse_categorical_crossentropy" and num_classes:
+        ignored = getattr(loss, "ignore_class", None)
+        most, said = num_classes - 1, f"0 to {num_classes - 1}, as the model has {num_classes} outputs"
+        is_wrong = lambda y: ((y < 0) | (y > most)) & (y != ignored)  # noqa: E731
+    elif kind == "binary_crossentropy":
+        said = "between 0 and 1, as the loss is binary_crossentropy"
+        is_wrong = lambda y: (y < 0) | (y > 1)  # noqa: E731
+    else:
+        return
+    row = _first_row(labels, is_wrong)
+    if row is not None:
+        wrong = labels[row].reshape(-1)
+        value = wrong[np.argmax(is_wrong(wrong))]
+        raise BadInput(
+            f"labels must be {said}; received {value} in {name} of the {what}, first in row {row}; number the classes"
+            " from 0, or give the model more outputs"
+        )
+
+
+def _kind(loss: Any) -> str:
+    """Names a loss, whether it is given as a name, a function or an object."""
+    if isinstance(loss, str):
+        return loss
+    name = getattr(loss, "__name__", None) or type(loss).__name__
+    return {
+        "SparseCategoricalCrossentropy": "sparse_categorical_crossentropy",
+        "BinaryCrossentropy": "binary_crossentropy",
+    }.get(name, name)
+
+
+def _named(nest: Any, name: str) -> Tuple[Tuple[str, np.ndarray], ...]:
+    if isinstance(nest, dict):
+        return tuple((f"{name}[{key!r}]", nest[key]) for key in sorted(nest))
+    if isinstance(nest, (list, tuple)):
+        return tuple((f"{name}[{i}]", array) for i, array in enumerate(nest))
+    return ((name, nest),)
+
+
+def _first_row(array: np.ndarray, is_wrong: Any) -> Optional[int]:
+    """Gives the first row in which any element is wrong; None if none is."""
+    for begin in range(0, len(array), _ROWS):
+        rows = array[begin : begin + _ROWS]
+        wrong = is_wrong(rows)
+        if wrong.any():
+            return begin + int(np.argmax(wrong.reshape(len(rows), -1).any(axis=1)))
+    return None

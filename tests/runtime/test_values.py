@@ -1,0 +1,82 @@
+"""Data with which training could only go wrong: refused with the row, whatever form the loss has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hpcdl.common.errors import BadInput
+from hpcdl.runtime.values import check_values
+
+keras = tf.keras
+X = np.zeros((6, 4), np.float32)
+Y = np.array([0, 1, 2, 0, 1, 2])
+
+
+def compiled(loss, num_outputs=3):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(num_outputs)(inputs))
+    model.compile("sgd", loss=loss)
+    return model
+
+
+def with_value(array, row, value):
+    changed = array.astype(float) if np.isnan(value) else array.copy()
+    changed[row] = value
+    return changed
+
+
+SPARSE = [
+    "sparse_categorical_crossentropy",
+    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    keras.losses.sparse_categorical_crossentropy,
+]
+
+
+@pytest.mark.parametrize("loss", SPARSE, ids=["name", "object", "function"])
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_label_that_is_none_of_the_classes_is_refused(loss, label):
+    model = compiled(loss)
+    check_values(model, (X, Y), "training data")
+    check_values(model, (X, Y[:, np.newaxis]), "training data")
+    with pytest.raises(BadInput, match=f"labels must be 0 to 2, .*received {label} in y .*first in row 4; "):
+        check_values(model, (X, with_value(Y, 4, label)), "training data")
+
+
+def test_a_binary_label_is_0_or_1_or_between():
+    model = compiled("binary_crossentropy", num_outputs=1)
+    check_values(model, (X, Y % 2), "training data")
+    check_values(model, (X, np.full(6, 0.9)), "training data")
+    with pytest.raises(
+        BadInput, match="labels must be between 0 and 1, .*received 2 in y of the validation data"
+    ):
+        check_values(model, (X, Y), "validation data")
+
+
+@pytest.mark.parametrize("loss", ["mse", "hinge"])
+def test_other_losses_take_any_y(loss):
+    check_values(compiled(loss, 1), (X, Y - 7), "training data")
+
+
+def test_nan_in_the_input_is_refused_with_its_row_and_nan_in_y_is_the_losss_own_matter():
+    model = compiled("mse", 1)
+    with pytest.raises(BadInput, match="received NaN in x of the training data, first in row 5; "):
+        check_values(model, (with_value(X, 5, np.nan), Y), "training data")
+    check_values(model, (X, with_value(Y, 5, np.nan)), "training data")
+    many = np.zeros((10_000, 4), np.float32)
+    with pytest.raises(BadInput, match="first in row 9000"):
+        check_values(model, (with_value(many, slice(9000, 9002), np.nan), many[:, 0]), "training data")
+
+
+def test_several_inputs_and_outputs_are_named():
+    inputs = {name: keras.Input((4,), name=name) for name in ("left", "right")}
+    joined = keras.layers.Concatenate()(list(inputs.values()))
+    outputs = [keras.layers.Dense(3)(joined), keras.layers.Dense(1)(joined)]
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", loss=["sparse_categorical_crossentropy", "mse"])
+    check_values(model, ({"left": X, "right": X}, [Y, X[:, 0]]), "training data")
+    with pytest.raises(BadInput, match="NaN in x\\['right'\\]"):
+        check_values(model, ({"left": X, "right": with_value(X, 0, np.nan)}, [Y, X[:, 0]]), "training data")
+    with pytest.raises(BadInput, match="received 9 in y\\[0\\]"):
+        check_values(model, ({"left": X, "right": X}, [with_value(Y, 1, 9), X[:, 0]]), "training data")
