@@ -38,7 +38,7 @@ test-matrix:
 # The nodes have no way to the internet: the data is fetched before.
 test-cluster:
 	$(PYTHON) -m tools.cluster install
-	$(IN_DEMO) python -c "from hpcdl.runtime import datasets; datasets.load('fashion_mnist', None)"
+	$(IN_DEMO) hpcdl data fetch fashion_mnist
 	$(IN_DEMO) python -m tools.cluster run -- python -m pytest $(PYTEST_ARGS) tests/cluster
 
 lint:

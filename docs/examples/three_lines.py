@@ -12,7 +12,7 @@ import argparse
 import tensorflow as tf
 
 import hpcdl
-from hpcdl.runtime import datasets, workloads
+from hpcdl.runtime import workloads
 
 parser = argparse.ArgumentParser(description="Train Keras' classic small CNN on Fashion-MNIST")
 parser.add_argument("--epochs", type=int, default=2)
@@ -20,7 +20,7 @@ arguments = parser.parse_args()
 
 run = hpcdl.init(run_dir="runs/three-lines")  # 1: where am I; Horovod up where there are several ranks
 workload = workloads.get("fashion_mnist/cnn_dropout")
-data = workload.arrays(datasets.load("fashion_mnist"), tf.keras.backend.floatx())
+data = workload.arrays(workload.load(), tf.keras.backend.floatx())
 with run.scope():  # 2
     model = workload.build()
 history = run.fit(  # 3: instead of model.fit

@@ -37,6 +37,7 @@ from hpcdl.common.options import (
 )
 from hpcdl.common.schedule import LR_SCALINGS, parse_interval
 from hpcdl.common.topology import STRATEGIES
+from hpcdl.common.workloads import get as get_workload
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -189,6 +190,8 @@ class TrainCommand:
 
     def __post_init__(self) -> None:
         kind, data = self.target_kind, self.options.data
+        if kind == "workload":
+            get_workload(self.target)  # before anything is started
         if kind == "function" and data is None:
             raise BadInput(
                 f"{self.target} gives a model, and needs --data with a function that gives its data; received none;"
@@ -235,7 +238,8 @@ def parse_train(argv: Sequence[str], prog: str = "hpcdl train") -> TrainCommand:
         prog: What the user typed before them, for help and messages.
 
     Raises:
-        BadInput: An option is unknown, malformed or misplaced, or TARGET is missing or has no known form.
+        BadInput: An option is unknown, malformed or misplaced, or TARGET is missing, has no known form, or is a
+            workload that there is not.
     """
     groups = {"starting ranks on this machine": LaunchOptions}
     parser = train_parser(prog, _DESCRIPTION, _EPILOG, groups)
@@ -300,7 +304,7 @@ Train TARGET: here, in one process or in several, or as one of the ranks that mp
 
 TARGET is
   script.py          a Keras script that calls hpcdl.init(); all that follows is the script's
-  data/network       a ready workload, e.g. fashion_mnist/cnn_dropout
+  data/network       a ready workload, e.g. fashion_mnist/cnn_dropout (hpcdl workloads lists them)
   module:function    a compiled Keras model that your function returns, with --data module:function for
                      ((x_train, y_train), (x_test, y_test))
 Options of hpcdl stand before TARGET; after a workload or module:function they may follow it."""

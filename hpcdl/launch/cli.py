@@ -46,6 +46,8 @@ COMMANDS = (
     Command(
         "site", "hpcdl.launch.sites.command:main", "show what is known of a computing centre, or ask one"
     ),
+    Command("workloads", "hpcdl.launch.workloads:main", "list what can be trained without a script"),
+    Command("data", "hpcdl.launch.data:main", "say which data sets are here, or fetch them"),
     Command("show", "hpcdl.launch.show:main", "show what runs gave, and draw their curves"),
     Command("bench", "hpcdl.launch.bench.command:main", "measure how fast training is, and how it scales"),
     Command("horovod", "hpcdl.launch.horovod:main", "install a Horovod that matches TensorFlow, or check it"),
@@ -58,6 +60,8 @@ examples:
   hpcdl train --dry-run --np 4 my_script.py        print the plan, train nothing
   hpcdl submit --site bridges2 -N 4 -t 8:00:00 my_script.py    the same as a Slurm job on 4 nodes
   hpcdl logs -f 12345                              what rank 0 of a job writes
+  hpcdl workloads                                  networks, data sets, parameters
+  hpcdl data fetch mnist                           on a login node, for compute nodes without internet
   hpcdl show runs/*                                what the runs here gave, and their curves
   hpcdl horovod check                              does Horovod match this TensorFlow?
 
@@ -112,7 +116,7 @@ def find_command(name: str, commands: Sequence[Command]) -> Command:
     for command in commands:
         if command.name == name:
             return command
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     hint = f"near names: {', '.join(near)}; " if near else ""
     raise BadInput(f"unknown command {name!r}; {hint}all commands: {', '.join(names)}; see hpcdl --help")
 

@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OneLineParser
 from hpcdl.common.records import read_history, read_json
+from hpcdl.launch.columns import in_columns
 
 _EXAMPLES = """\
 examples:
@@ -120,13 +121,7 @@ def render(runs: Sequence[RunFiles]) -> str:
     """Writes a table with one row for each run."""
     metrics = list(dict.fromkeys(name for run in runs for name in run.history))
     head = ["run", "status", "world", "batch", "epochs", *metrics, "samples/s"]
-    rows = [head] + [_row(run, metrics) for run in runs]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return in_columns([head, *(_row(run, metrics) for run in runs)], right=range(3, len(head)))
 
 
 def _row(run: RunFiles, metrics: Sequence[str]) -> List[str]:

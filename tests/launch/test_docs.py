@@ -1,4 +1,4 @@
-"""Every command of docs/launching.md is one that hpcdl takes; submissions are laid out, in a dry run."""
+"""Every command of docs/launching.md and docs/data.md is one that hpcdl takes; submissions are laid out, not made."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from typing import List
 
 import pytest
 
+from hpcdl.common.data_words import parse_data
+from hpcdl.common.words import parse_train
 from hpcdl.launch.cli import COMMANDS, find_command, main
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "launching.md").read_text()
 SHOWN = [shlex.split(line)[1:] for line in TEXT.splitlines() if line.startswith("hpcdl ")]
+ABOUT_DATA = [
+    shlex.split(line)[1:]
+    for line in (ROOT / "docs" / "data.md").read_text().splitlines()
+    if line.startswith("hpcdl ")
+]
 SITE = """
 scheduler = "slurm"
 default_queue = "q"
@@ -45,3 +52,20 @@ def test_all_commands_of_the_docs_exist() -> None:
     assert {"submit", "logs", "jobs", "cancel", "site", "train"} <= {argv[0] for argv in SHOWN}
     for argv in SHOWN:
         assert find_command(argv[0], COMMANDS)
+
+
+@pytest.mark.parametrize("argv", ABOUT_DATA, ids=" ".join)
+def test_a_command_about_data_is_taken(
+    argv: List[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Runs what needs no network and no ranks; reads the others."""
+    if argv[0] == "train":
+        assert parse_train(argv[1:]).target_kind == "workload"
+    elif argv[:2] == ["data", "fetch"]:
+        assert parse_data(argv[1:]).names
+    else:
+        monkeypatch.setenv("HPCDL_CACHE", str(tmp_path))
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        assert main([word.replace("/scratch/data", str(tmp_path)) for word in argv]) == 0
+        assert "mnist" in capfd.readouterr().out
