@@ -37,6 +37,7 @@ from hpcdl.common.options import (
 )
 from hpcdl.common.schedule import LR_SCALINGS, parse_interval
 from hpcdl.common.topology import STRATEGIES
+from hpcdl.common.workloads import SYNTHETIC
 from hpcdl.common.workloads import get as get_workload
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -190,8 +191,14 @@ class TrainCommand:
 
     def __post_init__(self) -> None:
         kind, data = self.target_kind, self.options.data
-        if kind == "workload":
-            get_workload(self.target)  # before anything is started
+        has_no_folder = kind == "function"
+        if kind == "workload":  # a wrong name is refused before anything is started
+            has_no_folder = get_workload(self.target).data == SYNTHETIC
+        if has_no_folder and self.options.data_dir is not None:
+            raise BadInput(
+                f"--data-dir is for the ready data sets; received {self.options.data_dir} with {self.target}, which"
+                " takes its data from elsewhere; leave it out"
+            )
         if kind == "function" and data is None:
             raise BadInput(
                 f"{self.target} gives a model, and needs --data with a function that gives its data; received none;"

@@ -52,7 +52,9 @@ COMMANDS = [
     TrainCommand(
         SETTINGS,
         LAUNCH,
-        replace(OPTIONS, per_replica_batch_size=None, global_batch_size=7, data="my.data:load"),
+        replace(
+            OPTIONS, per_replica_batch_size=None, global_batch_size=7, data="my.data:load", data_dir=None
+        ),
         "my.models:build",
     ),
 ]
@@ -204,6 +206,9 @@ REFUSED: Dict[str, List[str]] = {
     "pass e.g. --data my.models:data": ["my.models:build"],
     "--data must be module:function; received 'my_data.py'": ["m:build", "--data", "my_data.py"],
     "a workload has its own data; received --data m:data": [WORKLOAD, "--data", "m:data"],
+    "--data-dir is for the ready data sets; received d": ["synthetic/resnet50", "--data-dir", "d"],
+    "received d with m:build": ["m:build", "--data", "m:data", "--data-dir", "d"],
+    "unknown workload 'mnist/fc63'": ["mnist/fc63"],
     "received --data before train.py": ["--data", "m:data", "train.py"],
     "received --batch_size=32": [WORKLOAD, "--batch_size=32"],
 }
