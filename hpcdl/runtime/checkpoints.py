@@ -15,7 +15,6 @@ Synopsis::
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -26,8 +25,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 
 import numpy as np
 
+from hpcdl.common.digests import file_sha256
+
 _ARRAYS, _META, _COMMIT = "arrays.npz", "meta.json", "COMMIT"
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Store:
             np.savez(file, **arrays)
             _sync(file)
         _write_synced(temporary / _META, json.dumps(meta, indent=1) + "\n")
-        digests = {name: _sha256(temporary / name) for name in (_ARRAYS, _META)}
+        digests = {name: file_sha256(temporary / name) for name in (_ARRAYS, _META)}
         if final.exists():  # the same step, saved once more after a resume
             _remove(final)
         os.replace(str(temporary), str(final))
@@ -132,7 +132,7 @@ def _damage(folder: Path) -> Optional[str]:
     """Says what is wrong with a checkpoint; None if it is whole."""
     try:
         digests = json.loads((folder / _COMMIT).read_text(encoding="utf-8"))
-        wrong = [name for name in (_ARRAYS, _META) if _sha256(folder / name) != digests[name]]
+        wrong = [name for name in (_ARRAYS, _META) if file_sha256(folder / name) != digests[name]]
         if wrong:
             return f"{' and '.join(wrong)} changed since it was written"
         with zipfile.ZipFile(str(folder / _ARRAYS)):
@@ -159,14 +159,6 @@ def _remove(folder: Path) -> None:
     # The commit mark goes first: a removal that is cut short leaves no checkpoint that looks whole.
     (folder / _COMMIT).unlink(missing_ok=True)
     shutil.rmtree(str(folder))
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(str(path), "rb") as file:
-        for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _write_synced(path: Path, text: str) -> None:

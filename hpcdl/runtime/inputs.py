@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpcdl.runtime.datasets import DataSet
+from hpcdl.runtime.data_reading import DataSet
 from hpcdl.runtime.networks import TEXT_LENGTH, VOCABULARY
 
 #: What a rare word becomes, as in `tf.keras.datasets`.

@@ -51,7 +51,8 @@ def describe(spec: Spec, data_dir: Optional[str], environ: Mapping[str, str]) ->
     Raises:
         BadInput: A folder that the user named is none, or lacks files.
     """
-    from hpcdl.runtime import datasets
+    from hpcdl.runtime.data_files import cache_place, find, places
+    from hpcdl.runtime.data_reading import read
 
     said: Dict[str, Any] = {
         "name": spec.name,
@@ -67,12 +68,12 @@ def describe(spec: Spec, data_dir: Optional[str], environ: Mapping[str, str]) ->
         "debian_package": spec.debian_package,
         "urls": list(spec.download.urls().values()) if spec.download is not None else [],
     }
-    files = datasets.find(spec, datasets.places(spec, data_dir, environ))
+    files = find(spec, places(spec, data_dir, environ))
     if files is None:
         return said
     said.update(place=files.place.label, files=[str(path) for path in files.paths], num_bytes=files.num_bytes)
     try:
-        datasets.read(spec, files, datasets.cache_place(environ).folder)
+        read(spec, files, cache_place(environ).folder)
     except BadInput as problem:
         return {**said, "state": "wrong", "problem": str(problem)}
     return {**said, "state": "right"}
@@ -84,17 +85,19 @@ def fetch_all(command: DataCommand, environ: Mapping[str, str]) -> None:
     Raises:
         BadInput: One cannot be had, or is not what it should be.
     """
-    from hpcdl.runtime import datasets
+    from hpcdl.runtime.data_files import Place, cache_place, find, places
+    from hpcdl.runtime.data_reading import read
+    from hpcdl.runtime.datasets import fetch
 
-    cache = datasets.cache_place(environ)
+    cache = cache_place(environ)
     for spec in map(spec_of, command.names):
-        target, looked_in = cache, datasets.places(spec, None, environ)
+        target, looked_in = cache, places(spec, None, environ)
         if command.to is not None:
-            target = datasets.Place("--to", Path(command.to))
+            target = Place("--to", Path(command.to))
             looked_in = [target]
-        found = datasets.find(spec, looked_in)
-        files = found or datasets.fetch(spec, target, looked_in)
-        datasets.read(spec, files, cache.folder)
+        found = find(spec, looked_in)
+        files = found or fetch(spec, target, looked_in)
+        read(spec, files, cache.folder)
         how = "is there already" if found is not None else "fetched"
         size = f"{files.num_bytes / _MEGABYTE:.1f} MB"
         print(

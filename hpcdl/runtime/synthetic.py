@@ -14,7 +14,7 @@ from typing import Callable, Tuple
 
 import numpy as np
 
-from hpcdl.runtime.datasets import DataSet
+from hpcdl.runtime.data_reading import DataSet
 
 _SEED = 0
 #: Rows of the training part where no global batch needs more, and of the test part.

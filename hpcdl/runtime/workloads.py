@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Union
 
 from hpcdl.common import workloads as table
+from hpcdl.common.data_sets import spec_of
 from hpcdl.common.workloads import SYNTHETIC, Facts
 from hpcdl.runtime import datasets, inputs, synthetic
-from hpcdl.runtime.datasets import DataSet
+from hpcdl.runtime.data_reading import DataSet
 from hpcdl.runtime.inputs import Arrays
 from hpcdl.runtime.networks import NETWORKS, TOKEN_VOCABULARY, TOKENS_LENGTH, Network
 
@@ -119,7 +120,7 @@ _INPUTS: Mapping[str, Callable[[DataSet, str], Arrays]] = {
 
 def _real(name: str) -> _Data:
     return _Data(
-        datasets.spec_of(name).num_classes,
+        spec_of(name).num_classes,
         lambda data_dir, least_rows: datasets.load(name, data_dir),
         _INPUTS[name],
     )

@@ -22,8 +22,9 @@ import pytest
 from hpcdl.common import data_sets
 from hpcdl.common.data_sets import ARRAY_NAMES, Download, Form, Spec, spec_of
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime import datasets
-from hpcdl.runtime.datasets import Place, obtain, places
+from hpcdl.runtime import data_files, data_reading, datasets
+from hpcdl.runtime.data_files import Place, places
+from hpcdl.runtime.datasets import obtain
 from hpcdl.runtime.debian import fetch_debian
 from hpcdl.runtime.fetching import NotFetched
 from hpcdl.runtime.idx import idx_header, idx_sha256
@@ -71,8 +72,8 @@ def write_idx(folder, arrays=ARRAYS, gzipped=False):
 
 def find(spec, listed):
     """Returns the data set from the first place that has it; None if none has."""
-    files = datasets.find(spec, listed)
-    return files and datasets.read(spec, files, files.place.folder)
+    files = data_files.find(spec, listed)
+    return files and data_reading.read(spec, files, files.place.folder)
 
 
 def bad_input(call, *args, **kwargs):

@@ -18,8 +18,8 @@ from tensorflow import keras
 from hpcdl.common import data_sets
 from hpcdl.common.data_sets import ARRAY_NAMES, Form, Spec
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime import datasets, unpacking
-from hpcdl.runtime.datasets import Place
+from hpcdl.runtime import data_reading, unpacking
+from hpcdl.runtime.data_files import Place, find
 from hpcdl.runtime.pickles import read_pickle
 from hpcdl.runtime.ragged import Ragged
 
@@ -85,8 +85,8 @@ def spec_of_file(path, kind, holds_pickles=True):
 
 def load(path, kind, holds_pickles=True):
     spec = spec_of_file(path, kind, holds_pickles)
-    files = datasets.find(spec, [Place("here", path.parent)])
-    return datasets.read(spec, files, path.parent / "cache")
+    files = find(spec, [Place("here", path.parent)])
+    return data_reading.read(spec, files, path.parent / "cache")
 
 
 def of_keras(name, path, monkeypatch):
@@ -177,11 +177,11 @@ def test_an_archive_with_another_checksum_is_not_opened(tmp_path, fault, monkeyp
     spec = spec_of_file(path, "cifar")
     content = path.read_bytes()
     path.write_bytes(content[:-20] if fault == "cut" else content[:100] + b"x" + content[101:])
-    monkeypatch.setattr(datasets, "READERS", {})
+    monkeypatch.setattr(data_reading, "READERS", {})
     with pytest.raises(
         BadInput, match=f"expected a file with SHA-256 {spec.forms[0].sha256}, found [0-9a-f]{{64}}; "
     ):
-        datasets.read(spec, datasets.find(spec, [Place("here", tmp_path)]), tmp_path)
+        data_reading.read(spec, find(spec, [Place("here", tmp_path)]), tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["cifar", "imdb_npz", "reuters_npz", "boston_npz"])

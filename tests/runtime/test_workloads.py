@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from hpcdl.common import data_sets
 from hpcdl.common import workloads as table
-from hpcdl.runtime import datasets, inputs, synthetic, workloads
+from hpcdl.runtime import data_reading, inputs, synthetic, workloads
 from hpcdl.runtime.ragged import Ragged
 
 #: Network -> (parameters, of which not trainable), as the workshop has them.
@@ -125,7 +125,7 @@ def tiny_set(**changes):
         "x_test": images,
         "y_test": np.array([3], np.uint8),
     }
-    return datasets.DataSet("tiny", 10, **{**given, **changes}, source="a test", sha256={})
+    return data_reading.DataSet("tiny", 10, **{**given, **changes}, source="a test", sha256={})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
