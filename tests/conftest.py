@@ -17,6 +17,8 @@ _WITHOUT_TENSORFLOW = [
     "tools",
     *(f"launch/{name}" for name in ("bench", "sites", "submission")),
     *(f"launch/test_{name}.py" for name in ("ranks_integration", "show", "templates", "watch", "container")),
+    "launch/test_data.py",
+    "runtime/test_datasets.py",
 ]
 
 collect_ignore = (

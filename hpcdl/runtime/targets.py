@@ -23,6 +23,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
+from hpcdl.common.bench import BenchSettings
 from hpcdl.common.errors import BadInput
 from hpcdl.common.words import WorkloadOptions
 from hpcdl.common.workloads import SYNTHETIC
@@ -168,8 +169,9 @@ def train(run: Any, target: Target, options: WorkloadOptions) -> None:
     per_replica = options.per_replica_batch_size
     if per_replica is None and options.global_batch_size is None:
         per_replica = target.per_replica_batch_size
-    global_batch_size = options.global_batch_size or per_replica * run.num_replicas
-    data = target.data(tf.keras.backend.floatx(), global_batch_size)
+    data = target.data(
+        tf.keras.backend.floatx(), _global_batch_size(run, per_replica, options.global_batch_size)
+    )
     with run.scope():
         model = target.build(options.learning_rate)
     history = run.fit(
@@ -191,6 +193,12 @@ def train(run: Any, target: Target, options: WorkloadOptions) -> None:
         rate = "" if run.samples_per_second is None else f", {run.samples_per_second:.0f} samples/s"
         print(f"{final_metrics(history.history)}{rate}")
         print(f"record: {run.run_dir}/run.json")
+
+
+def _global_batch_size(run: Any, per_replica: Optional[int], global_: Optional[int]) -> int:
+    """Gives the samples of a step, as `Run.fit` will take them, before the data are there."""
+    per_replica, global_ = BenchSettings.from_environ(os.environ).batches(per_replica, global_)
+    return global_ or (per_replica or 1) * run.num_replicas
 
 
 def final_metrics(history: Any) -> str:
