@@ -32,7 +32,7 @@ _IMAGE_CLASSES, _TOKEN_CLASSES = 1000, 2
 
 
 @dataclass(frozen=True)
-class _Data:
+class Data:
     """How the data of workloads come about.
 
     Attributes:
@@ -52,11 +52,13 @@ class Workload:
 
     Attributes:
         facts: what is known of it without building it.
+        data: how its data come about.
+        network: until its features.
     """
 
     facts: Facts
-    _data: _Data
-    _network: Network
+    data: Data
+    network: Network
 
     def load(self, data_dir: Union[str, Path, None] = None, least_rows: int = 1) -> DataSet:
         """Returns its data set, from the first place that has it.
@@ -65,11 +67,11 @@ class Workload:
             data_dir: A folder to look in first.
             least_rows: Synthetic data have at least as many.
         """
-        return self._data.load(data_dir, least_rows)
+        return self.data.load(data_dir, least_rows)
 
     def arrays(self, data: DataSet, dtype: str) -> Arrays:
         """Turns the data set into what the model is fed, floats of a dtype."""
-        return self._data.arrays(data, dtype)
+        return self.data.arrays(data, dtype)
 
     def build(self, learning_rate: Optional[float] = None) -> Any:
         """Returns the compiled model in Keras' current dtype policy; None is the recommended learning rate."""
@@ -77,11 +79,11 @@ class Workload:
         import tensorflow as tf
 
         keras = tf.keras
-        entrance = keras.Input(self._network.input_shape, dtype=self._network.input_dtype)
-        features = self._network.features(keras, entrance)
+        entrance = keras.Input(self.network.input_shape, dtype=self.network.input_dtype)
+        features = self.network.features(keras, entrance)
         # Under mixed precision, what the loss is taken of stays float32; elsewhere this is the policy's dtype.
         exact = keras.mixed_precision.global_policy().variable_dtype
-        num_classes = self._data.num_classes
+        num_classes = self.data.num_classes
         outputs = keras.layers.Dense(num_classes or 1)(features)
         ending = "softmax" if num_classes else "linear"
         outputs = keras.layers.Activation(ending, dtype=exact)(outputs)
@@ -118,21 +120,21 @@ _INPUTS: Mapping[str, Callable[[DataSet, str], Arrays]] = {
 }
 
 
-def _real(name: str) -> _Data:
-    return _Data(
+def _real(name: str) -> Data:
+    return Data(
         spec_of(name).num_classes,
         lambda data_dir, least_rows: datasets.load(name, data_dir),
         _INPUTS[name],
     )
 
 
-_SYNTHETIC: Mapping[str, _Data] = {
-    "resnet50": _Data(
+_SYNTHETIC: Mapping[str, Data] = {
+    "resnet50": Data(
         _IMAGE_CLASSES,
         lambda data_dir, least: synthetic.images(NETWORKS["resnet50"].input_shape, _IMAGE_CLASSES, least),
         inputs.as_stored,
     ),
-    "transformer": _Data(
+    "transformer": Data(
         _TOKEN_CLASSES,
         lambda data_dir, least: synthetic.tokens(TOKENS_LENGTH, TOKEN_VOCABULARY, _TOKEN_CLASSES, least),
         inputs.as_stored,

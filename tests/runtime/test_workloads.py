@@ -62,7 +62,7 @@ def test_each_workload_has_data_of_as_many_classes_as_it_has_outputs(name):
     workload = workloads.get(name)
     assert workload.facts.name == name
     if workload.facts.data != table.SYNTHETIC:
-        assert workload._data.num_classes == data_sets.spec_of(workload.facts.data).num_classes
+        assert workload.data.num_classes == data_sets.spec_of(workload.facts.data).num_classes
 
 
 def test_the_learning_rate_is_the_recommended_one_unless_given():
@@ -183,7 +183,7 @@ def test_synthetic_data_are_the_same_on_each_call_say_what_they_are_and_fill_a_b
 def test_a_network_learns_what_is_easy(name):
     workload = workloads.get(name)
     random = np.random.default_rng(0)
-    shape = workload._network.input_shape
+    shape = workload.network.input_shape
     if name.startswith("imdb"):
         y = random.integers(0, 2, 256)
         x = random.integers(3, 100, (256, *shape)) + 100 * y[:, np.newaxis]  # each class has its words

@@ -17,7 +17,7 @@ NAMES = ("boston_housing/regression", "imdb/embedding", "synthetic/transformer")
 
 def rows_of(workload):
     random = np.random.default_rng(0)
-    shape, dtype = (10, *workload._network.input_shape), workload._network.input_dtype
+    shape, dtype = (10, *workload.network.input_shape), workload.network.input_dtype
     x = random.integers(0, 200, shape).astype(dtype) if dtype else random.normal(size=shape)
     return x, random.normal(size=(10, 1)) if "regression" in workload.facts.name else random.integers(
         0, 2, 10
