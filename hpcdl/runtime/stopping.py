@@ -62,13 +62,16 @@ def end_time(environ: Mapping[str, str], given: Optional[float]) -> Optional[flo
     """Gives the time, in seconds since 1970, at which this process will be ended.
 
     Args:
-        environ: Slurm says it in SLURM_JOB_END_TIME.
+        environ: The job's keeper says it in HPCDL_END_TIME, and Slurm, from 23.02 on, in SLURM_JOB_END_TIME.
         given: What the user said; it wins.
     """
     if given is not None:
         return given
-    text = environ.get("SLURM_JOB_END_TIME", "")
-    return float(text) if text.isdigit() else None
+    for name in ("HPCDL_END_TIME", "SLURM_JOB_END_TIME"):
+        text = environ.get(name, "")
+        if text.isdigit():
+            return float(text)
+    return None
 
 
 class TimeLeft:

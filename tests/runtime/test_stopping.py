@@ -32,9 +32,11 @@ def test_a_signal_is_noted_also_twice_and_the_first_counts(number):
         ({"SLURM_JOB_END_TIME": "1700000000"}, None, 1.7e9),
         ({"SLURM_JOB_END_TIME": "1700000000"}, 5.0, 5.0),
         ({"SLURM_JOB_END_TIME": "Unknown"}, None, None),
+        ({"HPCDL_END_TIME": "1700000000"}, None, 1.7e9),
+        ({"HPCDL_END_TIME": "1700000000", "SLURM_JOB_END_TIME": "1700000060"}, None, 1.7e9),
     ],
 )
-def test_the_users_end_time_wins_over_slurms(environ, given, expected):
+def test_the_users_end_time_wins_over_the_keepers_and_that_over_slurms(environ, given, expected):
     assert end_time(environ, given) == expected
 
 
