@@ -19,6 +19,7 @@ _WITHOUT_TENSORFLOW = [
     *(f"launch/test_{name}.py" for name in ("ranks_integration", "show", "templates", "watch", "container")),
     "launch/test_data.py",
     "runtime/test_datasets.py",
+    *(f"launch/test_{name}.py" for name in ("definitions", "images", "shell")),
 ]
 
 collect_ignore = (

@@ -48,6 +48,8 @@ COMMANDS = (
     ),
     Command("workloads", "hpcdl.launch.workloads:main", "list what can be trained without a script"),
     Command("data", "hpcdl.launch.data:main", "say which data sets are here, or fetch them"),
+    Command("container", "hpcdl.launch.images:main", "get an image: build it, or fetch it from a registry"),
+    Command("shell", "hpcdl.launch.shell:main", "work in an image on a node of a cluster"),
     Command("show", "hpcdl.launch.show:main", "show what runs gave, and draw their curves"),
     Command("bench", "hpcdl.launch.bench.command:main", "measure how fast training is, and how it scales"),
     Command("horovod", "hpcdl.launch.horovod:main", "install a Horovod that matches TensorFlow, or check it"),

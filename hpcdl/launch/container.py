@@ -20,7 +20,8 @@ from hpcdl.common.errors import BadInput
 from hpcdl.launch.sites.profile import Container
 
 NO_IMAGE = "none"
-_BY_FILE = ("singularity", "apptainer")
+#: Kinds of containers whose images are files.
+BY_FILE = ("singularity", "apptainer")
 
 
 def find_image(container: Container, asked: Optional[str], must_exist: bool = True) -> Optional[str]:
@@ -44,7 +45,7 @@ def find_image(container: Container, asked: Optional[str], must_exist: bool = Tr
             f"this site is not known to run images; received --image {asked}; set container.kind in your own file"
             " for the site, or pass --image none"
         )
-    if container.kind not in _BY_FILE:
+    if container.kind not in BY_FILE:
         if asked is None:
             raise BadInput(
                 f"{container.kind} needs the name of an image; received none; pass --image, or --image none"
@@ -98,7 +99,7 @@ def enter_argv(
     Raises:
         BadInput: A folder's name cannot be said to the container.
     """
-    program = container.command or container.kind or ""
+    program = program_of(container)
     gpu_flags = list(container.gpu_flags) if with_gpus else []
     binds = outermost([*container.binds, *folders])
     for bind in binds:
@@ -107,7 +108,7 @@ def enter_argv(
                 f"a folder that an image sees must have no colon, comma or newline in its name; received {bind!r};"
                 " rename it"
             )
-    if container.kind in _BY_FILE:
+    if container.kind in BY_FILE:
         bound = [word for bind in binds for word in ("--bind", bind)]
         return [program, "exec", *gpu_flags, *bound, "--pwd", cwd, image]
     if container.kind == "shifter":  # it has the site's file systems by itself
@@ -115,6 +116,11 @@ def enter_argv(
     volumes = [f"--volume={bind}:{bind}" for bind in binds]
     passed = [f"--env={prefix}*" for prefix in ("SLURM_", "PMI", "HPCDL_", "CUDA_VISIBLE_")]
     return [program, "run", "--rm", *gpu_flags, *volumes, *passed, f"--workdir={cwd}", image]
+
+
+def program_of(container: Container) -> str:
+    """Names the program that runs images."""
+    return container.command or container.kind or ""
 
 
 def outermost(folders: Sequence[str]) -> List[str]:

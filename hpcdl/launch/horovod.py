@@ -35,6 +35,7 @@ from hpcdl.launch.horovod_recipe import (
     Target,
     TensorFlow,
     Tools,
+    need_compiler,
     plan_recipe,
 )
 from hpcdl.launch.logged import Screen
@@ -190,6 +191,8 @@ def _install(target: Target, options: argparse.Namespace, screen: Screen, cache:
         return EXIT_DONE
     recipe = plan_recipe(target, tools, os.environ)
     wheel = None if options.force else find_wheel(recipe, cache)
+    if wheel is None:
+        need_compiler(tools)
     if options.dry_run:
         action = "would install from the cache" if wheel else "would build"
         _answer(options.json, action, render_plan(recipe, wheel, tools.compiler), target, recipe)

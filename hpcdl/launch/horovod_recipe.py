@@ -134,18 +134,13 @@ def plan_recipe(target: Target, tools: Tools, environ: Mapping[str, str]) -> Rec
         environ: The caller's environment. Its HOROVOD_* variables win over ours, as Horovod documents them.
 
     Raises:
-        BadInput: TensorFlow or a C++ compiler is missing.
+        BadInput: TensorFlow is missing.
     """
     tensorflow = target.tensorflow
     if tensorflow is None:
         raise BadInput(
             f"Horovod is built against TensorFlow; {target.python} has none;"
             " pip install tensorflow (or tensorflow-cpu) there first"
-        )
-    if tools.compiler is None:
-        raise BadInput(
-            "building Horovod needs a C++17 compiler; found no $CXX, c++ or g++ on PATH;"
-            " install g++, or load a compiler module"
         )
     mpi_options, mpi_notes = _mpi_part(tools)
     gpu_options, gpu_notes = _gpu_part(tensorflow, tools)
@@ -178,6 +173,19 @@ def plan_recipe(target: Target, tools: Tools, environ: Mapping[str, str]) -> Rec
         patches=plan_patches(tensorflow.include, _rpath(target, tools.mpi), for_gpu),
         notes=(*mpi_notes, *gpu_notes),
     )
+
+
+def need_compiler(tools: Tools) -> None:
+    """Makes sure that there is a compiler; a wheel from the cache needs none.
+
+    Raises:
+        BadInput: There is none.
+    """
+    if tools.compiler is None:
+        raise BadInput(
+            "building Horovod needs a C++17 compiler; found no $CXX, c++ or g++ on PATH;"
+            " install g++, or load a compiler module"
+        )
 
 
 def _mpi_part(tools: Tools) -> Tuple[Dict[str, str], List[str]]:

@@ -17,6 +17,7 @@ from hpcdl.launch.horovod_recipe import (
     Target,
     TensorFlow,
     Tools,
+    need_compiler,
     plan_recipe,
 )
 from hpcdl.launch.logged import Screen
@@ -124,7 +125,7 @@ def test_building_needs_tensorflow_and_a_compiler() -> None:
     with pytest.raises(BadInput, match="/env/bin/python has none; pip install tensorflow"):
         plan_recipe(target(None), TOOLS, {})
     with pytest.raises(BadInput, match=r"found no \$CXX, c\+\+ or g\+\+ on PATH; install g\+\+"):
-        plan_recipe(target(tensorflow()), dataclasses.replace(TOOLS, compiler=None), {})
+        need_compiler(dataclasses.replace(TOOLS, compiler=None))
 
 
 def test_only_a_wheel_of_the_same_recipe_is_taken_from_the_cache(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ Synopsis::
 from __future__ import annotations
 
 import fnmatch
+import socket
 import time
 from pathlib import Path
-from typing import List, Mapping, Optional
+from typing import List, Mapping, Optional, Tuple
 
 from hpcdl.common.checks import one_of
+from hpcdl.common.errors import BadInput
 from hpcdl.launch.sites.profile import Layer, Profile, Source, parse_profile
 from hpcdl.launch.toml import read_toml
 
@@ -66,3 +68,41 @@ def guess_site(hostname: str, environ: Mapping[str, str], config: Path) -> Optio
         if by_host or by_variable:
             found.append(name)
     return found[0] if len(found) == 1 else None
+
+
+def choose_site(
+    asked: Optional[str],
+    configured: Optional[str],
+    environ: Mapping[str, str],
+    config: Path,
+    otherwise: Optional[str] = None,
+) -> Tuple[str, str]:
+    """Chooses the site that a command is about: the one that is asked for, of config.toml, or that the host tells.
+
+    Args:
+        asked: What the user says on the command line.
+        configured: What config.toml says.
+        environ: Variables by which login nodes are known.
+        config: The folder of the user's own settings.
+        otherwise: The site if none of these tells.
+
+    Returns:
+        Its name, and how it was found, in words.
+
+    Raises:
+        BadInput: Nothing tells.
+    """
+    if asked is not None:
+        return asked, "as you say"
+    if configured is not None:
+        return configured, "of config.toml"
+    hostname = socket.gethostname()
+    guessed = guess_site(hostname, environ, config)
+    if guessed is not None:
+        return guessed, f"guessed from the host {hostname}"
+    if otherwise is not None:
+        return otherwise, f"{hostname} is no host that a profile knows"
+    raise BadInput(
+        f"a job needs a site, and {hostname} is no host that a profile knows; pass --site:"
+        f" {', '.join(site_names(config))}"
+    )

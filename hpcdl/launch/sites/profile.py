@@ -59,6 +59,8 @@ class Container:
     binds: Tuple[str, ...] = _value("texts", "folders that images need besides those of the run")
     images: Tuple[str, ...] = _value("texts", "patterns of the site's own images, the best first")
     python: Optional[str] = _value("text", "Python inside the image")
+    cache: Optional[str] = _value("text", "folder for layers of images that are fetched, as a shell word")
+    scratch: Optional[str] = _value("text", "folder to put images together in, as a shell word")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Site:
     mpi: Optional[str] = _value("text", "srun's --mpi for ranks that meet through MPI")
     srun_args: Tuple[str, ...] = _value("texts", "further arguments of srun")
     sbatch_args: Tuple[str, ...] = _value("texts", "further arguments of sbatch, as --name=value")
+    interactive: Optional[str] = _value("text", "what stands in for salloc, if the site has its own")
     requeue: Optional[bool] = _value("yes or no", "whether jobs may be requeued")
     job_chains: Optional[bool] = _value("yes or no", "whether jobs may depend on each other to go on")
     setup: Tuple[str, ...] = _value("texts", "shell lines before the run, such as module load")

@@ -13,7 +13,6 @@ import dataclasses
 import os
 import shlex
 import shutil
-import socket
 import sys
 import time
 from pathlib import Path
@@ -26,7 +25,7 @@ from hpcdl.launch.config import Config, read_config
 from hpcdl.launch.container import find_image
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.placement import place
-from hpcdl.launch.sites.library import config_dir, guess_site, load_profile, site_names
+from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.explain import cost, describe, notes
 from hpcdl.launch.submission.folders import default_parent, write_handle
@@ -58,7 +57,7 @@ def submit_main(argv: Sequence[str]) -> int:
     _refuse_inside_job(os.environ)
     config_folder = config_dir(os.environ)
     config = read_config(config_folder)
-    name, how = _site_name(command, config, config_folder)
+    name, how = choose_site(command.place.site, config.site, os.environ, config_folder)
     profile = load_profile(name, config_folder)
     job, tree = prepare(command, profile, config, argv, os.environ)
     for line in plan_lines(job, profile, how):
@@ -209,21 +208,6 @@ def _refuse_inside_job(environ: Mapping[str, str]) -> None:
             f"a job must not submit another one; received SLURM_JOB_ID={environ['SLURM_JOB_ID']}; run `hpcdl train`"
             " here, or, if that job is over and this shell only remembers it, `env -u SLURM_JOB_ID hpcdl submit ...`"
         )
-
-
-def _site_name(command: SubmitCommand, config: Config, folder: Path) -> Tuple[str, str]:
-    if command.place.site is not None:
-        return command.place.site, "as you say"
-    if config.site is not None:
-        return config.site, "of config.toml"
-    hostname = socket.gethostname()
-    guessed = guess_site(hostname, os.environ, folder)
-    if guessed is None:
-        raise BadInput(
-            f"a job needs a site, and {hostname} is no host that a profile knows; pass --site:"
-            f" {', '.join(site_names(folder))}"
-        )
-    return guessed, f"guessed from the host {hostname}"
 
 
 def _with_defaults(command: SubmitCommand, config: Config) -> JobOptions:

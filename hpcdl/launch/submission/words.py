@@ -43,7 +43,8 @@ OWNED: Mapping[str, str] = {
 }
 
 
-def _text(what: str, text: str) -> str:
+def one_line(what: str, text: str) -> str:
+    """Reads a line of text that says something."""
     if not text or "\n" in text:
         raise BadInput(f"{what} must be one line of text; received {text!r}; pass e.g. {what}=name")
     return text
@@ -70,12 +71,12 @@ class JobOptions:
     """sbatch's own words."""
 
     account: Optional[str] = option(
-        None, "NAME", "charge the job to NAME (default: of config.toml)", _text, "-A"
+        None, "NAME", "charge the job to NAME (default: of config.toml)", one_line, "-A"
     )
     partition: Optional[str] = option(
-        None, "NAME", "wait in partition NAME (default: the site's)", _text, "-p"
+        None, "NAME", "wait in partition NAME (default: the site's)", one_line, "-p"
     )
-    qos: Optional[str] = option(None, "NAME", "ask for quality of service NAME", _text, "-q")
+    qos: Optional[str] = option(None, "NAME", "ask for quality of service NAME", one_line, "-q")
     time: Optional[str] = option(
         None,
         "LIMIT",
@@ -88,21 +89,25 @@ class JobOptions:
         None, "N", "start N processes in all (default: the strategy and the GPUs decide)", at_least(1), "-n"
     )
     gpus_per_node: Optional[str] = option(
-        None, "[TYPE:]N", "take N GPUs on each node (default: all of them)", _text
+        None, "[TYPE:]N", "take N GPUs on each node (default: all of them)", one_line
     )
     cpus_per_task: Optional[int] = option(
         None, "N", "give each process N cores (default: its share of the node)", at_least(1), "-c"
     )
-    mem: Optional[str] = option(None, "SIZE", "take SIZE of memory on each node, e.g. 120G; 0: all", _text)
-    constraint: Optional[str] = option(None, "LIST", "take nodes with these features", _text, "-C")
-    job_name: Optional[str] = option(None, "NAME", "call the job NAME (default: after TARGET)", _text, "-J")
-    exclusive: bool = switch("take whole nodes")
-    reservation: Optional[str] = option(None, "NAME", "use reservation NAME", _text)
-    dependency: Optional[str] = option(None, "LIST", "start after other jobs, e.g. afterok:123", _text, "-d")
-    mail_user: Optional[str] = option(
-        None, "ADDRESS", "send mail to ADDRESS (default: of config.toml)", _text
+    mem: Optional[str] = option(None, "SIZE", "take SIZE of memory on each node, e.g. 120G; 0: all", one_line)
+    constraint: Optional[str] = option(None, "LIST", "take nodes with these features", one_line, "-C")
+    job_name: Optional[str] = option(
+        None, "NAME", "call the job NAME (default: after TARGET)", one_line, "-J"
     )
-    mail_type: Optional[str] = option(None, "LIST", "send mail at these events (default: END,FAIL)", _text)
+    exclusive: bool = switch("take whole nodes")
+    reservation: Optional[str] = option(None, "NAME", "use reservation NAME", one_line)
+    dependency: Optional[str] = option(
+        None, "LIST", "start after other jobs, e.g. afterok:123", one_line, "-d"
+    )
+    mail_user: Optional[str] = option(
+        None, "ADDRESS", "send mail to ADDRESS (default: of config.toml)", one_line
+    )
+    mail_type: Optional[str] = option(None, "LIST", "send mail at these events (default: END,FAIL)", one_line)
     oversubscribe: bool = switch("allow more replicas than cores, where this machine runs the job")
     no_requeue: bool = switch("do not start the job again where it was stopped")
     max_requeues: int = option(10, "N", "start the job again at most N times (default: 10)", at_least(0))
@@ -116,12 +121,12 @@ class PlaceOptions:
     """Where the run goes, and inside what."""
 
     site: Optional[str] = option(
-        None, "NAME", "submit at site NAME (default: of config.toml, else the host name tells)", _text
+        None, "NAME", "submit at site NAME (default: of config.toml, else the host name tells)", one_line
     )
     image: Optional[str] = option(
-        None, "FILE", "run inside this image; none: without one (default: the site's newest)", _text
+        None, "FILE", "run inside this image; none: without one (default: the site's newest)", one_line
     )
-    python: Optional[str] = option(None, "COMMAND", "run ranks with this Python (default: python3)", _text)
+    python: Optional[str] = option(None, "COMMAND", "run ranks with this Python (default: python3)", one_line)
     launcher: str = option(
         "auto",
         "NAME",

@@ -1,0 +1,48 @@
+"""The definition files in containers/ are what is rendered, hold what the tests hold, and can be built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpcdl.launch.definitions import CPU_REQUIREMENTS, RECIPES, problems, render_all
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_files_in_the_repository_are_as_rendered() -> None:
+    written = {path.name: path.read_text() for path in (ROOT / "containers").glob("*.def")}
+    assert written == render_all()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_definition_can_be_built_as_far_as_its_text_tells(name: str) -> None:
+    text = render_all()[f"hpcdl-{name}.def"]
+    assert problems(text) == []
+    assert ("not built here" in text) == (name != "cpu")
+
+
+def test_the_image_for_cpus_holds_the_newest_world_of_the_tests() -> None:
+    words = [(ROOT / "requirements" / name).read_text().split() for name in ("tf2.21.txt", "test.txt")]
+    pinned = {word.rstrip(";") for words in words for word in words if "==" in word}
+    assert set(CPU_REQUIREMENTS) <= pinned
+
+
+def test_the_image_for_cpus_keeps_nothing_of_hpcdl() -> None:
+    post = render_all()["hpcdl-cpu.def"].split("%post")[1].split("%environment")[0]
+    assert "rm -rf /opt/source" in post
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Bootstrap: dockr\nFrom: a\n", "Bootstrap must be one of"),
+        ("Bootstrap: docker\n", "Bootstrap: docker needs From"),
+        ("From: a\n", "it is None"),
+        ("Bootstrap: docker\nFrom: a\n%pots\n    true\n", "%pots is no section"),
+        ("Bootstrap: docker\nFrom: a\n%post\n    a\n%post\n    b\n", "%post stands twice"),
+    ],
+)
+def test_what_a_build_would_stumble_over_is_told_before(text: str, said: str) -> None:
+    assert any(said in problem for problem in problems(text))

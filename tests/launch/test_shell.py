@@ -1,0 +1,69 @@
+"""The interactive way in: what is asked of Slurm, and what runs there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List
+
+import pytest
+
+from hpcdl.launch.cli import main
+from hpcdl.launch.shell import Way, plan_shell
+from hpcdl.launch.sites.library import load_profile
+from hpcdl.launch.submission.words import JobOptions
+
+NO_FILES = Path("no-files-of-a-user")
+
+
+def _way(site: str, **options: object) -> Way:
+    return plan_shell(load_profile(site, NO_FILES), JobOptions(**options), "abc", "/i/tf.sif", "/w")  # type: ignore[arg-type]
+
+
+def test_a_site_with_a_command_of_its_own_is_asked_by_it_and_the_rest_is_typed() -> None:
+    way = _way("bridges2", time="1:00:00")
+    first, second = way.lines()
+    assert first.startswith("interact -A abc -p GPU -N 1 -t 1:00:00")
+    assert first.endswith("--gres=gpu:v100-32:8")
+    assert second.startswith("singularity exec --nv --bind /ocean")
+    assert second.endswith("bash")
+    assert way.is_typed
+
+
+def test_elsewhere_salloc_starts_the_shell_in_a_step_with_all_that_the_job_has() -> None:
+    (line,) = _way("delta", time="30", mem="0", partition="gpuA100x4").lines()
+    allocate, _, enter = line.partition(" srun ")
+    assert allocate.startswith("salloc -A abc -p gpuA100x4 -N 1 -t 0:30:00")
+    assert "--gpus-per-node=4 --cpus-per-task=64 --mem=0" in allocate
+    assert "--overlap --cpu-bind=none --gpu-bind=none" in enter
+    assert " --pty apptainer exec --nv " in enter
+    assert "PYTHONNOUSERSITE=1 bash" in enter
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--site", "bridges2", "-t", "30"], "must name an account"),
+        (["--site", "bridges2", "-t", "30", "-A", "a", "-p", "GPUU", "--dry-run"], "did you mean GPU"),
+        (["--site", "delta", "-A", "a", "-t", "30", "--mem", "0", "--image", "/none.sif"], "must exist here"),
+    ],
+)
+def test_bad_input_is_refused(
+    argv: List[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert main(["shell", *argv]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_inside_a_job_no_other_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert main(["shell", "--site", "bridges2", "-t", "30", "-A", "a"]) == 2
+    assert "inside job 7 already" in capsys.readouterr().err
