@@ -18,7 +18,7 @@ help:
 	@echo "make demo          train on 2 ranks on this machine"
 	@echo "make test          lint, and all tests in each world  [WORLD=tf2.15 TESTS=tests/runtime PYTEST_ARGS=-x]"
 	@echo "make test-matrix   the tests on more Pythons, and on TensorFlow 2.17"
-	@echo "make test-cluster  jobs on a private Slurm of two nodes on this machine; as root, fetches Slurm by apt"
+	@echo "make test-cluster  jobs on a private Slurm of two nodes here, in an image; as root, fetches both by apt"
 	@echo "make lint          ruff and mypy only;  make format: let ruff rewrite"
 	@echo "make environments  only make the environments;  make list: say which there are"
 	@echo "make clean         remove the environments; wheels of Horovod stay in ~/.cache/hpcdl"
@@ -39,6 +39,8 @@ test-matrix:
 test-cluster:
 	$(PYTHON) -m tools.cluster install
 	$(IN_DEMO) hpcdl data fetch fashion_mnist
+	$(IN_DEMO) python -c "from hpcdl.runtime import datasets; datasets.load('fashion_mnist', None)"
+	$(IN_DEMO) python -m tools.cluster image
 	$(IN_DEMO) python -m tools.cluster run -- python -m pytest $(PYTEST_ARGS) tests/cluster
 
 lint:

@@ -15,7 +15,7 @@ import submitit  # noqa: F401
 _WITHOUT_TENSORFLOW = [
     "common",
     "tools",
-    *(f"launch/{name}" for name in ("bench", "sites", "submission")),
+    *(f"launch/{name}" for name in ("bench", "doctor", "sites", "submission")),
     *(f"launch/test_{name}.py" for name in ("ranks_integration", "show", "templates", "watch", "container")),
     "launch/test_data.py",
     "runtime/test_datasets.py",

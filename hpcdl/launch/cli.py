@@ -48,6 +48,7 @@ COMMANDS = (
     ),
     Command("workloads", "hpcdl.launch.workloads:main", "list what can be trained without a script"),
     Command("data", "hpcdl.launch.data:main", "say which data sets are here, or fetch them"),
+    Command("doctor", "hpcdl.launch.doctor.command:main", "find out whether a run will work here"),
     Command("container", "hpcdl.launch.images:main", "get an image: build it, or fetch it from a registry"),
     Command("shell", "hpcdl.launch.shell:main", "work in an image on a node of a cluster"),
     Command("show", "hpcdl.launch.show:main", "show what runs gave, and draw their curves"),
@@ -64,6 +65,7 @@ examples:
   hpcdl logs -f 12345                              what rank 0 of a job writes
   hpcdl workloads                                  networks, data sets, parameters
   hpcdl data fetch mnist                           on a login node, for compute nodes without internet
+  hpcdl doctor --site bridges2 --nodes 2           will it work there?
   hpcdl show runs/*                                what the runs here gave, and their curves
   hpcdl horovod check                              does Horovod match this TensorFlow?
 

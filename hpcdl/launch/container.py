@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -22,6 +23,8 @@ from hpcdl.launch.sites.profile import Container
 NO_IMAGE = "none"
 #: Kinds of containers whose images are files.
 BY_FILE = ("singularity", "apptainer")
+#: The program behind an image that an ordinary user's Apptainer mounts.
+FILE_SYSTEM = "squashfuse_ll"
 
 
 def find_image(container: Container, asked: Optional[str], must_exist: bool = True) -> Optional[str]:
@@ -121,6 +124,18 @@ def enter_argv(
 def program_of(container: Container) -> str:
     """Names the program that runs images."""
     return container.command or container.kind or ""
+
+
+def deaf_file_system(program: str) -> str:
+    """Writes a program that stands before `FILE_SYSTEM` on PATH and starts it deaf to the signals that a job gets.
+
+    Slurm signals every process of a step. Where an ordinary user's image is a file system in user space, the program
+    behind it would die of the warning before the end of a job, and all ranks with it.
+
+    Args:
+        program: The real one.
+    """
+    return f"#!/bin/sh\ntrap '' TERM INT HUP USR1 USR2\nexec {shlex.quote(program)} \"$@\"\n"
 
 
 def outermost(folders: Sequence[str]) -> List[str]:

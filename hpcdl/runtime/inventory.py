@@ -10,14 +10,17 @@ Synopsis::
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 import sysconfig
-from typing import Any, Callable, Dict, Optional
+from importlib import metadata
+from typing import Any, Callable, Dict, List, Optional
 
 
 def describe_python() -> Dict[str, Any]:
@@ -72,6 +75,44 @@ def describe_horovod() -> Optional[Dict[str, Any]]:
     return answer
 
 
+def describe_keras() -> Optional[Dict[str, Any]]:
+    """Says which Keras is here; None if there is none."""
+    try:
+        return {"version": metadata.version("keras")}
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def describe_mpi() -> Optional[Dict[str, Any]]:
+    """Says which MPI library Horovod has loaded, by its own words; None if it has loaded none."""
+    if not _is_installed("horovod"):
+        return None
+    importlib.import_module("horovod.tensorflow").mpi_built()
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+        paths = re.findall(r"(/\S*/libmpi(?:_cray|ch)?\.so[.\d]*)\s*$", file.read(), re.MULTILINE)
+    if not paths:
+        return None
+    text, length = ctypes.create_string_buffer(8192), ctypes.c_int(0)
+    ctypes.CDLL(paths[0]).MPI_Get_library_version(text, ctypes.byref(length))
+    return {"library": paths[0], "version": text.value.decode(errors="replace").split("\n")[0][:120]}
+
+
+def describe_strangers() -> List[str]:
+    """Lists folders on the module path that are the user's own and hold a package that this Python has too."""
+    home = os.path.realpath(os.path.expanduser("~/.local"))
+    prefix = os.path.realpath(sys.prefix)
+    own = [path for path in sys.path if os.path.realpath(path).startswith(prefix)]
+    found = []
+    for path in sys.path:
+        real = os.path.realpath(path)
+        if real.startswith(home + os.sep) and any(
+            os.path.isdir(os.path.join(real, name)) and any(os.path.isdir(os.path.join(o, name)) for o in own)
+            for name in _WATCHED
+        ):
+            found.append(real)
+    return found
+
+
 def _is_installed(name: str) -> bool:
     # A folder of that name without code in it (what a removed package can leave behind) is none.
     spec = importlib.util.find_spec(name)
@@ -82,10 +123,16 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
 
 
+#: Packages of which another version on the path is trouble.
+_WATCHED = ("tensorflow", "keras", "horovod", "numpy", "h5py", "google/protobuf", "absl")
+
 SECTIONS: Dict[str, Callable[[], Any]] = {
     "python": describe_python,
     "tensorflow": describe_tensorflow,
     "horovod": describe_horovod,
+    "keras": describe_keras,
+    "mpi": describe_mpi,
+    "strangers": describe_strangers,
 }
 
 

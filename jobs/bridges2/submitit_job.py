@@ -29,7 +29,7 @@ srun --nodes=2 --ntasks=16 --ntasks-per-node=8 --cpus-per-task=5 --distribution=
 executor = submitit.AutoExecutor(folder="hpcdl-logs/%j", cluster="slurm")
 executor.update_parameters(
     slurm_account="CHANGE_ME",
-    slurm_additional_parameters={"requeue": True},
+    slurm_additional_parameters={"requeue": True, "signal": "URG@300"},
     slurm_cpus_per_task=5,
     slurm_gpus_per_node="v100-32:8",
     slurm_job_name="hpcdl-horovod",

@@ -29,7 +29,7 @@ srun --nodes=2 --ntasks=8 --ntasks-per-node=4 --cpus-per-task=8 --distribution=b
 executor = submitit.AutoExecutor(folder="hpcdl-logs/%j", cluster="slurm")
 executor.update_parameters(
     slurm_account="CHANGE_ME",
-    slurm_additional_parameters={"requeue": True},
+    slurm_additional_parameters={"requeue": True, "signal": "URG@300"},
     slurm_cpus_per_task=8,
     slurm_exclusive=True,
     slurm_gpus_per_node="4",

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 import pytest
+
+from hpcdl.common.cache import cache_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,16 +58,22 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
 class User:
     """Someone on the login node, in a folder that the nodes see too."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, is_root: bool = True) -> None:
         self.folder = folder
-        folder.mkdir(parents=True)
+        folder.chmod(0o755)
         (folder / "train.py").write_text(SCRIPT)
         self.environ = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(folder / "config")}
+        self._becomes: List[str] = []
+        if not is_root:
+            folder.chmod(0o777)
+            self._becomes = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+            self.environ.update(USER="nobody", LOGNAME="nobody", HOME=str(folder))
+            self.environ["HPCDL_CACHE"] = str(cache_folder(os.environ))
 
     def types(
         self, *argv: str, before: Optional[List[str]] = None, timeout: float = 150
     ) -> subprocess.CompletedProcess[str]:
-        command = [*(before or []), sys.executable, "-m", "hpcdl", *argv]
+        command = [*self._becomes, *(before or []), sys.executable, "-m", "hpcdl", *argv]
         return subprocess.run(
             command,
             cwd=self.folder,
@@ -103,10 +112,28 @@ class User:
 
 @pytest.fixture
 def user(request: pytest.FixtureRequest) -> User:
+    return _new_user(request, is_root=True)
+
+
+@pytest.fixture
+def ordinary_user(request: pytest.FixtureRequest) -> User:
+    return _new_user(request, is_root=False)
+
+
+def _new_user(request: pytest.FixtureRequest, is_root: bool) -> User:
     shared = Path(os.environ["HPCDL_TEST_CLUSTER"]) / "shared"
-    folder = User(shared / request.node.name.replace("[", "-").rstrip("]")[:60])
-    folder.reads("site", "init", "box")
-    return folder
+    name = request.node.name.replace("[", "-").rstrip("]")[:60]
+    someone = User(Path(tempfile.mkdtemp(prefix=f"{name}-", dir=shared)), is_root)
+    someone.reads("site", "init", "box")
+    return someone
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """An image that holds TensorFlow and Horovod, and neither hpcdl nor submitit."""
+    if "HPCDL_TEST_IMAGE" not in os.environ:
+        pytest.skip("needs an image: python -m tools.cluster image")
+    return os.environ["HPCDL_TEST_IMAGE"]
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 """Every command of docs/launching.md and docs/data.md is one that hpcdl takes; submissions are laid out, not made."""
+"""Every command of docs/launching.md and containers/README.md is one that hpcdl takes; what can be tried dry, is."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from hpcdl.common.words import parse_train
 from hpcdl.launch.cli import COMMANDS, find_command, main
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "docs" / "launching.md").read_text()
+TEXT = "".join((ROOT / name).read_text() for name in ("docs/launching.md", "containers/README.md"))
 SHOWN = [shlex.split(line)[1:] for line in TEXT.splitlines() if line.startswith("hpcdl ")]
 ABOUT_DATA = [
     shlex.split(line)[1:]
@@ -48,8 +49,36 @@ def test_a_submission_of_the_docs_can_be_made(
     assert ("hpcdl.runtime" in shown.out) if "local" in argv else shown.out.startswith("#!/bin/bash")
 
 
+@pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[0] in ("container", "shell")], ids=" ".join)
+def test_getting_an_image_and_into_it_is_planned_as_the_docs_say(
+    argv: List[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    (tmp_path / "my.def").write_text("Bootstrap: docker\nFrom: a\n")
+    at = 2 if argv[0] == "container" else 1
+    assert main([*argv[:at], "--dry-run", *argv[at:]]) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[0] == "doctor"], ids=" ".join)
+def test_the_doctor_of_the_docs_finds_that_this_is_not_the_site(
+    argv: List[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(argv) == 1
+    shown = capsys.readouterr().out
+    assert "no sbatch here" in shown
+    assert "not tried" in shown
+    if "--report" in argv:
+        assert "no sbatch here" in (tmp_path / "ticket.txt").read_text()
+
+
 def test_all_commands_of_the_docs_exist() -> None:
-    assert {"submit", "logs", "jobs", "cancel", "site", "train"} <= {argv[0] for argv in SHOWN}
+    assert {"submit", "logs", "jobs", "cancel", "site", "train", "doctor"} <= {argv[0] for argv in SHOWN}
     for argv in SHOWN:
         assert find_command(argv[0], COMMANDS)
 

@@ -10,7 +10,7 @@ import pytest
 
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.cli import main
-from hpcdl.launch.images import Room, folders_of, lacking, plan_build, plan_pull
+from hpcdl.launch.image_plan import Room, folders_of, lacking, plan_build, plan_pull
 from hpcdl.launch.sites.profile import Container
 
 APPTAINER = Container(kind="apptainer")

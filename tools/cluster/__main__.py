@@ -13,11 +13,14 @@ import time
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
+from hpcdl.common.cache import cache_folder
 from hpcdl.common.errors import HpcdlError
+from tools.cluster import apptainer
 from tools.cluster.config import LOGIN, Plan, address, gres_conf, hosts, node_script, slurm_conf
 from tools.environments import guarded
 
 ROOT = Path(__file__).resolve().parents[2]
+IMAGE = ROOT / ".envs" / "image" / "hpcdl-cpu.sif"
 _PACKAGES = ("slurm-wlm", "munge", "libpmix-dev", "iproute2", "util-linux", "procps")
 _PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "hostname")
 _POLICY = Path("/usr/sbin/policy-rc.d")
@@ -32,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     )
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("install", help="install Slurm and what it needs, by apt, as root; start nothing")
+    actions.add_parser("image", help="build the image for the tests, unless it is up to date")
     for name, help in (("run", "run a command beside a new cluster"), ("inside", "used by run")):
         action = actions.add_parser(name, help=help)
         action.add_argument(
@@ -41,6 +45,9 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
     if options.action == "install":
         return _install()
+    if options.action == "image":
+        apptainer.build(IMAGE.parent, sys.executable)
+        return 0
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if options.action == "inside":
         return _inside(Plan(options.folder, user=getpass.getuser()), command)
@@ -53,10 +60,11 @@ def missing() -> List[str]:
 
 
 def _install() -> int:
-    if not missing():
+    lacking = [*missing(), *([] if apptainer.is_installed() else ["apptainer"])]
+    if not lacking:
         return 0
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise HpcdlError(f"{', '.join(missing())} are missing, and need root and apt to be installed")
+        raise HpcdlError(f"{', '.join(lacking)} are missing, and need root and apt to be installed")
     is_ours = not _POLICY.exists()
     if is_ours:  # packages must not start daemons of their own
         _POLICY.write_text("#!/bin/sh\nexit 101\n")
@@ -65,6 +73,7 @@ def _install() -> int:
         environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for words in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *_PACKAGES]):
             subprocess.run(["apt-get", *words], check=True, env=environ, stdout=subprocess.DEVNULL)
+        apptainer.install()
     finally:
         if is_ours:
             _POLICY.unlink()
@@ -97,6 +106,7 @@ def _inside(plan: Plan, command: Sequence[str]) -> int:
         ["hostname", LOGIN],
         ["mount", "--make-rprivate", "/"],
         ["mount", "--bind", str(box / "etc" / "hosts"), "/etc/hosts"],
+        *_open_for_users(box),
         ["ip", "link", "set", "lo", "up"],
         ["ip", "link", "add", "bridge", "type", "bridge"],
         ["ip", "address", "add", f"{address(0)}/24", "dev", "bridge"],
@@ -108,6 +118,8 @@ def _inside(plan: Plan, command: Sequence[str]) -> int:
     for number in range(1, plan.num_nodes + 1):
         _boot(plan, number, environ)
     _wait_until_idle(plan, environ)
+    if IMAGE.exists():
+        environ.setdefault("HPCDL_TEST_IMAGE", str(IMAGE))
     return subprocess.call(list(command), env={**environ, "HPCDL_TEST_CLUSTER": str(box)})
 
 
@@ -127,6 +139,38 @@ def _write(plan: Plan) -> None:
         subprocess.run(["mknod", str(box / "etc" / f"gpu{number}"), "c", "1", "3"], check=True)
     (box / "munge" / "key").write_bytes(os.urandom(1024))
     (box / "munge" / "key").chmod(0o400)
+
+
+def _open_for_users(box: Path) -> List[List[str]]:
+    """Lists the mounts by which ordinary users reach the programs of the tests, and may use file systems of theirs.
+
+    Where a folder above a program is closed to others, as root's home is, an open one is mounted over it, with nothing
+    in it but what the tests need.
+    """
+    wanted = [*_prefixes(), cache_folder(os.environ)]
+    closed = {path: _closed_above(path) for path in wanted if path.exists()}
+    mounts, kept = [], {path: box / "open" / str(number) for number, path in enumerate(wanted)}
+    inner = [path for path in closed if closed[path] is not None]
+    for path in inner:
+        mounts += [["mkdir", "-p", str(kept[path])], ["mount", "--rbind", str(path), str(kept[path])]]
+    mounts += [
+        ["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(folder)]
+        for folder in sorted({folder for folder in closed.values() if folder is not None})
+    ]
+    for path in inner:
+        mounts += [["mkdir", "-p", str(path)], ["mount", "--rbind", str(kept[path]), str(path)]]
+    fuse = box / "etc" / "fuse"
+    if Path("/dev/fuse").exists():
+        mounts += [
+            ["mknod", "-m", "666", str(fuse), "c", "10", "229"],
+            ["mount", "--bind", str(fuse), "/dev/fuse"],
+        ]
+    return mounts
+
+
+def _closed_above(path: Path) -> Optional[Path]:
+    """Finds the outermost folder above a path that others may not enter."""
+    return next((one for one in reversed(path.parents) if not one.stat().st_mode & 0o001), None)
 
 
 def _munged(box: Path) -> List[str]:
@@ -176,10 +220,14 @@ def _boot(plan: Plan, number: int, environ: Dict[str, str]) -> None:
 
 def _shared(box: Path) -> List[Path]:
     """Lists the folders below /tmp that programs and data of the tests are in."""
-    prefixes = {ROOT, Path(sys.prefix), Path(sys.base_prefix), box}
-    prefixes.update(Path(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part)
-    below = sorted({path.resolve() for path in prefixes if Path("/tmp") in path.resolve().parents})
+    below = sorted({path for path in (*_prefixes(), box) if Path("/tmp") in path.parents})
     return [path for path in below if not any(other in path.parents for other in below)]
+
+
+def _prefixes() -> List[Path]:
+    prefixes = {ROOT, Path(sys.prefix), Path(sys.base_prefix)}
+    prefixes.update(Path(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part)
+    return sorted({path.resolve() for path in prefixes})
 
 
 def _wait_until_idle(plan: Plan, environ: Dict[str, str]) -> None:

@@ -16,9 +16,10 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, List, Mapping, Optional, Sequence, Tuple
 
 import hpcdl
+from hpcdl.common.cache import cache_folder
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.words import TrainCommand
 from hpcdl.launch.config import Config, read_config
@@ -78,7 +79,7 @@ def submit_main(argv: Sequence[str]) -> int:
         print(executors.ask_when(job, os.environ))
         return EXIT_DONE
     folder = Path(job.folder)
-    _write(job, tree)
+    write_folder(job, tree)
     try:
         job_id = executors.submit(job, os.environ)
     except BadInput:
@@ -101,8 +102,17 @@ def prepare(
     config: Config,
     argv: Sequence[str],
     environ: Mapping[str, str],
+    program: Optional[Callable[[Path], Sequence[str]]] = None,
 ) -> Tuple[Job, Optional[Tree]]:
     """Decides everything about a job; nothing is written.
+
+    Args:
+        command: The words.
+        profile: The site.
+        config: The user's defaults.
+        argv: The words as they were typed, for the record.
+        environ: Variables of this shell.
+        program: Gives, for the job's folder, what each rank runs; None: what is trained.
 
     Returns:
         The job, and the code to freeze (None: a ready workload).
@@ -131,12 +141,17 @@ def prepare(
     tree = _tree(command, cwd)
     train = _frozen(command.train, tree, folder, cwd)
     import_path = _frozen_counterpart(Path(cwd), tree, folder) if tree is not None else None
+    data = (command.train.options.data_dir, environ.get("HPCDL_DATA"), str(cache_folder(environ)))
     inside = Inside(
         image=image,
-        python=_python(command, profile, image),
+        python=ranks_python(command.place.python, profile, image),
         folders=tuple(
             run_folders(
-                folder, cwd, str(tree.root) if tree is not None else None, command.train.settings.run_dir
+                folder,
+                cwd,
+                str(tree.root) if tree is not None else None,
+                command.train.settings.run_dir,
+                [name for name in data if name],
             )
         ),
         import_path=import_path,
@@ -159,6 +174,7 @@ def prepare(
             "git": git_record(tree) if tree is not None else {},
             "submitted": time.time(),
         },
+        program=program(folder) if program is not None else None,
     )
     if not is_rehearsal and not os.access(_first_existing(folder), os.W_OK):
         raise BadInput(f"the job's folder must be writable; received {folder}; pass --jobs-dir")
@@ -226,10 +242,10 @@ def _executor(command: SubmitCommand, profile: Profile) -> str:
     return executor
 
 
-def _python(command: SubmitCommand, profile: Profile, image: Optional[str]) -> Tuple[str, ...]:
+def ranks_python(asked: Optional[str], profile: Profile, image: Optional[str]) -> Tuple[str, ...]:
     """Gives the Python of the ranks: inside an image its own; without one what `setup` loads, or else ours."""
-    if command.place.python is not None:
-        return tuple(shlex.split(command.place.python))
+    if asked is not None:
+        return tuple(shlex.split(asked))
     if image is not None:
         return (profile.site.container.python or "python3",)
     return ("python3",) if profile.site.setup else (sys.executable,)
@@ -276,7 +292,8 @@ def _first_existing(folder: Path) -> Path:
     return next(one for one in (folder, *folder.parents) if one.exists())
 
 
-def _write(job: Job, tree: Optional[Tree]) -> None:
+def write_folder(job: Job, tree: Optional[Tree]) -> None:
+    """Makes the folder of a job, with all that the job needs."""
     folder = Path(job.folder)
     folder.mkdir(parents=True)
     write_lib(Path(hpcdl.__file__).resolve().parent, folder / "lib")

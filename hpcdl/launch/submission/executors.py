@@ -62,6 +62,10 @@ def parameters(job: Job) -> Dict[str, Any]:
         **_gpu_parameters(job),
     }
     further: Dict[str, Any] = {"requeue" if job.requeue else "no-requeue": True}
+    if job.is_image_file:
+        # Slurm's warning reaches every process of the step, also the one behind an ordinary user's image, which dies
+        # of it: one that nobody dies of, then. The ranks stop by the clock.
+        further["signal"] = f"URG@{layout.stop_margin_s}"
     if options.reservation is not None:
         further["reservation"] = options.reservation
     for argument in job.sbatch_args:

@@ -16,12 +16,12 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.records import write_json
 from hpcdl.common.words import TrainCommand, train_argv
-from hpcdl.launch.container import enter_argv
+from hpcdl.launch.container import BY_FILE, enter_argv
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.layout import Layout, mpirun_argv, srun_argv
 from hpcdl.launch.submission.words import JobOptions
@@ -60,6 +60,7 @@ class Job:
         environ: Variables for it.
         import_path: Goes before the PYTHONPATH that ``setup`` has made; None: an image has its own.
         requeue: Whether it may be requeued.
+        is_image_file: Whether the ranks run in an image that is a file.
         record: What else is worth keeping: the command line, the image, git.
     """
 
@@ -78,7 +79,13 @@ class Job:
     environ: Mapping[str, str]
     import_path: Optional[str]
     requeue: bool
+    is_image_file: bool = False
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def bin_dir(self) -> Path:
+        """Programs that stand in for those of the host."""
+        return Path(self.folder) / "bin"
 
     @property
     def log_dir(self) -> Path:
@@ -115,6 +122,7 @@ def make_job(
     executor: str,
     account: Optional[str],
     record: Mapping[str, Any],
+    program: Optional[Sequence[str]] = None,
 ) -> Job:
     """Builds the description of a job; nothing is written.
 
@@ -129,6 +137,7 @@ def make_job(
         executor: Who gets the job.
         account: The account that pays.
         record: What else to keep.
+        program: Module and words that each rank runs; None: what is trained.
 
     Raises:
         BadInput: A path or name cannot be said to Slurm or to the container.
@@ -140,7 +149,7 @@ def make_job(
             f" {str(folder)!r}; pass --jobs-dir"
         )
     lib = str(folder / "lib")
-    rank = [*inside.python, lib, "hpcdl.runtime", *train_argv(train)]
+    rank = [*inside.python, lib, *(program or ("hpcdl.runtime", *train_argv(train)))]
     shared = {
         "HPCDL_STATUS_DIR": str(folder / "logs"),
         "HPCDL_RENDEZVOUS_DIR": str(folder / "logs" / "rendezvous"),
@@ -159,7 +168,6 @@ def make_job(
             *rank,
         ]
         if inside.image is not None:
-            # Of the host's Python nothing may reach the one in the image.
             names = {**environ, "PYTHONPATH": inside.import_path or ""}
             start = [
                 *enter_argv(
@@ -169,8 +177,7 @@ def make_job(
                     cwd=cwd,
                     with_gpus=layout.gpus_per_node > 0,
                 ),
-                *("env", "-u", "PYTHONHOME"),
-                *(f"{name}={value}" for name, value in sorted(names.items())),
+                *rank_names(names),
                 *start,
             ]
         by_mpirun = layout.launcher == "mpirun"
@@ -191,8 +198,14 @@ def make_job(
         environ=environ,
         import_path=inside.import_path if inside.image is None else None,
         requeue=site.requeue is not False and not options.no_requeue,
+        is_image_file=inside.image is not None and site.container.kind in BY_FILE,
         record=record,
     )
+
+
+def rank_names(names: Mapping[str, str]) -> List[str]:
+    """Builds the words that set variables inside an image; of the host's Python nothing may reach the one there."""
+    return ["env", "-u", "PYTHONHOME", *(f"{name}={value}" for name, value in sorted(names.items()))]
 
 
 def default_name(target: str) -> str:
@@ -251,9 +264,12 @@ def typed_cwd(environ: Mapping[str, str]) -> str:
     return typed if os.path.isabs(typed) and os.path.realpath(typed) == os.path.realpath(real) else real
 
 
-def run_folders(job_folder: Path, cwd: str, code_root: Optional[str], run_dir: Optional[str]) -> List[str]:
-    """Lists the folders that an image must see, each as it is named and as it really is."""
+def run_folders(
+    job_folder: Path, cwd: str, code_root: Optional[str], run_dir: Optional[str], data: Sequence[str] = ()
+) -> List[str]:
+    """Lists the folders that an image must see, each as it is named and as it really is; of data, what is there."""
     names = [str(job_folder), cwd, *([code_root] if code_root else [])]
     if run_dir is not None:
         names.append(os.path.dirname(os.path.abspath(run_dir)))
+    names += [os.path.abspath(folder) for folder in data if os.path.isdir(folder)]
     return list(dict.fromkeys(one for name in names for one in (name, os.path.realpath(name))))

@@ -24,7 +24,7 @@ from typing import Any, Dict, Mapping
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_REQUEUE
 from hpcdl.common.records import write_json
-from hpcdl.launch.container import describe_image
+from hpcdl.launch.container import FILE_SYSTEM, deaf_file_system, describe_image
 from hpcdl.launch.local import run_ranks, tail, write_to_stdout
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import find_mpirun, read_version
@@ -89,6 +89,8 @@ def rank_environ(job: Job, environ: Mapping[str, str]) -> Dict[str, str]:
         # submitit's local executor has overwritten it; what the user had is in the description.
         inherited.pop("CUDA_VISIBLE_DEVICES", None)
     path = [part for part in (job.import_path, environ.get("PYTHONPATH")) if part]
+    if job.bin_dir.is_dir():
+        inherited["PATH"] = os.pathsep.join([str(job.bin_dir), environ.get("PATH", os.defpath)])
     return {**inherited, **({"PYTHONPATH": os.pathsep.join(path)} if path else {}), **job.environ}
 
 
@@ -106,7 +108,19 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
         write_json(folder / "state.json", state)
 
 
+def _stand_in(job: Job) -> None:
+    """Puts programs into the job's folder that stand before the host's on PATH."""
+    program = shutil.which(FILE_SYSTEM) if job.is_image_file else None
+    if program is None or Path(program).parent == job.bin_dir:
+        return
+    job.bin_dir.mkdir(exist_ok=True)
+    path = job.bin_dir / FILE_SYSTEM
+    path.write_text(deaf_file_system(program), encoding="utf-8")
+    path.chmod(0o755)
+
+
 def _run(job: Job) -> Outcome:
+    _stand_in(job)
     environ = rank_environ(job, os.environ)
     if job.layout.launcher != "here":
         return run_step(job.argv, environ, job.log_dir, job.cwd, write_to_stdout)

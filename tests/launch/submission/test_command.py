@@ -152,7 +152,7 @@ def test_every_request_is_explicit(place: Place, capsys: pytest.CaptureFixture[s
         "partition=gpu",
         "qos=high",
         "reservation=r",
-        "signal=USR2@180",
+        "signal=URG@180",
         "spread-job",
         "time=30",
     ]

@@ -1,0 +1,200 @@
+"""Gathers the facts that the checks judge: here, and inside the image or the environment.
+
+Synopsis::
+
+    facts = gather_host(profile, image, account, folders, os.environ)
+    inside = gather_inside(enter, python, setup, lib, folders, os.environ)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.probe import try_folder
+from hpcdl.launch.container import BY_FILE, program_of
+from hpcdl.launch.doctor.host import HostFacts, Place
+from hpcdl.launch.sites.live import parse_mpi_types, parse_partitions, run_text
+from hpcdl.launch.sites.profile import Profile
+from hpcdl.launch.submission.executors import unset_names
+
+#: TensorFlow's first import from a cold parallel file system takes minutes.
+_INSIDE_S = 300
+_MOUNTS = ("squashfuse_ll", "squashfuse", "fusermount3", "fusermount")
+_SECTIONS = ("python", "tensorflow", "keras", "horovod", "mpi", "strangers")
+
+
+def gather_host(
+    profile: Profile,
+    image: Optional[str],
+    account: Optional[str],
+    folders: Sequence[str],
+    environ: Mapping[str, str],
+    ask: Callable[[Sequence[str]], str] = run_text,
+    which: Callable[[str], Optional[str]] = shutil.which,
+) -> HostFacts:
+    """Gathers what this machine tells.
+
+    Args:
+        profile: The site.
+        image: The image; None: none.
+        account: The account that a job would name.
+        folders: What a run writes into.
+        environ: The variables of this shell.
+        ask: Runs a command and gives what it prints; raises `BadInput`.
+        which: Looks a name up on PATH.
+    """
+    container = profile.site.container
+    slurm, slurm_problem = None, "no sbatch here"
+    if which("sbatch") is not None:
+        try:
+            slurm = ask(["sbatch", "--version"])
+        except BadInput as problem:
+            slurm_problem = str(problem)
+    partitions = _answer(ask, ["scontrol", "show", "partition", "-o"]) if slurm is not None else None
+    program = program_of(container)
+    found = which(program) if image is not None and program else None
+    inherited = {name: environ[name] for name in unset_names(environ)}
+    return HostFacts(
+        slurm_version=_version(slurm),
+        slurm_problem=slurm_problem if slurm is None else None,
+        partitions=tuple(parse_partitions(partitions)) if partitions is not None else None,
+        mpi_types=parse_mpi_types(_answer(ask, ["srun", "--mpi=list"]) or "") if slurm is not None else (),
+        container_version=(_answer(ask, [program, "--version"]) or found).strip() if found else None,
+        container_mounts=tuple(name for name in _MOUNTS if which(name) is not None),
+        container_is_setuid=found is not None and _is_setuid(Path(found)),
+        image=image,
+        image_problem=_image_problem(image) if container.kind in BY_FILE else None,
+        account=account,
+        places=tuple(_place(folder) for folder in dict.fromkeys(folders)),
+        inherited={} if "SLURM_JOB_ID" in environ else inherited,
+        job_id=environ.get("SLURM_JOB_ID"),
+    )
+
+
+def gather_inside(
+    enter: Sequence[str],
+    python: Sequence[str],
+    setup: Sequence[str],
+    lib: Path,
+    folders: Sequence[str],
+    environ: Mapping[str, str],
+) -> Dict[str, Any]:
+    """Asks the Python that ranks would run with.
+
+    Args:
+        enter: What stands before a command to run it in the image; () for the environment itself.
+        python: The words that start Python there.
+        setup: Shell lines before.
+        lib: A folder with the half of hpcdl that ranks need, which is seen from there.
+        folders: What a run reads and writes.
+        environ: Variables of this shell.
+
+    Returns:
+        Facts by section; ``error`` alone, if nothing starts.
+    """
+    facts: Dict[str, Any] = {}
+    started = time.monotonic()
+    for words in (
+        ["hpcdl.common.probe", *folders],
+        # A library that was built for another TensorFlow may crash: each in a process of its own.
+        ["hpcdl.runtime.inventory", "python", "keras", "strangers"],
+        ["hpcdl.runtime.inventory", "tensorflow"],
+        ["hpcdl.runtime.inventory", "horovod", "mpi"],
+    ):
+        answer = _run_inside([*enter, *python, str(lib), *words], setup, environ)
+        if words[0] == "hpcdl.common.probe":
+            if "error" in answer:
+                return answer
+            facts["around"] = answer
+        elif "error" in answer:
+            facts.update({name: answer for name in words[1:]})
+        else:
+            facts.update(answer)
+    facts["library_path"] = _library_path(enter, environ)
+    facts["seconds"] = round(time.monotonic() - started, 1)
+    return facts
+
+
+def _run_inside(argv: Sequence[str], setup: Sequence[str], environ: Mapping[str, str]) -> Dict[str, Any]:
+    script = "\n".join([*setup, 'exec "$@"'])
+    try:
+        done = subprocess.run(
+            ["bash", "-c", script, "bash", *argv],
+            env={**environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_INSIDE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {_INSIDE_S} s"}
+    try:
+        return dict(json.loads(done.stdout.decode(errors="replace").strip().splitlines()[-1]))
+    except (ValueError, IndexError):
+        said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+        ending = f"exit status {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
+        return {"error": f"{ending}: {said[-1].strip()[:300] if said else 'it said nothing'}"}
+
+
+def _library_path(enter: Sequence[str], environ: Mapping[str, str]) -> List[str]:
+    """Lists the folders of the host's LD_LIBRARY_PATH that reach the ranks."""
+    names = (
+        ("LD_LIBRARY_PATH",)
+        if not enter
+        else ("APPTAINERENV_LD_LIBRARY_PATH", "SINGULARITYENV_LD_LIBRARY_PATH")
+    )
+    return [part for name in names for part in environ.get(name, "").split(os.pathsep) if part]
+
+
+def _answer(ask: Callable[[Sequence[str]], str], argv: Sequence[str]) -> Optional[str]:
+    try:
+        return ask(argv)
+    except BadInput:
+        return None
+
+
+def _version(text: Optional[str]) -> Optional[str]:
+    match = re.search(r"\d+\.\d+(\.\d+)?", text or "")
+    return match.group(0) if match else None
+
+
+def _is_setuid(program: Path) -> bool:
+    """Whether a container program comes with a starter that has root's rights."""
+    prefix = program.resolve().parent.parent
+    for starter in (*prefix.glob("libexec/*/bin/starter-suid"), *prefix.glob("lib/*/*/bin/starter-suid")):
+        if os.stat(str(starter)).st_mode & stat.S_ISUID:
+            return True
+    return os.geteuid() == 0
+
+
+def _image_problem(image: Optional[str]) -> Optional[str]:
+    if image is None:
+        return None
+    if not os.path.exists(image):
+        return "it is not there"
+    return None if os.access(image, os.R_OK) else "it may not be read"
+
+
+def _place(folder: str) -> Place:
+    there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
+    usage = os.statvfs(str(there))
+    files = usage.f_favail if usage.f_files else None
+    return Place(folder, try_folder(str(there)), usage.f_bavail * usage.f_frsize / 1e9, files)
+
+
+def read_ranks(folder: Path, name: str) -> List[Dict[str, Any]]:
+    """Reads what ranks have written, by rank: ``seen`` or ``met``."""
+    found: List[Tuple[int, Dict[str, Any]]] = []
+    for path in folder.glob(f"{name}-*.json"):
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        found.append((tree["rank"], tree))
+    return [tree for _, tree in sorted(found, key=lambda pair: pair[0])]

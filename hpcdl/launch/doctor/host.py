@@ -1,0 +1,203 @@
+"""Checks of the machine where jobs are submitted. Pure functions over gathered facts.
+
+Synopsis::
+
+    findings = check_host(gather_host(...), profile, layout)
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Iterator, List, Mapping, Optional, Tuple
+
+from hpcdl.launch.container import BY_FILE, FILE_SYSTEM, program_of
+from hpcdl.launch.doctor.verdict import FAILED, OK, WARNING, Finding
+from hpcdl.launch.sites.profile import Profile
+from hpcdl.launch.submission.layout import Layout
+
+#: Variables of a job that bind what is started from a shell which only remembers that job.
+BINDING = ("SLURM_CPU_BIND", "SLURM_GPU_BIND", "SLURM_MEM_BIND", "SLURM_CPUS_PER_TASK", "SLURM_TRES_PER_TASK")
+_MIN_FREE_GB = 5
+_MIN_FREE_FILES = 10_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that a run writes into: what is wrong with writing there, and what is free."""
+
+    path: str
+    problem: Optional[str]
+    free_gb: float
+    free_files: Optional[int]
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What was found on this machine.
+
+    Attributes:
+        slurm_version: Of the sbatch here; None: it does not say.
+        slurm_problem: Why it does not.
+        partitions: Names of the cluster's partitions; None: it did not answer.
+        mpi_types: srun's ways to start MPI.
+        container_version: What the container program says of itself; None: there is none.
+        container_mounts: Programs by which an ordinary user's image is mounted, of those that are here.
+        container_is_setuid: Whether the container program mounts images with root's rights.
+        image: The image; None: a run without one.
+        image_problem: What is wrong with the image file; None: nothing, or a name in a registry.
+        account: The account that a job would name.
+        places: Folders of a run.
+        inherited: Variables of another job in this shell.
+        job_id: The job that this shell is in.
+    """
+
+    slurm_version: Optional[str]
+    slurm_problem: Optional[str]
+    partitions: Optional[Tuple[str, ...]]
+    mpi_types: Tuple[str, ...]
+    container_version: Optional[str]
+    container_mounts: Tuple[str, ...]
+    container_is_setuid: bool
+    image: Optional[str]
+    image_problem: Optional[str]
+    account: Optional[str]
+    places: Tuple[Place, ...]
+    inherited: Mapping[str, str]
+    job_id: Optional[str]
+
+
+def check_host(facts: HostFacts, profile: Profile, layout: Layout) -> List[Finding]:
+    """Checks what was found on this machine."""
+    has_slurm = profile.site.scheduler == "slurm"
+    found = [*_slurm(facts, profile, layout)] if has_slurm else []
+    found += [*_container(facts, profile), *(_place(place) for place in facts.places), _inherited(facts)]
+    return found
+
+
+def _finding(check: str, status: str, evidence: str, cure: str = "") -> Finding:
+    return Finding(check, "host", status, evidence, cure)
+
+
+def _slurm(facts: HostFacts, profile: Profile, layout: Layout) -> Iterator[Finding]:
+    site = profile.site
+    if facts.slurm_version is None:
+        yield _finding(
+            "slurm",
+            FAILED,
+            facts.slurm_problem or "sbatch does not say its version",
+            f"log in to {site.title}, or load the module that brings Slurm",
+        )
+        return
+    known = site.slurm_version
+    if known is not None and known.split(".")[:2] != facts.slurm_version.split(".")[:2]:
+        yield _finding(
+            "slurm",
+            WARNING,
+            f"Slurm {facts.slurm_version}; the profile says {known}",
+            f"hpcdl site verify {profile.name}, and correct your own file for the site",
+        )
+    else:
+        yield _finding("slurm", OK, f"Slurm {facts.slurm_version}")
+    if layout.partition is not None and facts.partitions is not None:
+        if layout.partition in facts.partitions:
+            yield _finding("partition", OK, f"{layout.partition} is there")
+        else:
+            near = difflib.get_close_matches(layout.partition, facts.partitions, n=1, cutoff=0.4)
+            yield _finding(
+                "partition",
+                FAILED,
+                f"the cluster has no partition {layout.partition}; it has {', '.join(facts.partitions)}",
+                f"pass --partition {(near or list(facts.partitions) or ['NAME'])[0]}",
+            )
+    if site.account_required and facts.account is None:
+        yield _finding(
+            "account",
+            FAILED,
+            "a job here must name an account, and none is set",
+            "pass --account NAME, or write account = 'NAME' to config.toml",
+        )
+    elif facts.account is not None:
+        yield _finding("account", OK, facts.account)
+    if layout.launcher == "mpi":
+        yield _mpi_type(facts, profile)
+
+
+def _mpi_type(facts: HostFacts, profile: Profile) -> Finding:
+    mpi = profile.site.mpi
+    if mpi in facts.mpi_types:
+        return _finding("mpi type", OK, f"srun --mpi={mpi}")
+    offered = [name for name in facts.mpi_types if name != "none"]
+    return _finding(
+        "mpi type",
+        FAILED,
+        f"srun has no --mpi={mpi}; it has {', '.join(facts.mpi_types) or 'none'}",
+        f"set mpi = '{offered[0]}' in your own file for the site" if offered else "pass --launcher gloo",
+    )
+
+
+def _container(facts: HostFacts, profile: Profile) -> Iterator[Finding]:
+    container = profile.site.container
+    if facts.image is None:
+        return
+    program = program_of(container)
+    if facts.container_version is None:
+        yield _finding(
+            "container",
+            FAILED,
+            f"no {program} here",
+            f"add the module that brings {program} to setup in your own file for the site, or pass --image none",
+        )
+        return
+    is_by_file = container.kind in BY_FILE
+    if is_by_file and not facts.container_is_setuid and FILE_SYSTEM not in facts.container_mounts:
+        yield _finding(
+            "container",
+            WARNING,
+            f"{facts.container_version}, without root's rights and without {FILE_SYSTEM}: it unpacks the image at"
+            " each start",
+            f"ask the centre for {FILE_SYSTEM}, or unpack it once: {program} build --sandbox FOLDER {facts.image}",
+        )
+    else:
+        yield _finding("container", OK, facts.container_version)
+    if facts.image_problem is None:
+        yield _finding("image", OK, facts.image)
+    else:
+        yield _finding(
+            "image",
+            FAILED,
+            f"{facts.image}: {facts.image_problem}",
+            "pass --image FILE with one that is there, build one (hpcdl container build cpu FILE), or --image none",
+        )
+
+
+def _place(place: Place) -> Finding:
+    if place.problem is not None:
+        return _finding(
+            "folder",
+            FAILED,
+            f"{place.path}: {place.problem}",
+            f"chmod u+rwx {place.path}, or take another by --run-dir and --jobs-dir",
+        )
+    files = "" if place.free_files is None else f", {place.free_files} files"
+    evidence = f"{place.path}: {place.free_gb:.1f} GB{files} free"
+    is_short = place.free_gb < _MIN_FREE_GB
+    if is_short or (place.free_files is not None and place.free_files < _MIN_FREE_FILES):
+        return _finding("folder", WARNING, evidence, "free some room there; a full disk ends checkpoints")
+    return _finding("folder", OK, evidence)
+
+
+def _inherited(facts: HostFacts) -> Finding:
+    binding = sorted(name for name in facts.inherited if name.startswith(BINDING))
+    if facts.job_id is not None or not facts.inherited:
+        return _finding("inherited", OK, "no variables of another job")
+    if binding:
+        return _finding(
+            "inherited",
+            FAILED,
+            f"this shell remembers a job: {' '.join(f'{n}={facts.inherited[n]}' for n in binding)}; a run in salloc"
+            " would share its cores",
+            f"unset {' '.join(binding)}",
+        )
+    names = " ".join(sorted(facts.inherited))
+    return _finding("inherited", WARNING, f"this shell remembers a job: {names}", f"unset {names}")

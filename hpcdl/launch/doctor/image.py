@@ -1,0 +1,247 @@
+"""Checks of what the ranks run with: the image or the environment. Pure functions over gathered facts.
+
+Synopsis::
+
+    findings = check_image(facts, profile, layout, image="tf.sif")
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Iterator, List, Mapping, Optional, Tuple
+
+from hpcdl.launch.doctor.verdict import FAILED, OK, WARNING, Finding
+from hpcdl.launch.sites.profile import Profile
+from hpcdl.launch.submission.layout import Layout
+
+_OLDEST_PYTHON = (3, 8)
+_TENSORFLOWS = ((2, 12), (2, 21))
+#: CUDA's major version -> the oldest driver that runs it (NVIDIA's compatibility table, Linux).
+_DRIVERS = {11: (450, 80), 12: (525, 60), 13: (580, 65)}
+#: (MPI in the image, srun's --mpi) that are known not to meet, and what happens.
+_BAD_PAIRS = {
+    ("Open MPI", "pmi2"): "each rank is alone, as rank 0 of 1, without a word",
+    ("Open MPI", "cray_shasta"): "Open MPI does not speak Cray's PMI",
+    ("MPICH", "pmix"): "MPICH speaks PMI2 and Cray's PMI; PMIx only if it was built so",
+}
+
+
+def check_image(
+    facts: Mapping[str, Any], profile: Profile, layout: Layout, image: Optional[str]
+) -> List[Finding]:
+    """Checks what an interpreter, in the image or the environment, says of itself.
+
+    Args:
+        facts: Sections of `hpcdl.runtime.inventory`, ``around`` of `hpcdl.common.probe`, ``outside`` of the same on
+            the host; or ``error``, if nothing starts there.
+        profile: The site.
+        layout: What is to run.
+        image: The image; None: the environment.
+    """
+    what = f"the image {image}" if image else "the environment"
+    if "error" in facts:
+        return [
+            Finding(
+                "start",
+                "image",
+                FAILED,
+                f"no Python starts in {what}: {facts['error']}",
+                "try it by hand (hpcdl shell --dry-run prints the command); pass --python, or another --image",
+            )
+        ]
+    return [
+        _python(facts),
+        *_tensorflow(facts, image),
+        _horovod(facts, layout, image),
+        *_mpi(facts, profile, layout),
+        _strangers(facts),
+        *_folders(facts, what),
+        *_gpus(facts, layout),
+    ]
+
+
+def _finding(check: str, status: str, evidence: str, cure: str = "") -> Finding:
+    return Finding(check, "image", status, evidence, cure)
+
+
+def _python(facts: Mapping[str, Any]) -> Finding:
+    version = facts["python"]["version"]
+    if _numbers(version)[:2] < _OLDEST_PYTHON:
+        return _finding("python", FAILED, f"Python {version}", "take an image with Python 3.8 or later")
+    return _finding("python", OK, f"Python {version} in {facts['python']['prefix']}")
+
+
+def _tensorflow(facts: Mapping[str, Any], image: Optional[str]) -> Iterator[Finding]:
+    tensorflow = facts.get("tensorflow")
+    if not tensorflow or "error" in tensorflow:
+        why = tensorflow["error"] if tensorflow else "there is none"
+        cure = "take another --image" if image else "load the module or environment that brings it, in setup"
+        yield _finding("tensorflow", FAILED, f"TensorFlow: {why}", cure)
+        return
+    version = tensorflow["version"]
+    cuda = f"CUDA {tensorflow['cuda']}" if tensorflow["cuda"] else "CPU only"
+    oldest, newest = _TENSORFLOWS
+    if oldest <= _numbers(version)[:2] <= newest:
+        yield _finding("tensorflow", OK, f"TensorFlow {version} ({cuda})")
+    else:
+        span = f"{oldest[0]}.{oldest[1]} to {newest[0]}.{newest[1]}"
+        yield _finding(
+            "tensorflow",
+            WARNING,
+            f"TensorFlow {version} ({cuda}); hpcdl is tested on {span}",
+            f"take one of {span}",
+        )
+    keras = facts.get("keras")
+    if not keras or "error" in keras:
+        yield _finding(
+            "keras", FAILED, "Keras is missing", "pip install keras in the environment, or another image"
+        )
+    else:
+        yield _finding("keras", OK, f"Keras {keras['version']}")
+
+
+def _horovod(facts: Mapping[str, Any], layout: Layout, image: Optional[str]) -> Finding:
+    horovod, tensorflow = facts.get("horovod"), facts.get("tensorflow") or {}
+    cure = (
+        "take an image that holds Horovod: the site's own, or hpcdl container build cpu FILE"
+        if image
+        else "hpcdl horovod install --python PYTHON, with the Python of this environment"
+    )
+    if not horovod:
+        needed = layout.world_size > 1
+        return _finding("horovod", FAILED if needed else WARNING, "Horovod is missing", cure)
+    version = horovod.get("version", "of unknown version")
+    built_for = horovod.get("tensorflow")
+    if (
+        built_for
+        and "version" in tensorflow
+        and _numbers(built_for)[:2] != _numbers(tensorflow["version"])[:2]
+    ):
+        evidence = (
+            f"Horovod {version} was built for TensorFlow {built_for}; this one is {tensorflow['version']}"
+        )
+        return _finding("horovod", FAILED, evidence, cure)
+    if "error" in horovod:
+        return _finding("horovod", FAILED, f"Horovod {version} does not load: {horovod['error']}", cure)
+    parts = [name for name in ("mpi", "gloo", "nccl", "cuda") if horovod.get(name)]
+    needs = "gloo" if layout.launcher in ("gloo", "here") else "mpi"
+    if needs not in parts:
+        other = "--launcher mpi" if needs == "gloo" else "--launcher gloo"
+        return _finding(
+            "horovod",
+            FAILED,
+            f"Horovod {version} was built without {needs}, by which its processes would meet",
+            f"pass {other}",
+        )
+    if layout.gpus_per_node and "nccl" not in parts:
+        return _finding(
+            "horovod",
+            WARNING,
+            f"Horovod {version} was built without NCCL: gradients travel through the hosts' memory",
+            cure,
+        )
+    return _finding("horovod", OK, f"Horovod {version} with {', '.join(parts)}")
+
+
+def _mpi(facts: Mapping[str, Any], profile: Profile, layout: Layout) -> Iterator[Finding]:
+    mpi = facts.get("mpi")
+    if not mpi or "error" in mpi:
+        return
+    flavour, version = _flavour(mpi["version"]), mpi["version"].split(",")[0]
+    foreign = [
+        folder
+        for folder in facts.get("library_path", ())
+        if folder and mpi["library"].startswith(folder.rstrip("/") + "/")
+    ]
+    if foreign:
+        yield _finding(
+            "mpi library",
+            FAILED,
+            f"Horovod has loaded {mpi['library']} ({version}), by LD_LIBRARY_PATH and not its own",
+            "unset LD_LIBRARY_PATH APPTAINERENV_LD_LIBRARY_PATH SINGULARITYENV_LD_LIBRARY_PATH, and take them out of"
+            " setup",
+        )
+    else:
+        yield _finding("mpi library", OK, f"{version} in {mpi['library']}")
+    if layout.launcher != "mpi":
+        return
+    pmi = re.sub(r"_v\d+$", "", profile.site.mpi or "none")
+    trouble = _BAD_PAIRS.get((flavour, pmi))
+    if trouble:
+        instead = "pmix" if flavour == "Open MPI" and pmi == "pmi2" else None
+        cure = f"set mpi = '{instead}' in your own file for the site, or " if instead else ""
+        status = WARNING if (flavour, pmi) == ("MPICH", "pmix") else FAILED
+        yield _finding(
+            "pmi", status, f"{flavour} behind srun --mpi={pmi}: {trouble}", f"{cure}pass --launcher gloo"
+        )
+    else:
+        yield _finding("pmi", OK, f"{flavour} behind srun --mpi={profile.site.mpi}")
+
+
+def _strangers(facts: Mapping[str, Any]) -> Finding:
+    strangers = facts.get("strangers") or []
+    if not isinstance(strangers, list):
+        return _finding("strangers", OK, "not known")
+    if strangers:
+        return _finding(
+            "strangers",
+            WARNING,
+            f"packages of your own stand beside those of the image: {' '.join(strangers)}; hpcdl's runs leave them out",
+            "in job scripts of your own: export PYTHONNOUSERSITE=1; or pip uninstall them",
+        )
+    return _finding("strangers", OK, "no packages of ~/.local beside those of the image")
+
+
+def _folders(facts: Mapping[str, Any], what: str) -> Iterator[Finding]:
+    wrong = {name: problem for name, problem in facts["around"]["folders"].items() if problem}
+    for name, problem in wrong.items():
+        yield _finding(
+            "folder",
+            FAILED,
+            f"seen from {what}, {name}: {problem}",
+            f"add '{name}' to container.binds in your own file for the site",
+        )
+    if not wrong:
+        yield _finding("folder", OK, "the folders of a run can be written")
+
+
+def _gpus(facts: Mapping[str, Any], layout: Layout) -> Iterator[Finding]:
+    """What a driver says; on a login node there often is none, and then the nodes tell."""
+    cuda = (facts.get("tensorflow") or {}).get("cuda")
+    gpus = facts["around"]["gpus"]
+    if layout.gpus_per_node and not cuda and "version" in (facts.get("tensorflow") or {}):
+        yield _finding(
+            "gpu",
+            FAILED,
+            "the job asks for GPUs, and this TensorFlow knows none",
+            "take an image with CUDA or ROCm, or pass --gpus-per-node 0",
+        )
+    if cuda and gpus:
+        yield driver_finding("image", cuda, gpus)
+
+
+def driver_finding(where: str, cuda: str, gpus: List[Mapping[str, str]]) -> Finding:
+    """Judges whether a driver runs a TensorFlow's CUDA."""
+    numbers = _numbers(cuda)
+    oldest = _DRIVERS.get(numbers[0]) if numbers else None
+    driver = gpus[0]["driver"]
+    if oldest is not None and _numbers(driver)[:2] < oldest:
+        return Finding(
+            "driver",
+            where,
+            FAILED,
+            f"driver {driver} is older than CUDA {cuda} needs, {oldest[0]}.{oldest[1]}",
+            "take an image with an older CUDA, or ask the centre for a newer driver",
+        )
+    return Finding("driver", where, OK, f"driver {driver}, CUDA {cuda}, {gpus[0]['name']}")
+
+
+def _flavour(version: str) -> str:
+    if "Open MPI" in version:
+        return "Open MPI"
+    is_mpich = any(word in version for word in ("MPICH", "Intel(R) MPI", "MVAPICH"))
+    return "MPICH" if is_mpich else version.split(",")[0]
+
+
+def _numbers(version: str) -> Tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))

@@ -1,0 +1,219 @@
+"""Checks of a short job over several nodes. Pure functions over what its ranks saw.
+
+Synopsis::
+
+    findings = check_nodes(seen, met, profile, layout, state)
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, List, Mapping, Sequence
+
+from hpcdl.launch.doctor.verdict import FAILED, OK, WARNING, Finding
+from hpcdl.launch.sites.profile import Profile
+from hpcdl.launch.submission.layout import Layout
+
+_SHM_MB_PER_RANK = 64
+_SKEW_S = 30.0
+_LOCKED_KB = 64
+#: Below this the sums are as slow as through one gigabit: a fabric that is there is not used.
+_SLOW_GB_PER_S = 0.1
+
+
+def check_nodes(
+    seen: Sequence[Mapping[str, Any]],
+    met: Sequence[Mapping[str, Any]],
+    profile: Profile,
+    layout: Layout,
+    state: Mapping[str, Any],
+    quick: bool = False,
+) -> List[Finding]:
+    """Checks what the ranks of a job saw.
+
+    Args:
+        seen: What each rank saw around it, by rank.
+        met: What each rank found when Horovod connected it, by rank.
+        profile: The site.
+        layout: What was asked for.
+        state: What the job's keeper says of its end.
+        quick: Whether Horovod was left out.
+    """
+    found = [_ranks(seen, layout, state)]
+    if not seen:
+        return found
+    found += [_cores(seen, layout), _locked_memory(seen), _shared_memory(seen, layout), _clock(seen)]
+    found += [*_folders(seen), *_gpus(seen, layout)]
+    return found if quick else [*found, *_meeting(met, seen, layout, state)]
+
+
+def _finding(check: str, status: str, evidence: str, cure: str = "") -> Finding:
+    return Finding(check, "nodes", status, evidence, cure)
+
+
+def _ranks(seen: Sequence[Mapping[str, Any]], layout: Layout, state: Mapping[str, Any]) -> Finding:
+    hosts = sorted({one["hostname"] for one in seen})
+    if len(seen) == layout.world_size and len(hosts) == layout.num_nodes:
+        return _finding("ranks", OK, f"{len(seen)} on {', '.join(hosts)}")
+    missing = sorted(set(range(layout.world_size)) - {one["rank"] for one in seen})
+    said = f"; {state['words']}" if state.get("words") else ""
+    return _finding(
+        "ranks",
+        FAILED,
+        f"{len(seen)} of {layout.world_size} ranks started, on {len(hosts)} of {layout.num_nodes} nodes; missing"
+        f" {', '.join(map(str, missing)) or 'none'}{said}",
+        "see the job's log: hpcdl logs JOB; does the image start on every node?",
+    )
+
+
+def _cores(seen: Sequence[Mapping[str, Any]], layout: Layout) -> Finding:
+    wanted = layout.cores_per_process or 1
+    short = [one for one in seen if one["cores"] < wanted]
+    if not short:
+        return _finding(
+            "cores", OK, f"{min(one['cores'] for one in seen)} or more for each rank; asked for {wanted}"
+        )
+    one = short[0]
+    return _finding(
+        "cores",
+        FAILED,
+        f"rank {one['rank']} on {one['hostname']} may use {one['cores']} of the {wanted} cores it asked for"
+        f" ({len(short)} ranks like it)",
+        f"look for what binds it: srun_args, cpu_bind and container.command in the profile; srun needs"
+        f" --cpus-per-task={wanted}",
+    )
+
+
+def _locked_memory(seen: Sequence[Mapping[str, Any]]) -> Finding:
+    low = [one for one in seen if one["memlock_kb"] is not None and one["memlock_kb"] <= _LOCKED_KB]
+    if not low:
+        known = [one["memlock_kb"] for one in seen if one["memlock_kb"] is not None]
+        return _finding("locked memory", OK, f"{min(known)} KB or more" if known else "unlimited")
+    one = low[0]
+    return _finding(
+        "locked memory",
+        FAILED,
+        f"rank {one['rank']} on {one['hostname']} may lock {one['memlock_kb']} KB; InfiniBand needs far more"
+        " (ibv_create_qp fails)",
+        "have setup say `ulimit -l unlimited` and srun_args --propagate=MEMLOCK in your own file for the site; else ask"
+        " the centre for LimitMEMLOCK=infinity in slurmd's unit",
+    )
+
+
+def _shared_memory(seen: Sequence[Mapping[str, Any]], layout: Layout) -> Finding:
+    sizes = [one["shm_mb"] for one in seen if one["shm_mb"] is not None]
+    needed = _SHM_MB_PER_RANK * layout.processes_per_node
+    if sizes and min(sizes) < needed:
+        return _finding(
+            "shared memory",
+            WARNING,
+            f"/dev/shm has {min(sizes)} MB; NCCL and MPI want about {needed}",
+            "ask the centre for a larger /dev/shm, or set NCCL_SHM_DISABLE=1 in the profile's environ",
+        )
+    return _finding("shared memory", OK, f"/dev/shm {min(sizes)} MB" if sizes else "/dev/shm is not known")
+
+
+def _clock(seen: Sequence[Mapping[str, Any]]) -> Finding:
+    times = [one["time"] for one in seen]
+    spread = max(times) - min(times)
+    if spread > _SKEW_S:
+        return _finding(
+            "clocks",
+            WARNING,
+            f"{spread:.0f} s lie between the ranks' clocks, or between their starts",
+            "tell the centre: nodes stop before the end of a job by their own clocks",
+        )
+    return _finding("clocks", OK, f"within {spread:.1f} s, starts included")
+
+
+def _folders(seen: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    wrong = {
+        name: (one, problem)
+        for one in seen
+        for name, problem in one["folders"].items()
+        if problem is not None
+    }
+    for name, (one, problem) in wrong.items():
+        yield _finding(
+            "folder",
+            FAILED,
+            f"rank {one['rank']} on {one['hostname']}, {name}: {problem}",
+            "take one that all nodes see and may write: --run-dir and --jobs-dir",
+        )
+    if not wrong:
+        yield _finding("folder", OK, "every rank writes and renames in the run's folders")
+
+
+def _gpus(seen: Sequence[Mapping[str, Any]], layout: Layout) -> Iterator[Finding]:
+    if not layout.gpus_per_node:
+        return
+    kinds = sorted({gpu["name"] for one in seen for gpu in one["gpus"]})
+    if len(kinds) > 1:
+        yield _finding(
+            "gpu kinds",
+            WARNING,
+            f"different GPUs in one job: {', '.join(kinds)}; all wait for the slowest",
+            "name the type: --gpus-per-node TYPE:N, or --constraint",
+        )
+    visible = [one["gpus_visible"] for one in seen]
+    few = [
+        one
+        for one in seen
+        if one["gpus_visible"] is not None
+        and len([n for n in one["gpus_visible"].split(",") if n]) < layout.replicas_per_process
+    ]
+    if few:
+        one = few[0]
+        yield _finding(
+            "gpus",
+            FAILED,
+            f"rank {one['rank']} on {one['hostname']} sees the GPUs '{one['gpus_visible']}', and needs"
+            f" {layout.replicas_per_process}",
+            "set gpu_bind = 'none' in your own file for the site: each rank picks its own by itself",
+        )
+    else:
+        yield _finding("gpus", OK, f"rank 0 sees {visible[0] if visible[0] is not None else 'all'}")
+
+
+def _meeting(
+    met: Sequence[Mapping[str, Any]],
+    seen: Sequence[Mapping[str, Any]],
+    layout: Layout,
+    state: Mapping[str, Any],
+) -> Iterator[Finding]:
+    if len(met) < layout.world_size:
+        yield _finding(
+            "horovod",
+            FAILED,
+            f"{len(met)} of {layout.world_size} ranks met through {layout.launcher};"
+            f" {state.get('words') or 'the others said nothing'}",
+            "pass the other launcher (--launcher gloo or mpi), or set socket_ifname to the fabric's interface in the"
+            f" profile; there are {', '.join(seen[0]['interfaces'])}",
+        )
+        return
+    wrong = [one for one in met if one["size"] != layout.world_size or one["sum"] != layout.world_size]
+    if wrong:
+        yield _finding(
+            "horovod",
+            FAILED,
+            f"rank {wrong[0]['rank']} is one of {wrong[0]['size']}, not of {layout.world_size}",
+            "the image's MPI does not speak srun's --mpi: pass --launcher gloo",
+        )
+        return
+    yield _finding(
+        "horovod",
+        OK,
+        f"{layout.world_size} ranks met through {layout.launcher} in {max(o['start_s'] for o in met):.1f} s",
+    )
+    size = layout.world_size
+    speed = 2 * (size - 1) / size * met[0]["bytes"] / max(one["seconds"] for one in met) / 1e9
+    evidence = f"sums at {speed:.2f} GB/s over {layout.num_nodes} nodes ({met[0]['bytes'] // 2**20} MiB)"
+    fabrics = sorted({name for one in seen for name in one["fabrics"]})
+    if fabrics and layout.num_nodes > 1 and speed < _SLOW_GB_PER_S:
+        yield _finding(
+            "bandwidth",
+            WARNING,
+            f"{evidence}, though there is {', '.join(fabrics)}",
+            "set socket_ifname in the profile to the fabric's interface; NCCL_DEBUG=INFO says which one NCCL takes",
+        )
+    elif size > 1:
+        yield _finding("bandwidth", OK, evidence)

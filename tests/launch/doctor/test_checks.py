@@ -1,0 +1,218 @@
+"""Each fault turns just the right check red (or yellow), with a cure; a healthy cluster is all green."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Callable, Dict, List, Tuple
+
+import pytest
+
+from hpcdl.launch.doctor.host import Place, check_host
+from hpcdl.launch.doctor.image import check_image
+from hpcdl.launch.doctor.nodes import check_nodes
+from hpcdl.launch.doctor.verdict import Finding, is_ill, render, without_secrets
+from tests.launch.doctor.facts import HOST, inside, layout, met, profile, seen
+
+IMAGE = "/images/hpcdl-cpu.sif"
+
+
+def _bad(findings: List[Finding]) -> List[Tuple[str, str]]:
+    for one in findings:
+        assert (one.cure == "") == (one.status == "ok"), one
+    return [(one.check, one.status) for one in findings if one.status != "ok"]
+
+
+def test_a_healthy_cluster_is_all_green() -> None:
+    site = profile()
+    for launcher in ("gloo", "mpi"):
+        planned = layout(site, launcher)
+        assert _bad(check_host(HOST, site, planned)) == []
+        assert _bad(check_image(inside(), site, planned, IMAGE)) == []
+        assert _bad(check_nodes(seen(), met(), site, planned, {"state": "done"})) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"slurm_version": None}, ("slurm", "failed")),
+        ({"slurm_version": "24.11.1"}, ("slurm", "warning")),
+        ({"partitions": ("GPU", "short")}, ("partition", "failed")),
+        ({"account": None}, ("account", "failed")),
+        ({"mpi_types": ("none", "pmi2")}, ("mpi type", "failed")),
+        ({"container_version": None}, ("container", "failed")),
+        ({"container_mounts": ()}, ("container", "warning")),
+        ({"image_problem": "it is not there"}, ("image", "failed")),
+        ({"places": (Place("/w", "Permission denied", 9.0, None),)}, ("folder", "failed")),
+        ({"places": (Place("/w", None, 0.5, None),)}, ("folder", "warning")),
+        ({"places": (Place("/w", None, 99.0, 12),)}, ("folder", "warning")),
+        ({"inherited": {"SLURM_CPU_BIND_LIST": "0x1"}}, ("inherited", "failed")),
+        ({"inherited": {"SLURM_NTASKS": "2"}}, ("inherited", "warning")),
+    ],
+)
+def test_a_fault_of_the_host_turns_its_own_check(changes: Dict[str, Any], expected: Tuple[str, str]) -> None:
+    site = profile()
+    facts = dataclasses.replace(HOST, **changes)
+    assert _bad(check_host(facts, site, layout(site, "mpi"))) == [expected]
+
+
+def test_inside_a_job_its_variables_are_its_own() -> None:
+    site = profile()
+    facts = dataclasses.replace(HOST, inherited={"SLURM_CPU_BIND": "x"}, job_id="7")
+    assert _bad(check_host(facts, site, layout(site))) == []
+
+
+def test_without_an_image_no_container_is_asked_for() -> None:
+    site = profile()
+    facts = dataclasses.replace(HOST, image=None, container_version=None, container_mounts=())
+    assert _bad(check_host(facts, site, layout(site))) == []
+
+
+Spoil = Callable[[Dict[str, Any]], Any]
+
+
+def _old_tensorflow(facts: Dict[str, Any]) -> None:
+    facts["tensorflow"].update(version="2.9.1")
+    facts["horovod"].update(tensorflow="2.9.1")
+
+
+def _foreign_mpi(facts: Dict[str, Any]) -> None:
+    facts["mpi"].update(library="/host/lib/libmpi.so.40")
+    facts.update(library_path=["/host/lib"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda f: f["python"].update(version="3.6.8"), ("python", "failed")),
+        (lambda f: f.update(tensorflow={"error": "ImportError: libcuda.so.1"}), ("tensorflow", "failed")),
+        (_old_tensorflow, ("tensorflow", "warning")),
+        (lambda f: f.update(keras=None), ("keras", "failed")),
+        (lambda f: f.update(horovod=None, mpi=None), ("horovod", "failed")),
+        (lambda f: f["horovod"].update(tensorflow="2.15.1"), ("horovod", "failed")),
+        (lambda f: f["horovod"].update(error="undefined symbol"), ("horovod", "failed")),
+        (lambda f: f["horovod"].update(gloo=False), ("horovod", "failed")),
+        (_foreign_mpi, ("mpi library", "failed")),
+        (lambda f: f.update(strangers=["/home/me/.local/lib/python3.11/site-packages"]), ("strangers", "warning")),
+        (lambda f: f["around"]["folders"].update({"/ocean/x": "it is not there"}), ("folder", "failed")),
+    ],
+)  # fmt: skip
+def test_a_fault_of_the_image_turns_its_own_check(spoil: Spoil, expected: Tuple[str, str]) -> None:
+    site, facts = profile(), inside()
+    spoil(facts)
+    assert _bad(check_image(facts, site, layout(site), IMAGE)) == [expected]
+
+
+def test_an_image_that_does_not_start_is_one_finding_with_what_it_said() -> None:
+    site = profile()
+    (finding,) = check_image({"error": "exit status 255: no such image"}, site, layout(site), IMAGE)
+    assert (finding.check, finding.status) == ("start", "failed")
+    assert "no such image" in finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("version", "mpi", "expected"),
+    [
+        ("Open MPI v5.0.11", "pmi2", ("pmi", "failed")),
+        ("Open MPI v4.1.5", "cray_shasta", ("pmi", "failed")),
+        ("MPICH Version: 3.4.2", "pmix_v3", ("pmi", "warning")),
+        ("MPICH Version: 3.4.2", "pmi2", None),
+        ("MPICH Version: 3.4.2", "cray_shasta", None),
+        ("Open MPI v4.1.5", "pmix_v4", None),
+    ],
+)
+def test_pairs_of_mpi_and_pmi_that_do_not_meet_are_named(version: str, mpi: str, expected: Any) -> None:
+    site, facts = profile(mpi=mpi), inside()
+    facts["mpi"]["version"] = version
+    found = _bad(check_image(facts, site, layout(site, "mpi"), IMAGE))
+    assert found == ([expected] if expected else [])
+
+
+def test_gpus_need_an_image_with_cuda_nccl_and_a_driver_that_is_new_enough() -> None:
+    site, facts = profile(), inside()
+    planned = layout(site, gpus="2")
+    assert _bad(check_image(facts, site, planned, IMAGE)) == [("horovod", "warning"), ("gpu", "failed")]
+    facts["horovod"].update(nccl=True, cuda=True)
+    facts["tensorflow"]["cuda"] = "12.2"
+    facts["around"]["gpus"] = [{"name": "V100", "capability": "7.0", "driver": "470.57.02"}]
+    assert _bad(check_image(facts, site, planned, IMAGE)) == [("driver", "failed")]
+    facts["around"]["gpus"][0]["driver"] = "535.104.05"
+    assert _bad(check_image(facts, site, planned, IMAGE)) == []
+
+
+SpoilRanks = Callable[[List[Dict[str, Any]], List[Dict[str, Any]]], Any]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda s, m: s.pop(3), [("ranks", "failed")]),
+        (lambda s, m: [one.update(hostname="node1") for one in s], [("ranks", "failed")]),
+        (lambda s, m: s[2].update(cores=1), [("cores", "failed")]),
+        (lambda s, m: s[2].update(memlock_kb=64), [("locked memory", "failed")]),
+        (lambda s, m: s[2].update(memlock_kb=None), []),
+        (lambda s, m: s[0].update(shm_mb=64), [("shared memory", "warning")]),
+        (lambda s, m: s[3].update(time=s[0]["time"] + 99), [("clocks", "warning")]),
+        (lambda s, m: s[3]["folders"].update({"/w": "Read-only file system"}), [("folder", "failed")]),
+        (lambda s, m: m.pop(), [("horovod", "failed")]),
+        (lambda s, m: [one.update(size=1, sum=1.0) for one in m], [("horovod", "failed")]),
+        (
+            lambda s, m: s[0].update(fabrics=["mlx5_0"]) or m[1].update(seconds=9.0),
+            [("bandwidth", "warning")],
+        ),
+    ],
+)
+def test_a_fault_of_the_nodes_turns_its_own_check(spoil: SpoilRanks, expected: List[Tuple[str, str]]) -> None:
+    site, what, how = profile(), seen(), met()
+    spoil(what, how)
+    assert _bad(check_nodes(what, how, site, layout(site), {"words": "rank 3 failed"})) == expected
+
+
+def test_ranks_that_see_no_gpu_of_their_own_or_different_kinds_are_told() -> None:
+    site, what = profile(), seen()
+    planned = dataclasses.replace(layout(site), gpus_per_node=2)
+    for one in what:
+        one.update(gpus_visible="0,1", gpus=[{"name": "V100", "capability": "7.0", "driver": "535.1"}])
+    assert _bad(check_nodes(what, met(), site, planned, {})) == []
+    what[3].update(gpus_visible="")
+    what[2]["gpus"][0]["name"] = "A100"
+    assert _bad(check_nodes(what, met(), site, planned, {})) == [("gpu kinds", "warning"), ("gpus", "failed")]
+
+
+def test_nobody_started_says_what_the_keeper_said() -> None:
+    site = profile()
+    (finding,) = check_nodes([], [], site, layout(site), {"words": "rank 0 on node1: exit status 255"})
+    assert "0 of 4 ranks started" in finding.evidence
+    assert "exit status 255" in finding.evidence
+
+
+def test_findings_are_written_by_place_with_evidence_and_cure() -> None:
+    findings = [
+        Finding("slurm", "host", "ok", "Slurm 22.05.8"),
+        Finding("horovod", "image", "failed", "Horovod is missing", "take another image"),
+    ]
+    assert render(findings) == [
+        "host:",
+        "  ok       slurm          Slurm 22.05.8",
+        "image:",
+        "  failed   horovod        Horovod is missing",
+        "                          cure: take another image",
+        "1 ok, 0 warning, 1 failed",
+    ]
+    assert is_ill(findings)
+    assert not is_ill(findings[:1])
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "WANDB_API_KEY=abcd1234",
+        "my_token: abcd1234",
+        "https://me:abcd1234@host/x",
+        "hf_abcd1234abcd1234abcd1234",
+    ],
+)
+def test_a_report_holds_no_secrets(secret: str) -> None:
+    text = without_secrets(f"before {secret} after")
+    assert "abcd1234" not in text
+    assert text.startswith("before ")
+    assert text.endswith(" after")
