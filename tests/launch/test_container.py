@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from hpcdl.common.errors import BadInput
-from hpcdl.launch.container import describe_image, enter_argv, find_image, outermost
+from hpcdl.launch.container import deaf_file_system, describe_image, enter_argv, find_image, outermost
 from hpcdl.launch.sites.profile import Container
 
 SINGULARITY = Container(kind="singularity", gpu_flags=("--nv",), binds=("/ocean",))
@@ -114,3 +116,18 @@ def test_an_image_is_known_by_its_sif_id_and_its_real_path(tmp_path: Path) -> No
     assert described["sif_id"] == bytes(range(16)).hex()
     assert described["real_path"] == str(tmp_path / "a.sif")
     assert describe_image("nvcr.io/tf:1") == {"image": "nvcr.io/tf:1"}
+
+
+def test_the_program_behind_an_image_is_started_deaf_to_what_slurm_sends_to_all(tmp_path: Path) -> None:
+    real = tmp_path / "real one"
+    real.write_text('#!/bin/sh\ngrep SigIgn /proc/$$/status\necho "$@"\n')
+    stand_in = tmp_path / "squashfuse_ll"
+    stand_in.write_text(deaf_file_system(str(real)))
+    for program in (real, stand_in):
+        program.chmod(0o755)
+    done = subprocess.run([stand_in, "-o", "a b"], env={}, capture_output=True, text=True, check=True)
+    ignored, words = done.stdout.splitlines()
+    mask = int(ignored.split()[1], 16)
+    assert words == "-o a b"
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP):
+        assert mask & 1 << (number - 1)

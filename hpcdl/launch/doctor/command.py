@@ -32,8 +32,8 @@ from hpcdl.launch.doctor.nodes import check_nodes
 from hpcdl.launch.doctor.verdict import FAILED, WARNING, Finding, as_tree, is_ill, render, without_secrets
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
-from hpcdl.launch.submission.command import prepare, ranks_python, write_folder
-from hpcdl.launch.submission.folders import Submitted, ask_queue, default_parent, state_of, write_handle
+from hpcdl.launch.submission.command import hand_over, prepare, ranks_python, refuse_inside_job
+from hpcdl.launch.submission.folders import Submitted, ask_queue, default_parent, state_of
 from hpcdl.launch.submission.job import rank_names, run_folders, typed_cwd, write_lib
 from hpcdl.launch.submission.keeper import read_state
 from hpcdl.launch.submission.layout import Layout, lay_out
@@ -172,8 +172,8 @@ class Examination:
     def _look_inside(self, image: Optional[str], layout: Layout) -> Dict[str, Any]:
         cwd = typed_cwd(self._environ)
         # A folder that is yet to be made is as good as the one that it will be made in.
-        there = [str(next(p for p in (Path(f), *Path(f).parents) if p.exists())) for f in self._folders()]
-        with tempfile.TemporaryDirectory(prefix="hpcdl-doctor-", dir=there[0]) as name:
+        jobs, *runs = [_existing(Path(folder)) for folder in self._folders()]
+        with tempfile.TemporaryDirectory(prefix="hpcdl-doctor-", dir=jobs) as name:
             lib = Path(name) / "lib"
             write_lib(Path(hpcdl.__file__).resolve().parent, lib)
             enter: List[str] = []
@@ -188,13 +188,12 @@ class Examination:
                 )
                 enter += rank_names({"PYTHONPATH": ""})
             python = ranks_python(self._options.python, self._profile, image)
-            return gather_inside(enter, python, self._profile.site.setup, lib, there, self._environ)
+            return gather_inside(enter, python, self._profile.site.setup, lib, [name, *runs], self._environ)
 
     def _visit_nodes(
         self, asked: JobOptions, layout: Layout, inside: Mapping[str, Any]
     ) -> Tuple[List[Finding], Dict[str, Any]]:
-        from hpcdl.launch.submission import executors  # submitit takes a while to load
-
+        refuse_inside_job(self._environ)
         options = self._options
         place = PlaceOptions(
             site=self._profile.name,
@@ -215,9 +214,7 @@ class Examination:
             return ["hpcdl.runtime", str(folder / "lib" / _EXAMINING), *quick, *seen]
 
         job, tree = prepare(command, self._profile, self._config, ["doctor"], self._environ, program)
-        write_folder(job, tree)
-        job_id = executors.submit(job, self._environ)
-        write_handle(Path(job.folder), job_id, job.executor)
+        job_id = hand_over(job, tree, self._environ)
         print(
             f"job {job_id}, folder {job.folder}; Ctrl-C leaves it to `hpcdl cancel {job_id}`", file=sys.stderr
         )
@@ -230,6 +227,10 @@ class Examination:
         if cuda and gpus:
             findings.append(driver_finding("nodes", cuda, gpus))
         return findings, {"job": job_id, "folder": job.folder, "state": state, "seen": seen, "met": met}
+
+
+def _existing(folder: Path) -> str:
+    return str(next(one for one in (folder, *folder.parents) if one.exists()))
 
 
 def _wait(submitted: Submitted) -> None:

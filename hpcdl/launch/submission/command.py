@@ -28,7 +28,7 @@ from hpcdl.launch.machine import read_machine
 from hpcdl.launch.placement import place
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
-from hpcdl.launch.submission.explain import cost, describe, notes
+from hpcdl.launch.submission.explain import plan_lines
 from hpcdl.launch.submission.folders import default_parent, write_handle
 from hpcdl.launch.submission.freeze import Tree, find_tree, freeze, git_record
 from hpcdl.launch.submission.job import (
@@ -55,7 +55,7 @@ def submit_main(argv: Sequence[str]) -> int:
         BadInput: The words are wrong, the site does not allow them, or Slurm refuses the job; nothing is left behind.
     """
     command = parse_submit(argv)
-    _refuse_inside_job(os.environ)
+    refuse_inside_job(os.environ)
     config_folder = config_dir(os.environ)
     config = read_config(config_folder)
     name, how = choose_site(command.place.site, config.site, os.environ, config_folder)
@@ -78,22 +78,38 @@ def submit_main(argv: Sequence[str]) -> int:
     if command.place.when:
         print(executors.ask_when(job, os.environ))
         return EXIT_DONE
-    folder = Path(job.folder)
-    write_folder(job, tree)
-    try:
-        job_id = executors.submit(job, os.environ)
-    except BadInput:
-        _forget(folder)
-        raise
+    job_id = hand_over(job, tree, os.environ)
     if job.executor == "debug":
         return EXIT_DONE
-    write_handle(folder, job_id, job.executor)
     print(job_id)
     print(
         f"hpcdl logs -f {job_id}    what rank 0 writes; hpcdl jobs {job_id}, hpcdl cancel {job_id}",
         file=sys.stderr,
     )
     return EXIT_DONE
+
+
+def hand_over(job: Job, tree: Optional[Tree], environ: Mapping[str, str]) -> str:
+    """Makes the folder of a job and submits the job.
+
+    Returns:
+        Its id.
+
+    Raises:
+        BadInput: Slurm refuses it; nothing is left behind.
+    """
+    from hpcdl.launch.submission import executors  # submitit takes a while to load
+
+    folder = Path(job.folder)
+    _write(job, tree)
+    try:
+        job_id = executors.submit(job, environ)
+    except BadInput:
+        _forget(folder)
+        raise
+    if job.executor != "debug":
+        write_handle(folder, job_id, job.executor)
+    return job_id
 
 
 def prepare(
@@ -184,41 +200,12 @@ def prepare(
     return job, tree
 
 
-def plan_lines(job: Job, profile: Profile, how: str) -> List[str]:
-    """Says what was decided, and how, before anything is done."""
-    lines = [
-        f"site         {profile.name} ({how})",
-        f"layout       {describe(job.layout)}",
-        f"image        {job.record['image'] or 'none: the environment'}",
-        f"folder       {job.folder}",
-    ]
-    if job.executor == "slurm":
-        memory = "all" if job.layout.memory_mb is None else f"{job.layout.memory_mb} MB"
-        where = " ".join(
-            f"{word} {value}"
-            for word, value in (
-                ("partition", job.layout.partition),
-                ("qos", job.layout.qos),
-                ("account", job.account),
-            )
-            if value
-        )
-        minutes = job.layout.time_limit_min
-        again = f"up to {job.options.max_requeues} times" if job.requeue else "no"
-        lines.append(
-            f"job          {where or 'default partition'}, {minutes // 60}:{minutes % 60:02d} h,"
-            f" memory of a node {memory}, requeue {again}"
-        )
-        price = cost(profile.site, job.layout)
-        lines.append(f"cost         {price or 'the profile does not know the charge'}")
-    lines += [f"note         {note}" for note in notes(profile, job.layout)]
-    suffix = profile.site.account_suffix
-    if suffix and job.account and job.layout.gpus_per_node and not job.account.endswith(suffix):
-        lines.append(f"note         accounts for GPU jobs here end with {suffix}; received {job.account}")
-    return lines
+def refuse_inside_job(environ: Mapping[str, str]) -> None:
+    """Refuses to submit a job from inside another.
 
-
-def _refuse_inside_job(environ: Mapping[str, str]) -> None:
+    Raises:
+        BadInput: This shell is in a job, or remembers one.
+    """
     if "SLURM_JOB_ID" in environ:
         raise BadInput(
             f"a job must not submit another one; received SLURM_JOB_ID={environ['SLURM_JOB_ID']}; run `hpcdl train`"
@@ -292,8 +279,7 @@ def _first_existing(folder: Path) -> Path:
     return next(one for one in (folder, *folder.parents) if one.exists())
 
 
-def write_folder(job: Job, tree: Optional[Tree]) -> None:
-    """Makes the folder of a job, with all that the job needs."""
+def _write(job: Job, tree: Optional[Tree]) -> None:
     folder = Path(job.folder)
     folder.mkdir(parents=True)
     write_lib(Path(hpcdl.__file__).resolve().parent, folder / "lib")

@@ -10,7 +10,42 @@ from __future__ import annotations
 from typing import List, Optional
 
 from hpcdl.launch.sites.profile import Gpu, Profile, Site
+from hpcdl.launch.submission.job import Job
 from hpcdl.launch.submission.layout import GLOO_MAX_RANKS, Layout
+
+
+def plan_lines(job: Job, profile: Profile, how: str) -> List[str]:
+    """Says what was decided, and how, before anything is done."""
+    lines = [
+        f"site         {profile.name} ({how})",
+        f"layout       {describe(job.layout)}",
+        f"image        {job.record['image'] or 'none: the environment'}",
+        f"folder       {job.folder}",
+    ]
+    if job.executor == "slurm":
+        memory = "all" if job.layout.memory_mb is None else f"{job.layout.memory_mb} MB"
+        where = " ".join(
+            f"{word} {value}"
+            for word, value in (
+                ("partition", job.layout.partition),
+                ("qos", job.layout.qos),
+                ("account", job.account),
+            )
+            if value
+        )
+        minutes = job.layout.time_limit_min
+        again = f"up to {job.options.max_requeues} times" if job.requeue else "no"
+        lines.append(
+            f"job          {where or 'default partition'}, {minutes // 60}:{minutes % 60:02d} h,"
+            f" memory of a node {memory}, requeue {again}"
+        )
+        price = cost(profile.site, job.layout)
+        lines.append(f"cost         {price or 'the profile does not know the charge'}")
+    lines += [f"note         {note}" for note in notes(profile, job.layout)]
+    suffix = profile.site.account_suffix
+    if suffix and job.account and job.layout.gpus_per_node and not job.account.endswith(suffix):
+        lines.append(f"note         accounts for GPU jobs here end with {suffix}; received {job.account}")
+    return lines
 
 
 def describe(layout: Layout) -> str:
