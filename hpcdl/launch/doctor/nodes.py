@@ -199,11 +199,9 @@ def _meeting(
             "the image's MPI does not speak srun's --mpi: pass --launcher gloo",
         )
         return
-    yield _finding(
-        "horovod",
-        OK,
-        f"{layout.world_size} ranks met through {layout.launcher} in {max(o['start_s'] for o in met):.1f} s",
-    )
+    way = layout.launcher + (f" over {met[0]['interface']}" if met[0].get("interface") else "")
+    slowest_s = max(one["start_s"] for one in met)
+    yield _finding("horovod", OK, f"{layout.world_size} ranks met through {way} in {slowest_s:.1f} s")
     size = layout.world_size
     speed = 2 * (size - 1) / size * met[0]["bytes"] / max(one["seconds"] for one in met) / 1e9
     evidence = f"sums at {speed:.2f} GB/s over {layout.num_nodes} nodes ({met[0]['bytes'] // 2**20} MiB)"

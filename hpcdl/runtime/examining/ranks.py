@@ -58,6 +58,7 @@ def main(argv: List[str]) -> None:
         "size": processes.size,
         "sum": float(total.numpy()[0]),
         "start_s": start_s,
+        "interface": os.environ.get("HOROVOD_GLOO_IFACE"),  # that the meeting took
         "bytes": _BYTES,
         "seconds": statistics.median(seconds),
         "gpus": len(tf.config.list_physical_devices("GPU")),

@@ -103,5 +103,13 @@ def seen() -> List[Dict[str, Any]]:
 
 def met() -> List[Dict[str, Any]]:
     """What they found when Horovod had connected them."""
-    common = {"size": 4, "sum": 4.0, "start_s": 0.3, "bytes": 16 * 2**20, "seconds": 0.05, "gpus": 0}
+    common = {
+        "size": 4,
+        "sum": 4.0,
+        "start_s": 0.3,
+        "interface": "eth0",
+        "bytes": 16 * 2**20,
+        "seconds": 0.05,
+        "gpus": 0,
+    }
     return [{"rank": rank, "node_rank": rank // 2, "world_size": 4, **common} for rank in range(4)]
