@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from hpcdl.common.cache import cache_folder, home_folder
@@ -179,12 +180,10 @@ def _first(environ: Mapping[str, str], what: str) -> Optional[str]:
 def _expand(text: Optional[str], environ: Mapping[str, str], key: str) -> Optional[str]:
     if text is None:
         return None
-    words = text
-    for name, value in sorted(environ.items(), key=lambda pair: -len(pair[0])):
-        words = words.replace(f"${{{name}}}", value).replace(f"${name}", value)
-    if "$" in words:
+    try:
+        return Template(text).substitute(environ)
+    except (KeyError, ValueError) as problem:
         raise BadInput(
             f"container.{key} of the profile is {text}, and not all of it is set here; log in to the site, or set"
             f" APPTAINER_{'CACHEDIR' if key == 'cache' else 'TMPDIR'}"
-        )
-    return words
+        ) from problem

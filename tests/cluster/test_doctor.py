@@ -67,7 +67,7 @@ def test_a_healthy_cluster_is_green_for_an_ordinary_user_and_the_report_says_all
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith("0 failed")
     for words in (
-        "2 ranks met through gloo",
+        "2 ranks met through mpi",
         "sums at",
         "on node1, node2",
         "TensorFlow 2.21.0",
@@ -82,19 +82,19 @@ def test_a_healthy_cluster_is_green_for_an_ordinary_user_and_the_report_says_all
 def test_faults_of_the_host(ordinary_patient: Patient) -> None:
     patient, user = ordinary_patient, ordinary_patient.user
     missing = str(user.folder / "none.sif")
-    assert patient.visits("--image", missing)[0] == [("host", "image")]
+    assert patient.visits("--quick", "--image", missing)[0] == [("host", "image")]
     closed = user.folder / "closed"
     closed.mkdir(mode=0o555)
     os.chown(closed, 65534, 65534)
-    failed, cures = patient.visits("--jobs-dir", str(closed))
+    failed, cures = patient.visits("--quick", "--jobs-dir", str(closed))
     assert failed == [("host", "folder")]
     assert cures["folder"].startswith(f"chmod u+rwx {closed}")
     user.environ["SLURM_CPU_BIND"] = "quiet,mask_cpu:0x1"
-    assert patient.visits()[1] == {"inherited": "unset SLURM_CPU_BIND"}
+    assert patient.visits("--quick")[1] == {"inherited": "unset SLURM_CPU_BIND"}
     # The cures, as they are printed; and one visit that sees them all.
     del user.environ["SLURM_CPU_BIND"]
     closed.chmod(0o755)
-    assert patient.visits("--jobs-dir", str(closed))[0] == []
+    assert patient.visits("--quick", "--jobs-dir", str(closed))[0] == []
 
 
 def test_faults_of_the_image(patient: Patient) -> None:

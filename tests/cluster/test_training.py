@@ -26,10 +26,7 @@ def test_four_ranks_on_two_nodes_learn_fashion_mnist(user: Any, launcher: str) -
     _learns(user, launcher, "none")
 
 
-@pytest.mark.parametrize("launcher", ["gloo", "mpi"])
-def test_four_ranks_in_an_image_without_hpcdl_learn_fashion_mnist(
-    ordinary_user: Any, image: str, launcher: str
-) -> None:
+def test_four_ranks_in_an_image_without_hpcdl_learn_fashion_mnist(ordinary_user: Any, image: str) -> None:
     lacks = "import importlib.util as u; print([n for n in ('hpcdl', 'submitit') if u.find_spec(n)])"
     inside = subprocess.run(
         ["apptainer", "-s", "exec", image, "python3", "-I", "-c", lacks],
@@ -38,7 +35,7 @@ def test_four_ranks_in_an_image_without_hpcdl_learn_fashion_mnist(
         check=True,
     )
     assert inside.stdout.strip() == "[]"
-    record = _learns(ordinary_user, launcher, image)
+    record = _learns(ordinary_user, "gloo", image)
     assert ordinary_user.state()["image"]["sif_id"]
     assert record["versions"]["tensorflow"]
 

@@ -61,7 +61,7 @@ class DoctorOptions:
     )
     run_dir: Optional[str] = option(None, "DIR", "also try to write into DIR, of a run", folder)
     jobs_dir: Optional[str] = option(None, "DIR", "job folders are in DIR (default: as for submit)", folder)
-    quick: bool = switch("start no TensorFlow on the nodes")
+    quick: bool = switch("load no TensorFlow, in the image or on the nodes")
     json: bool = switch("write findings and facts as JSON")
     report: Optional[str] = option(None, "FILE", "write a text for a support ticket to FILE", one_line)
 
@@ -188,7 +188,8 @@ class Examination:
                 )
                 enter += rank_names({"PYTHONPATH": ""})
             python = ranks_python(self._options.python, self._profile, image)
-            return gather_inside(enter, python, self._profile.site.setup, lib, [name, *runs], self._environ)
+            setup, seen = self._profile.site.setup, [name, *runs]
+            return gather_inside(enter, python, setup, lib, seen, self._environ, self._options.quick)
 
     def _visit_nodes(
         self, asked: JobOptions, layout: Layout, inside: Mapping[str, Any]

@@ -29,7 +29,6 @@ from hpcdl.launch.submission.executors import unset_names
 #: TensorFlow's first import from a cold parallel file system takes minutes.
 _INSIDE_S = 300
 _MOUNTS = ("squashfuse_ll", "squashfuse", "fusermount3", "fusermount")
-_SECTIONS = ("python", "tensorflow", "keras", "horovod", "mpi", "strangers")
 
 
 def gather_host(
@@ -87,6 +86,7 @@ def gather_inside(
     lib: Path,
     folders: Sequence[str],
     environ: Mapping[str, str],
+    quick: bool = False,
 ) -> Dict[str, Any]:
     """Asks the Python that ranks would run with.
 
@@ -97,18 +97,19 @@ def gather_inside(
         lib: A folder with the half of hpcdl that ranks need, which is seen from there.
         folders: What a run reads and writes.
         environ: Variables of this shell.
+        quick: Whether to load nothing of TensorFlow.
 
     Returns:
         Facts by section; ``error`` alone, if nothing starts.
     """
     facts: Dict[str, Any] = {}
     started = time.monotonic()
+    # A library that was built for another TensorFlow may crash: each in a process of its own.
+    heavy = [] if quick else [["tensorflow"], ["horovod", "mpi"]]
+    sections = [["python", "keras", "strangers"], *heavy]
     for words in (
         ["hpcdl.common.probe", *folders],
-        # A library that was built for another TensorFlow may crash: each in a process of its own.
-        ["hpcdl.runtime.inventory", "python", "keras", "strangers"],
-        ["hpcdl.runtime.inventory", "tensorflow"],
-        ["hpcdl.runtime.inventory", "horovod", "mpi"],
+        *(["hpcdl.runtime.inventory", *names] for names in sections),
     ):
         answer = _run_inside([*enter, *python, str(lib), *words], setup, environ)
         if words[0] == "hpcdl.common.probe":

@@ -49,11 +49,12 @@ def check_image(
                 "try it by hand (hpcdl shell --dry-run prints the command); pass --python, or another --image",
             )
         ]
+    heavy: List[Finding] = []
+    if "tensorflow" in facts:  # it is left out where there is no time
+        heavy = [*_tensorflow(facts, image), _horovod(facts, layout, image), *_mpi(facts, profile, layout)]
     return [
         _python(facts),
-        *_tensorflow(facts, image),
-        _horovod(facts, layout, image),
-        *_mpi(facts, profile, layout),
+        *heavy,
         _strangers(facts),
         *_folders(facts, what),
         *_gpus(facts, layout),

@@ -102,6 +102,18 @@ def test_a_fault_of_the_image_turns_its_own_check(spoil: Spoil, expected: Tuple[
     assert _bad(check_image(facts, site, layout(site), IMAGE)) == [expected]
 
 
+def test_what_a_quick_look_leaves_out_is_not_judged() -> None:
+    site, facts = profile(), inside()
+    for name in ("tensorflow", "horovod", "mpi"):
+        del facts[name]
+    found = check_image(facts, site, layout(site, gpus="2"), IMAGE)
+    assert [(one.check, one.status) for one in found] == [
+        ("python", "ok"),
+        ("strangers", "ok"),
+        ("folder", "ok"),
+    ]
+
+
 def test_an_image_that_does_not_start_is_one_finding_with_what_it_said() -> None:
     site = profile()
     (finding,) = check_image({"error": "exit status 255: no such image"}, site, layout(site), IMAGE)

@@ -77,3 +77,6 @@ def test_a_python_that_starts_tells_what_it_holds_after_the_sites_setup(tmp_path
     assert facts["around"]["gpus_visible"] == "5"
     assert facts["python"]["version"].startswith("3.")
     assert (facts["tensorflow"], facts["horovod"], facts["mpi"]) == (None, None, None)
+    quick = gather_inside([], bare, setup, lib, [], {"PATH": "/usr/bin:/bin"}, quick=True)
+    assert {"around", "python", "keras"} <= set(quick)
+    assert "tensorflow" not in quick
