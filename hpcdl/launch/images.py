@@ -142,7 +142,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="hpcdl container",
         description="Get an image: build it, or fetch it from a registry. What follows -- goes to the program itself.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     known = "; ".join(f"{name}: {recipe.purpose}" for name, recipe in RECIPES.items())

@@ -11,7 +11,6 @@ import dataclasses
 import os
 import shlex
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Mapping, NoReturn, Optional, Sequence, Tuple
@@ -19,6 +18,7 @@ from typing import List, Mapping, NoReturn, Optional, Sequence, Tuple
 import hpcdl
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OptionParser, option, switch, take
+from hpcdl.common.saying import say
 from hpcdl.common.words import RunSettings
 from hpcdl.launch.config import Config, read_config
 from hpcdl.launch.container import enter_argv, find_image
@@ -139,7 +139,7 @@ def _enter(way: Way) -> NoReturn:
             f"{command[0]} is needed to get there; found none here; log in to the site, or pass --dry-run"
         )
     if way.is_typed:
-        print(f"there, type:\n{_shown(way.enter)}", file=sys.stderr)
+        say(f"there, type:\n{_shown(way.enter)}")
     os.execvp(command[0], command)
 
 
@@ -148,7 +148,7 @@ def _plan(job: JobOptions, where: ShellOptions, environ: Mapping[str, str]) -> W
     config: Config = read_config(folder)
     name, how = choose_site(where.site, config.site, environ, folder)
     profile = load_profile(name, folder)
-    print(f"site         {name} ({how})", file=sys.stderr)
+    say(f"site {name} ({how})")
     if "SLURM_JOB_ID" in environ and profile.site.scheduler == "slurm":
         raise BadInput(
             f"this is inside job {environ['SLURM_JOB_ID']} already; leave it first, or run the image itself here"

@@ -12,7 +12,6 @@ import dataclasses
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import hpcdl
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, BadInput
 from hpcdl.common.options import OptionParser, folder, name_out_of, option, switch, take
+from hpcdl.common.saying import say
 from hpcdl.common.words import parse_train
 from hpcdl.launch.config import Config, read_config
 from hpcdl.launch.container import enter_argv, find_image
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     if options.report is not None:
         text = without_secrets(report_text(argv, findings, facts))
         Path(options.report).write_text(text, encoding="utf-8")
-        print(f"hpcdl: wrote {options.report}; read it before you send it", file=sys.stderr)
+        say(f"wrote {options.report}; read it before you send it")
     return EXIT_FAILED if is_ill(findings) else EXIT_DONE
 
 
@@ -118,7 +118,7 @@ class Examination:
         self._config_dir = config_dir(environ)
         self._config: Config = read_config(self._config_dir)
         name, how = choose_site(options.site, self._config.site, environ, self._config_dir, otherwise="local")
-        print(f"site {name} ({how})", file=sys.stderr)
+        say(f"site {name} ({how})")
         self._profile: Profile = load_profile(name, self._config_dir)
 
     def run(self, with_nodes: bool) -> Tuple[List[Finding], Dict[str, Any]]:
@@ -216,9 +216,7 @@ class Examination:
 
         job, tree = prepare(command, self._profile, self._config, ["doctor"], self._environ, program)
         job_id = hand_over(job, tree, self._environ)
-        print(
-            f"job {job_id}, folder {job.folder}; Ctrl-C leaves it to `hpcdl cancel {job_id}`", file=sys.stderr
-        )
+        say(f"job {job_id}, folder {job.folder}; Ctrl-C leaves it to `hpcdl cancel {job_id}`")
         _wait(Submitted(job_id, job))
         state = read_state(Path(job.folder))
         seen, met = read_ranks(job.log_dir, "seen"), read_ranks(job.log_dir, "met")
