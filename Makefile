@@ -39,7 +39,6 @@ test-matrix:
 test-cluster:
 	$(PYTHON) -m tools.cluster install
 	$(IN_DEMO) hpcdl data fetch fashion_mnist
-	$(IN_DEMO) python -c "from hpcdl.runtime import datasets; datasets.load('fashion_mnist', None)"
 	$(IN_DEMO) python -m tools.cluster image
 	$(IN_DEMO) python -m tools.cluster run -- python -m pytest $(PYTEST_ARGS) tests/cluster
 

@@ -1,5 +1,4 @@
-"""Every command of docs/launching.md and docs/data.md is one that hpcdl takes; submissions are laid out, not made."""
-"""Every command of docs/launching.md and containers/README.md is one that hpcdl takes; what can be tried dry, is."""
+"""Every command of docs/launching.md, docs/data.md, containers/README.md is one that hpcdl takes; dry, where it can be."""
 
 from __future__ import annotations
 
