@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpcdl.common.digests import file_sha256
 from hpcdl.runtime import checkpoints
 from hpcdl.runtime.checkpoints import Store
 
@@ -121,7 +122,7 @@ def test_the_last_ones_and_the_best_one_are_kept(store):
 
 def test_a_kill_at_any_point_of_a_save_leaves_the_one_before(store, monkeypatch):
     save(store, 1)
-    calls = ("_sync", "_write_synced", "_sha256", "_sync_folder")
+    calls = ("_sync", "_write_synced", "file_sha256", "_sync_folder")
     for name in calls:
         for nth in (1, 2, 3):
             count = [0]
@@ -190,7 +191,7 @@ def test_nothing_is_read_as_a_pickle(store):
     folder = save(store, 1)
     with open(str(folder / "arrays.npz"), "wb") as file:
         np.savez(file, w=np.array([{"a": 1}], dtype=object))
-    digests = {name: checkpoints._sha256(folder / name) for name in ("arrays.npz", "meta.json")}
+    digests = {name: file_sha256(folder / name) for name in ("arrays.npz", "meta.json")}
     (folder / "COMMIT").write_text(json.dumps(digests))
     found, _ = newest(store)
     with pytest.raises(ValueError, match="allow_pickle"):
