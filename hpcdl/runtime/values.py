@@ -41,7 +41,7 @@ def check_values(model: Any, data: Any, what: str) -> None:
             )
     if len(data) < 2:
         return
-    losses, outputs = tf.nest.flatten(model.loss), tf.nest.flatten(model.outputs or [])
+    losses, outputs = tf.nest.flatten(model.loss), tf.nest.flatten(getattr(model, "outputs", None) or [])
     labels = list(_named(data[1], "y"))
     if not len(losses) == len(outputs) == len(labels):
         return

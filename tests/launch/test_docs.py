@@ -1,4 +1,4 @@
-"""Every command of docs/launching.md, docs/data.md, containers/README.md is one that hpcdl takes; dry, where it can be."""
+"""Commands in docs/launching.md, docs/data.md and containers/README.md are such as hpcdl takes, tried dry if possible."""
 
 from __future__ import annotations
 
