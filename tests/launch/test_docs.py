@@ -1,4 +1,4 @@
-"""Commands in docs/launching.md, docs/data.md and containers/README.md are such as hpcdl takes, tried dry if possible."""
+"""Commands in docs/launching.md, docs/data.md, containers/README.md are such as hpcdl takes, tried dry if possible."""
 
 from __future__ import annotations
 
