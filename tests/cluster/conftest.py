@@ -125,6 +125,8 @@ def _new_user(request: pytest.FixtureRequest, is_root: bool) -> User:
     name = request.node.name.replace("[", "-").rstrip("]")[:60]
     someone = User(Path(tempfile.mkdtemp(prefix=f"{name}-", dir=shared)), is_root)
     someone.reads("site", "init", "box")
+    # The site runs images, so a run takes one unless it is told not to; those of the tests that want one say so.
+    (someone.folder / "config" / "hpcdl" / "config.toml").write_text('image = "none"\n')
     return someone
 
 

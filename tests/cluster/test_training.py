@@ -75,22 +75,8 @@ def test_a_run_longer_than_its_job_is_requeued_and_ends_with_the_bits_of_an_unbr
     cases = [(user, "none"), (ordinary_user, image)]
 
     def submits(someone: Any, inside: str, run: str, *words: str) -> str:
-        where = [
-            "-N",
-            "2",
-            "--np",
-            "2",
-            "--gpus-per-node",
-            "0",
-            "-c",
-            "1",
-            "--mem",
-            "3000M",
-            "-t",
-            "2",
-            "-J",
-            run,
-        ]
+        nodes = ["-N", "2", "--np", "2", "--gpus-per-node", "0", "-c", "1", "--mem", "3000M"]
+        where = [*nodes, "-t", "2", "-J", run]
         rest = ["--image", inside, "--seed", "1", "--run-dir", str(someone.folder / run), "slow.py", *words]
         (job_id,) = someone.reads("submit", "--site", "box", *where, *rest)
         return str(job_id)
@@ -101,10 +87,20 @@ def test_a_run_longer_than_its_job_is_requeued_and_ends_with_the_bits_of_an_unbr
     for someone, _ in cases:
         wait_for(lambda someone=someone: someone.state().get("state") == "done", timeout_s=90)
     jobs = [submits(someone, inside, "broken", "slow") for someone, inside in cases]
+    stopped: Dict[str, str] = {}
+
+    def have_stopped() -> bool:
+        """Looks at both, since a job is in this state for no longer than Slurm takes to start it again."""
+        for (someone, _), job_id in zip(cases, jobs):
+            if job_id not in stopped and someone.state().get("state") == "requeued":
+                (stopped[job_id],) = [
+                    line for line in someone.reads("jobs", job_id) if line.startswith("run ")
+                ]
+        return len(stopped) == len(cases)
+
+    wait_for(have_stopped, timeout_s=180)
     for (someone, _), job_id in zip(cases, jobs):
-        wait_for(lambda someone=someone: someone.state().get("state") == "requeued", timeout_s=150)
-        (line,) = [line for line in someone.reads("jobs", job_id) if line.startswith("run ")]
-        assert f"{someone.folder / 'broken'}: stopped, " in line
+        assert f"{someone.folder / 'broken'}: stopped, " in stopped[job_id]
     for someone, _ in cases:
         wait_for(lambda someone=someone: someone.state().get("state") == "done", timeout_s=120)
         assert (someone.state()["exit_status"], someone.state()["restarts"]) == (0, 1)
