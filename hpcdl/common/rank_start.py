@@ -72,6 +72,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     # Python ignores SIGPIPE, and a background job has inherited an ignored SIGINT: back to the defaults.
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
+    # Slurm warns every process of a step by these. Until a run listens, and after that, they must not kill it; nor the
+    # helpers that it starts.
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     try:
         os.execvp(command[0], command)
     except OSError as problem:

@@ -109,6 +109,11 @@ class User:
         logs = sorted((self.job() / "logs").glob("rank-*.log"))
         return [json.loads(log.read_text().splitlines()[0]) for log in logs]
 
+    def all_have_begun(self) -> bool:
+        """Whether four ranks have said who they are, and so listen to signals."""
+        logs = list((self.job() / "logs").glob("rank-*.log"))
+        return len(logs) == 4 and all("\n" in log.read_text() for log in logs)
+
 
 @pytest.fixture
 def user(request: pytest.FixtureRequest) -> User:

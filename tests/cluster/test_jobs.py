@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -79,8 +78,7 @@ def test_a_run_that_is_warned_saves_is_requeued_and_goes_on(
     user: Any, slurm_state: Callable[[str], str], wait_for: Callable[..., None]
 ) -> None:
     job_id = user.submits("-t", "5", "train.py", "wait")
-    wait_for(lambda: len(list((user.job() / "logs").glob("rank-*.log"))) == 4)
-    time.sleep(1)
+    wait_for(user.all_have_begun)
     # What Slurm sends before the time is over, to the ranks and not to their keeper.
     subprocess.run(["scancel", "--signal=USR2", job_id], check=True)
     wait_for(lambda: user.state().get("state") == "requeued")
@@ -97,8 +95,7 @@ def test_a_cancelled_job_saves_and_is_not_started_again(
     user: Any, slurm_state: Callable[[str], str], wait_for: Callable[..., None]
 ) -> None:
     job_id = user.submits("-t", "5", "train.py", "wait")
-    wait_for(lambda: len(list((user.job() / "logs").glob("rank-*.log"))) == 4)
-    time.sleep(1)
+    wait_for(user.all_have_begun)
     assert user.types("cancel", job_id).returncode == 0
     wait_for(lambda: user.state().get("state") == "cancelled")
     wait_for(lambda: slurm_state(job_id) == "CANCELLED")

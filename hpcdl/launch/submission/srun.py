@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR2, Signals
+from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2, Signals
 from typing import Callable, List, Mapping, Optional, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_REQUEUE
@@ -150,6 +150,8 @@ _BY_WORDS = {
     "Floating point exception": Signals.SIGFPE,
     "Illegal instruction": Signals.SIGILL,
     "Interrupt": SIGINT,
+    "User defined signal 1": SIGUSR1,
+    "User defined signal 2": SIGUSR2,
 }
 
 

@@ -23,6 +23,7 @@ ROOT = str(Path(__file__).resolve().parents[3])
         ("srun: error: node[1-2]: tasks 0-1,3: Exited with exit code 1\n", [(0, 1), (1, 1), (3, 1)]),
         ("srun: error: node1: task 0: Segmentation fault (core dumped)\n", [(0, 139)]),
         ("srun: error: node1: task 0: Out Of Memory\n", [(0, 137)]),
+        ("srun: error: node1: task 0: User defined signal 2\n", [(0, 140)]),
         ("srun: error: Unable to allocate resources\nsrun: Force Terminated StepId=1.0\n", []),
         ("loss: 0.5 srun: error: node1: task 0: Killed\n", []),
     ],
