@@ -23,12 +23,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Mapping, NoReturn, Optional, Sequence
 
+import hpcdl
 from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_REQUEUE, BadInput
 from hpcdl.common.failures import failure_path, read_failures
 from hpcdl.common.rank_start import log_path
 from hpcdl.common.saying import say
 from hpcdl.common.topology import Topology, read_topology
 from hpcdl.common.words import LaunchOptions, RunSettings, TrainCommand, parse_train, train_argv
+from hpcdl.launch.git import source_of
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import Mpirun, find_mpirun, read_version
 from hpcdl.launch.outcome import Outcome, conclude, render, summary
@@ -90,6 +92,7 @@ def train_main(argv: Sequence[str]) -> int:
         if status == EXIT_DONE:
             print("\n".join(_dry_run_lines(command, environ, None if becomes_rank else placement, mpirun)))
         return status
+    environ = _with_source(environ)
     if becomes_rank:
         return _become(argv, environ)
     return _start_until_done(argv, command, environ, placement, mpirun)
@@ -174,7 +177,7 @@ def _span(command: TrainCommand, allocation: Allocation, argv: Sequence[str]) ->
     if end is not None:
         environ["HPCDL_END_TIME"] = f"{end:.0f}"
     say(f"{describe(layout)}, in job {allocation.job_id}; logs in {log_dir}")
-    outcome = run_step(step, environ, log_dir, os.getcwd(), write_to_stdout)
+    outcome = run_step(step, _with_source(environ), log_dir, os.getcwd(), write_to_stdout)
     if outcome.status not in (EXIT_DONE, EXIT_REQUEUE):
         print(render(outcome, socket.gethostname(), log_dir, tail), file=sys.stderr, flush=True)
     return outcome.status
@@ -195,6 +198,12 @@ def _environ(command: TrainCommand, controller: str) -> Dict[str, str]:
     """Hands on what the user said, in variables or, which wins, in words; ``controller`` is for want of a word."""
     said = {**os.environ, **command.settings.to_environ()}
     return {**said, "HPCDL_CONTROLLER": said.get("HPCDL_CONTROLLER") or controller}
+
+
+def _with_source(environ: Mapping[str, str]) -> Dict[str, str]:
+    """Tells the ranks which code of hpcdl they run, for their record."""
+    source = source_of(Path(hpcdl.__file__).resolve().parent)
+    return {**environ, **(source.to_environ() if source is not None else {})}
 
 
 def _plan(argv: Sequence[str], np: int, environ: Mapping[str, str]) -> int:

@@ -29,6 +29,7 @@ class Execution:
     Attributes:
         overrides: Attributes of the model, for the time of the fit.
         notices: What a user should know of them.
+        uses_xla: Whether steps are compiled by XLA.
 
     Raises:
         BadInput: The user asks for what cannot be.
@@ -49,6 +50,7 @@ class Execution:
             self.notices.append(
                 "XLA, which Keras chose, cannot compile the exchange; jit_compile is False here"
             )
+        self.uses_xla = bool(self.overrides.get("_jit_compile", getattr(model, "jit_compile", False)))
         if self._is_keras_3 and self._steps > 1 and replicas.per_process > 1:
             self.notices.append(
                 "Keras 3 runs one step per execution only where a process has several replicas; received"

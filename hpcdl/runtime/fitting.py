@@ -39,7 +39,7 @@ from hpcdl.runtime.identity import differences
 from hpcdl.runtime.processes import broadcast_arrays, from_rank_0
 from hpcdl.runtime.randomness import stateful_random_ops
 from hpcdl.runtime.rates import scaled_rate
-from hpcdl.runtime.record import new_record, now, versions
+from hpcdl.runtime.record import new_record, now, peak_bytes, versions
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.run_folder import RunFolder
 from hpcdl.runtime.state import layout, restore
@@ -152,7 +152,9 @@ class Fit:
 
         meta = from_rank_0(self.replicas.processes, look)
         arrays = found[0].arrays() if found else None
-        record = new_record(self.plan, self.model, self.seed, self.topology, self.identity)
+        record = new_record(self.plan, self.model, self.seed, self.topology, self.identity, os.environ)
+        record["config"]["xla"] = self.execution.uses_xla
+        record["config"]["samples_in_data"] = len(tf.nest.flatten(self.data)[0])
         if before is not None and meta is not None:
             record["started"] = before.get("started", record["started"])
             record["resumed"] = [*before.get("resumed", []), {"time": now(), **_position(meta)}]
@@ -357,6 +359,7 @@ class Fit:
         self, folder: RunFolder, record: Dict[str, Any], history: Any, epoch_seconds: Sequence[float]
     ) -> Done:
         slowest = self.replicas.processes.gather(np.asarray(epoch_seconds)).max(axis=0)
+        host_bytes, gpu_bytes = self.replicas.processes.gather(peak_bytes()).max(axis=0)
         rate = record.get("samples_per_second")
         if len(slowest):
             rate = float(self.plan.num_samples / np.median(slowest[1:] if len(slowest) > 1 else slowest))
@@ -366,6 +369,7 @@ class Fit:
             ended=now(),
             epoch_seconds=[float(s) for s in slowest],
             samples_per_second=rate,
+            memory={"host_peak_bytes": int(host_bytes), "gpu_peak_bytes": int(gpu_bytes) or None},
             final_metrics={name: of_epochs[-1] for name, of_epochs in values.items()},
         )
         if self.topology.is_rank_0:

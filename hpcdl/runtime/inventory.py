@@ -88,13 +88,49 @@ def describe_mpi() -> Optional[Dict[str, Any]]:
     if not _is_installed("horovod"):
         return None
     importlib.import_module("horovod.tensorflow").mpi_built()
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
-        paths = re.findall(r"(/\S*/libmpi(?:_cray|ch)?\.so[.\d]*)\s*$", file.read(), re.MULTILINE)
-    if not paths:
+    library = _loaded(r"libmpi(?:_cray|ch)?\.so[.\d]*")
+    if library is None:
         return None
     text, length = ctypes.create_string_buffer(8192), ctypes.c_int(0)
-    ctypes.CDLL(paths[0]).MPI_Get_library_version(text, ctypes.byref(length))
-    return {"library": paths[0], "version": text.value.decode(errors="replace").split("\n")[0][:120]}
+    ctypes.CDLL(library).MPI_Get_library_version(text, ctypes.byref(length))
+    return {"library": library, "version": text.value.decode(errors="replace").split("\n")[0][:120]}
+
+
+def describe_nccl() -> Optional[Dict[str, Any]]:
+    """Says which NCCL Horovod sums with; None if it was built without."""
+    if not _is_installed("horovod"):
+        return None
+    code = int(importlib.import_module("horovod.tensorflow").nccl_built())
+    library = _loaded(r"libnccl\.so[.\d]*")
+    if library is not None:  # it may be newer than the one that Horovod was built with
+        found = ctypes.c_int(0)
+        ctypes.CDLL(library).ncclGetVersion(ctypes.byref(found))
+        code = found.value or code
+    return {"library": library, "version": nccl_version(code)} if code else None
+
+
+def nccl_version(code: int) -> str:
+    """Writes NCCL's number of its version: 2708 is 2.7.8, 21803 is 2.18.3."""
+    thousands = 10000 if code >= 10000 else 1000
+    return f"{code // thousands}.{code % thousands // 100}.{code % 100}"
+
+
+def describe_driver() -> Optional[Dict[str, Any]]:
+    """Says which driver of NVIDIA's the kernel has loaded; None if it has none."""
+    try:
+        with open("/proc/driver/nvidia/version", encoding="utf-8", errors="replace") as file:
+            line = file.readline()
+    except OSError:
+        return None
+    found = re.search(r"\b(\d+(?:\.\d+)+)\b", line)
+    return {"version": found.group(1) if found else line.strip()}
+
+
+def _loaded(name: str) -> Optional[str]:
+    """Finds a library that this process has loaded, by the pattern of its name."""
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+        paths = re.findall(rf"(/\S*/{name})\s*$", file.read(), re.MULTILINE)
+    return paths[0] if paths else None
 
 
 def describe_strangers() -> List[str]:
@@ -132,6 +168,8 @@ SECTIONS: Dict[str, Callable[[], Any]] = {
     "horovod": describe_horovod,
     "keras": describe_keras,
     "mpi": describe_mpi,
+    "nccl": describe_nccl,
+    "driver": describe_driver,
     "strangers": describe_strangers,
 }
 

@@ -2,30 +2,43 @@
 
 Synopsis::
 
-    record = new_record(plan, model, seed, topology, identity)
+    record = new_record(plan, model, seed, topology, identity, os.environ)
     record.update(status="done", ended=now())
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import platform
+import resource
+import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
+import numpy as np
 import tensorflow as tf
 
 import hpcdl
 from hpcdl.common.plan import Plan
+from hpcdl.common.provenance import environment_that_matters, read_source
 from hpcdl.common.records import SCHEMA_VERSION
 from hpcdl.common.topology import Topology
+from hpcdl.runtime.inventory import describe_driver, describe_mpi, describe_nccl
 
 
 def new_record(
-    plan: Plan, model: Any, seed: int, topology: Topology, identity: Mapping[str, Any]
+    plan: Plan,
+    model: Any,
+    seed: int,
+    topology: Topology,
+    identity: Mapping[str, Any],
+    environ: Mapping[str, str],
 ) -> Dict[str, Any]:
     """Describes a run that begins: status ``running``."""
+    source = read_source(Path(hpcdl.__file__).resolve().parent, environ)
     return {
         "schema_version": SCHEMA_VERSION,
         "status": "running",
@@ -51,10 +64,15 @@ def new_record(
             "lr_factor": plan.factor,
             "warmup_epochs": plan.warmup_epochs,
             "seed": seed,
+            "precision": tf.keras.mixed_precision.global_policy().name,
             "optimizer": type(model.optimizer).__name__,
             "num_parameters": model.count_params(),
         },
         "versions": versions(),
+        "source": None if source is None else dataclasses.asdict(source),
+        "libraries": libraries(),
+        "environ": environment_that_matters(environ),
+        "job_id": environ.get("SLURM_JOB_ID"),
         "host_load_at_start": os.getloadavg()[0],
     }
 
@@ -67,6 +85,21 @@ def versions() -> Dict[str, Optional[str]]:
         "tensorflow": tf.__version__,
         **{name: _version_of(name) for name in ("keras", "numpy", "horovod")},
     }
+
+
+def libraries() -> Dict[str, Optional[str]]:
+    """Lists the versions of what the exchange goes through, as far as it is loaded; None: it is not."""
+    is_loaded = "horovod.tensorflow" in sys.modules
+    found = {"mpi": describe_mpi(), "nccl": describe_nccl()} if is_loaded else {"mpi": None, "nccl": None}
+    found["driver"] = describe_driver()
+    return {name: None if one is None else str(one["version"]) for name, one in found.items()}
+
+
+def peak_bytes() -> np.ndarray:
+    """Measures the most memory that this process has held: on the host, and on its first GPU (0: none)."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+    gpus = tf.config.list_logical_devices("GPU")
+    return np.array([host, tf.config.experimental.get_memory_info("GPU:0")["peak"] if gpus else 0], np.int64)
 
 
 def _version_of(name: str) -> Optional[str]:

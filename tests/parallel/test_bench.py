@@ -36,6 +36,12 @@ def test_a_control_run_is_cut_short_and_each_rank_keeps_its_own_gradients(tmp_pa
     assert not (tmp_path / "run" / "model.keras").exists()
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["bench"] == {"steps": 5, "without_exchange": True}
+    assert record["config"]["precision"] == "float32"
+    assert (record["config"]["xla"], record["config"]["samples_in_data"]) == (False, 10)
+    assert len(record["source"]["commit"]) == 40
+    assert "MPI" in record["libraries"]["mpi"]
+    assert record["environ"]["HPCDL_BENCH_STEPS"] == "5"
+    assert record["memory"]["host_peak_bytes"] > 10**8
     assert not any(metric.startswith("val_") for metric in record["final_metrics"])
     weights = [np.load(tmp_path / "run" / f"weights-{rank}.npy") for rank in (0, 1)]
     assert not np.array_equal(*weights)

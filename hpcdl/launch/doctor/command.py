@@ -21,6 +21,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import hpcdl
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, BadInput
 from hpcdl.common.options import OptionParser, folder, name_out_of, option, switch, take
+from hpcdl.common.provenance import without_secrets
 from hpcdl.common.saying import say
 from hpcdl.common.words import parse_train
 from hpcdl.launch.config import Config, read_config
@@ -29,7 +30,7 @@ from hpcdl.launch.doctor.gather import gather_host, gather_inside, read_ranks
 from hpcdl.launch.doctor.host import check_host
 from hpcdl.launch.doctor.image import check_image, driver_finding
 from hpcdl.launch.doctor.nodes import check_nodes
-from hpcdl.launch.doctor.verdict import FAILED, WARNING, Finding, as_tree, is_ill, render, without_secrets
+from hpcdl.launch.doctor.verdict import FAILED, WARNING, Finding, as_tree, is_ill, render
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.command import hand_over, prepare, ranks_python, refuse_inside_job

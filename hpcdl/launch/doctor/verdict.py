@@ -9,21 +9,10 @@ Synopsis::
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from typing import Any, Dict, List, Sequence
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
-
-#: What must not stand in a text for a support ticket.
-_SECRETS = (
-    (
-        re.compile(r"(?i)\b([\w-]*(?:token|secret|passw(?:or)?d|api_?key|credential)[\w-]*\s*[=:]\s*)\S+"),
-        r"\1(removed)",
-    ),
-    (re.compile(r"://[^/\s:@]+:[^/\s@]+@"), "://(removed)@"),
-    (re.compile(r"\b(?:ghp|gho|github_pat|hf|xox[abp]|AKIA)[_-]?[A-Za-z0-9_-]{16,}\b"), "(removed)"),
-)
 
 
 @dataclass(frozen=True)
@@ -71,10 +60,3 @@ def as_tree(findings: Sequence[Finding], facts: Dict[str, Any]) -> Dict[str, Any
         "findings": [dataclasses.asdict(one) for one in findings],
         "facts": facts,
     }
-
-
-def without_secrets(text: str) -> str:
-    """Takes out what looks like a password or a token."""
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
-    return text

@@ -15,6 +15,7 @@ import shlex
 import shutil
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Callable, Mapping, Optional, Sequence, Tuple
 
@@ -24,6 +25,7 @@ from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.words import TrainCommand
 from hpcdl.launch.config import Config, read_config
 from hpcdl.launch.container import find_image
+from hpcdl.launch.git import source_of
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.placement import place
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
@@ -119,6 +121,7 @@ def prepare(
     argv: Sequence[str],
     environ: Mapping[str, str],
     program: Optional[Callable[[Path], Sequence[str]]] = None,
+    further: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Tuple[Job, Optional[Tree]]:
     """Decides everything about a job; nothing is written.
 
@@ -129,6 +132,7 @@ def prepare(
         argv: The words as they were typed, for the record.
         environ: Variables of this shell.
         program: Gives, for the job's folder, what each rank runs; None: what is trained.
+        further: Variables that the ranks get besides.
 
     Returns:
         The job, and the code to freeze (None: a ready workload).
@@ -172,6 +176,7 @@ def prepare(
         ),
         import_path=import_path,
     )
+    source = source_of(Path(hpcdl.__file__).resolve().parent)
     job = make_job(
         train,
         options,
@@ -185,12 +190,14 @@ def prepare(
         record={
             "command": ["hpcdl", "submit", *argv],
             "hpcdl": hpcdl.__version__,
+            "source": dataclasses.asdict(source) if source is not None else None,
             "target": command.train.target,
             "image": image,
             "git": git_record(tree) if tree is not None else {},
             "submitted": time.time(),
         },
         program=program(folder) if program is not None else None,
+        further={**(source.to_environ() if source is not None else {}), **further},
     )
     if not is_rehearsal and not os.access(_first_existing(folder), os.W_OK):
         raise BadInput(f"the job's folder must be writable; received {folder}; pass --jobs-dir")

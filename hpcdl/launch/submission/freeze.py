@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Set
 
 from hpcdl.common.errors import BadInput
+from hpcdl.launch.git import ask_git
 
 _SUFFIXES = (".py", ".json", ".toml", ".yaml", ".yml", ".cfg", ".ini", ".txt", ".sh")
 _NEVER = ("__pycache__", ".git", "hpcdl-jobs")
@@ -83,35 +83,19 @@ def freeze(tree: Tree, target: Path) -> None:
 
 
 def _git_tree(folder: Path) -> Optional[Tree]:
-    top = _git(folder, "rev-parse", "--show-toplevel")
+    top = ask_git(folder, "rev-parse", "--show-toplevel")
     if not top:
         return None
     root = Path(top.strip()).resolve()
-    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed = ask_git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     names = [name for name in listed.split("\0") if name]
     files = frozenset(Path(name) for name in names if (root / name).is_file() or (root / name).is_symlink())
     state = {
         "root": str(root),
-        "commit": _git(root, "rev-parse", "HEAD").strip() or None,
-        "diff": _git(root, "diff", "HEAD"),
+        "commit": ask_git(root, "rev-parse", "HEAD").strip() or None,
+        "diff": ask_git(root, "diff", "HEAD"),
     }
     return Tree(root, files, state)
-
-
-def _git(folder: Path, *words: str) -> str:
-    """Asks git; "" where there is none or it fails, since code without git is frozen as well."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=30,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode(errors="surrogateescape") if done.returncode == 0 else ""
 
 
 def _source_files(root: Path) -> List[Path]:

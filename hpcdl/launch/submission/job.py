@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -123,6 +124,7 @@ def make_job(
     account: Optional[str],
     record: Mapping[str, Any],
     program: Optional[Sequence[str]] = None,
+    further: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Job:
     """Builds the description of a job; nothing is written.
 
@@ -138,6 +140,7 @@ def make_job(
         account: The account that pays.
         record: What else to keep.
         program: Module and words that each rank runs; None: what is trained.
+        further: Variables that the ranks get besides.
 
     Raises:
         BadInput: A path or name cannot be said to Slurm or to the container.
@@ -154,7 +157,7 @@ def make_job(
         "HPCDL_STATUS_DIR": str(folder / "logs"),
         "HPCDL_RENDEZVOUS_DIR": str(folder / "logs" / "rendezvous"),
     }
-    environ = {**layout.environ, **shared, **train.settings.to_environ()}
+    environ = {**layout.environ, **shared, **train.settings.to_environ(), **further}
     if layout.launcher == "here":
         argv = rank
     else:

@@ -7,10 +7,11 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
 
+from hpcdl.common.provenance import without_secrets
 from hpcdl.launch.doctor.host import Place, check_host
 from hpcdl.launch.doctor.image import check_image
 from hpcdl.launch.doctor.nodes import check_nodes
-from hpcdl.launch.doctor.verdict import Finding, is_ill, render, without_secrets
+from hpcdl.launch.doctor.verdict import Finding, is_ill, render
 from tests.launch.doctor.facts import HOST, inside, layout, met, profile, seen
 
 IMAGE = "/images/hpcdl-cpu.sif"

@@ -1,0 +1,44 @@
+"""Questions to git, which may not be there.
+
+Synopsis::
+
+    ask_git(folder, "rev-parse", "HEAD")                     # "" where there is no git, or no repository
+    source_of(Path(hpcdl.__file__).parent)                   # None outside of a checkout of hpcdl
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Optional
+
+from hpcdl.common.provenance import Source
+
+
+def ask_git(folder: Path, *words: str) -> str:
+    """Asks git; "" where there is none or it fails, since code without git runs as well."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode(errors="surrogateescape") if done.returncode == 0 else ""
+
+
+def source_of(package: Path) -> Optional[Source]:
+    """Says which commit of hpcdl this is, and whether its code was changed; None where it is no checkout.
+
+    A package that was installed into a folder of somebody else's repository is none.
+    """
+    if not (package.parent / ".git").exists():
+        return None
+    commit = ask_git(package.parent, "rev-parse", "HEAD").strip()
+    if not commit:
+        return None
+    return Source(commit, bool(ask_git(package.parent, "status", "--porcelain", "--", package.name)))
