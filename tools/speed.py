@@ -31,6 +31,7 @@ from hpcdl.common.bench import BenchSettings  # noqa: E402
 from hpcdl.common.errors import EXIT_DONE, BadInput  # noqa: E402
 from hpcdl.common.records import read_json, write_json  # noqa: E402
 from hpcdl.launch.bench import allreduce  # noqa: E402
+from hpcdl.launch.bench.causes import split  # noqa: E402
 from hpcdl.launch.bench.load import wait_until_calm  # noqa: E402
 from hpcdl.launch.bench.measuring import Point, Start, Window  # noqa: E402
 from hpcdl.launch.bench.ratios import Estimate, estimate, ratio  # noqa: E402
@@ -128,7 +129,7 @@ def make_points(machine: Machine, window: Window, mpirun: str) -> List[Point]:
     ]
 
 
-def figures(chosen: Chosen, names: Sequence[str]) -> Dict[str, Any]:
+def figures(chosen: Chosen, names: Sequence[str], window: Window) -> Dict[str, Any]:
     """Works out the rates of the points and the ratios between them."""
     rates = {name: estimate([r.rate(name) for r in chosen.rounds]) for name in names}
     compared = []
@@ -143,8 +144,12 @@ def figures(chosen: Chosen, names: Sequence[str]) -> Dict[str, Any]:
     step_ms = {name: [1e3 * r.measurements[name].step_seconds for r in chosen.rounds] for name in names}
     more = {}
     if {"hpcdl-2", "control-2"} <= set(names):
-        added = [a - b for a, b in zip(step_ms["hpcdl-2"], step_ms["control-2"])]
-        more["exchange_ms"] = asdict(estimate(added))
+        parts = [
+            split(r.measurements["hpcdl-2"].step_seconds, window.timed(r.measurements["control-2"]), None)
+            for r in chosen.rounds
+        ]
+        more["imbalance_ms"] = asdict(estimate([1e3 * p.imbalance_s for p in parts]))
+        more["exchange_ms"] = asdict(estimate([1e3 * p.exchange_s for p in parts]))
     return {
         **more,
         "step_ms": {name: asdict(estimate(values)) for name, values in step_ms.items()},
@@ -153,7 +158,8 @@ def figures(chosen: Chosen, names: Sequence[str]) -> Dict[str, Any]:
         "samples_per_second": {name: asdict(rate) for name, rate in rates.items()},
         "comparisons": compared,
         "foreign_cores": [
-            {name: round(m.load.cores, 3) for name, m in r.measurements.items()} for r in chosen.rounds
+            {name: round(m.load.cores, 3) for name, m in r.measurements.items() if m.load}
+            for r in chosen.rounds
         ],
     }
 
@@ -208,9 +214,12 @@ def render_costs(found: Dict[str, Any]) -> str:
         f" Horovod {1e3 * median(whole):.2f} ms"
     )
     if "exchange_ms" in found:
-        exchange = Estimate(**found["exchange_ms"])
+        exchange, imbalance = Estimate(**found["exchange_ms"]), Estimate(**found["imbalance_ms"])
+        lines.append(f"  waiting for the slower rank in a step: {imbalance} ms")
         beyond = exchange.median - 1e3 * median(bare)
-        lines.append(f"  exchange in a step: {exchange} ms, {beyond:.2f} ms beyond MPI's own (goal 1 ms)")
+        lines.append(
+            f"  exchange in a step, beyond that: {exchange} ms, {beyond:.2f} ms beyond MPI's own (goal 1 ms)"
+        )
     if "hpcdl-2" in found["step_ms"]:
         step = Estimate(**found["step_ms"]["hpcdl-2"]).median / 1e3
         share = 100 * guard / GUARD_EVERY / step
@@ -265,7 +274,7 @@ def main(argv: Sequence[str]) -> int:
         points = _named(points, arguments.points.split(","))
     effort = Effort(rounds=rounds, most_rounds=most, lock=arguments.lock)
     measured = run_rounds(points, window, study.resolve(), effort, say=_say)
-    found = figures(choose(measured, rounds), [point.name for point in points])
+    found = figures(choose(measured, rounds), [point.name for point in points], window)
     found["window"] = asdict(window)
     found["costs"] = measure_costs(machine, study.resolve(), arguments.lock)
     print(render(found))

@@ -30,8 +30,14 @@ class BenchSettings:
 
     steps: Optional[int] = option(None, "N", "end after N steps, without validation", at_least(1))
     without_exchange: bool = switch("leave each rank its own gradients: what does the exchange cost?")
+    cached_input: bool = switch(
+        "take the first batch again and again, from memory: what does the input cost?"
+    )
     batch_of_replicas: Optional[int] = option(
         None, "N", "take the global batch that N replicas would have, however many there are", at_least(1)
+    )
+    trace_from: Optional[int] = option(
+        None, "N", "write what happens in step N and after it into the run's folder", at_least(0)
     )
     meet_dir: Optional[str] = option(
         None, "DIR", "begin together with the processes that meet in DIR", folder

@@ -104,7 +104,9 @@ class _Indices:
         return indices.astype(np.int64), np.array([share, fraction, counts], np.float64)
 
 
-def feed(arrays: Any, order: Order, replicas: Replicas, epochs: int, first_step: int = 0) -> Any:
+def feed(
+    arrays: Any, order: Order, replicas: Replicas, epochs: int, first_step: int = 0, is_cached: bool = False
+) -> Any:
     """Makes the data set of this process.
 
     Args:
@@ -114,6 +116,7 @@ def feed(arrays: Any, order: Order, replicas: Replicas, epochs: int, first_step:
         epochs: How many epochs follow each other in it, again and again.
         first_step: Steps of the whole run that are left out; the last step never is, since Keras looks at an element
             even where it trains no epoch.
+        is_cached: Whether the first batch comes again and again, from memory, for a benchmark.
 
     Returns:
         Elements ``(rows, [share in a mean over replicas, fraction of the batch, whether they count in metrics])``,
@@ -134,6 +137,9 @@ def feed(arrays: Any, order: Order, replicas: Replicas, epochs: int, first_step:
         num_steps = epochs * order.steps_per_epoch
         first = min(first_step, num_steps - 1)
         elements = tf.data.Dataset.range(first * replicas.per_process, num_steps * replicas.per_process)
+        if is_cached:
+            only = elements.take(replicas.per_process).map(element).cache()
+            return only.repeat().prefetch(2 * replicas.per_process)
         # Without end, since Keras 3 counts steps that it does not take against a length.
         return (
             elements.repeat()

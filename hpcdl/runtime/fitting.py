@@ -44,6 +44,7 @@ from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.run_folder import RunFolder
 from hpcdl.runtime.state import layout, restore
 from hpcdl.runtime.stopping import StopSignals, TimeLeft, Wishes
+from hpcdl.runtime.tracing import Tracing, trace_folder
 
 _CHECKPOINT_VERSION = 1
 
@@ -215,6 +216,8 @@ class Fit:
                 *self.execution.callbacks(plan.steps_per_epoch, validation_steps),
                 *self.users_callbacks,
             ]
+            if self.bench.trace_from is not None:
+                others.append(Tracing(trace_folder(self.run_dir, self.topology.rank), self.bench.trace_from))
             history = tf.keras.callbacks.History()
 
             def describe() -> Dict[str, Any]:
@@ -259,7 +262,7 @@ class Fit:
             )
             self.bench.meet()
             model.fit(
-                feed(self.data, order, replicas, plan.epochs_to_run, first_step),
+                feed(self.data, order, replicas, plan.epochs_to_run, first_step, self.bench.cached_input),
                 initial_epoch=epoch,
                 epochs=plan.epochs_to_run,
                 steps_per_epoch=plan.steps_per_epoch,

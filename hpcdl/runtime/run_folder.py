@@ -25,7 +25,7 @@ from hpcdl.runtime.checkpoints import Store
 from hpcdl.runtime.identity import differences
 
 _RECORD, _HISTORY, _LOCK = "run.json", "history.csv", ".lock"
-_OF_A_RUN = (_HISTORY, _LOCK, "checkpoints", "logs", "steps", "model.keras")
+_OF_A_RUN = (_HISTORY, _LOCK, "checkpoints", "logs", "steps", "trace", "model.keras")
 
 
 class RunFolder:

@@ -32,6 +32,7 @@ from hpcdl.runtime.control import WithoutExchange
 from hpcdl.runtime.devices import pin_devices, use_threads
 from hpcdl.runtime.processes import Alone, start_horovod
 from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.tracing import timeline_environ
 
 
 def init(
@@ -73,6 +74,10 @@ def init(
     devices = ["CPU:0"] if is_plan_only else pin_devices(choice.replicas, topology.local_rank)
     if own.num_threads is not None:
         use_threads(own.num_threads)
+    bench = BenchSettings.from_environ(os.environ)
+    where = settings.run_dir or run_dir
+    if bench.trace_from is not None and where is not None and not is_plan_only:
+        os.environ.update(timeline_environ(Path(where)))
     if world.world_size == 1 or is_plan_only:
         processes = Alone()
     else:
@@ -83,8 +88,6 @@ def init(
     tf.keras.utils.set_random_seed(seed)
     if not hasattr(tf.keras, "ops"):  # Keras 2: random layers draw from generators whose state can be kept
         tf.keras.backend.experimental.enable_tf_random_generator()
-    where = settings.run_dir or run_dir
-    bench = BenchSettings.from_environ(os.environ)
     replicas_of = WithoutExchange if bench.without_exchange else Replicas
     return Run(
         world,

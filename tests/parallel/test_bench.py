@@ -24,7 +24,7 @@ def bench(folder, *words):
 
 
 def test_a_control_run_is_cut_short_and_each_rank_keeps_its_own_gradients(tmp_path):
-    settings = BenchSettings(steps=5, without_exchange=True)
+    settings = BenchSettings(steps=5, without_exchange=True, trace_from=3)
     done = run_program(tmp_path, "benched.py", tmp_path / "run", np=2, environ=settings.to_environ())
     assert "this run is a benchmark" in done.stderr + done.stdout
     found = read_step_times(tmp_path / "run")
@@ -35,7 +35,10 @@ def test_a_control_run_is_cut_short_and_each_rank_keeps_its_own_gradients(tmp_pa
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert not (tmp_path / "run" / "model.keras").exists()
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["bench"] == {"steps": 5, "without_exchange": True}
+    assert record["bench"] == {"steps": 5, "without_exchange": True, "trace_from": 3}
+    trace = tmp_path / "run" / "trace"
+    assert "ALLREDUCE" in (trace / "horovod.json").read_text()
+    assert [len(list((trace / f"rank-000{rank}").rglob("*.xplane.pb"))) for rank in (0, 1)] == [1, 1]
     assert record["config"]["precision"] == "float32"
     assert (record["config"]["xla"], record["config"]["samples_in_data"]) == (False, 10)
     assert len(record["source"]["commit"]) == 40

@@ -2,6 +2,7 @@
 
 ```
 measurement.json        what was started, when, and the foreign load meanwhile; written last
+env.txt                 where, and with what
 process-0.log
 process-0/              the run's folder of the first process: steps/rank-0000.jsonl, ..., run.json if it is hpcdl's
 process-1/              of the second, where processes run side by side that know nothing of each other
@@ -23,14 +24,17 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import HpcdlError
+from hpcdl.common.provenance import environment_that_matters
 from hpcdl.common.records import read_json, write_json
 from hpcdl.common.step_times import RankSteps, read_step_times
 from hpcdl.launch.bench.load import Load, foreign_load, read_busy
+from hpcdl.launch.bench.surroundings import describe_environment
+from hpcdl.launch.machine import read_machine
 from hpcdl.launch.processes import end_with_parent
 
 SCHEMA_VERSION = 1
@@ -88,6 +92,10 @@ class Window:
             )
         return sum(steps.step_seconds[self.untimed_steps : self.steps])
 
+    def timed(self, measurement: Measurement) -> List[Sequence[float]]:
+        """Gives the timed steps of each rank of a measurement's first process."""
+        return [steps.step_seconds[self.untimed_steps : self.steps] for steps in measurement.ranks[0]]
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -96,16 +104,27 @@ class Measurement:
     Attributes:
         samples_per_second: Of all processes together; of each the slowest rank counts.
         step_seconds: Mean over the window, of the slowest rank of all.
-        load: What else ran meanwhile.
+        load: What else ran meanwhile; None: nobody looked.
         seconds: How long all of it took, with the start.
         ranks: The steps of all ranks, of each process.
+        runs: The ``run.json`` of each process; {} where there is none.
+        card: What ``measurement.json`` says.
+        problems: Lines of the step files that could not be read, and were not needed.
     """
 
     samples_per_second: float
     step_seconds: float
-    load: Load
+    load: Optional[Load]
     seconds: float
     ranks: Tuple[Tuple[RankSteps, ...], ...]
+    runs: Tuple[Mapping[str, Any], ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
+    problems: Tuple[str, ...] = ()
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing else is known to have run."""
+        return self.load is None or self.load.is_calm
 
 
 def measure(point: Point, window: Window, folder: Path, timeout_s: float = 600.0) -> Measurement:
@@ -123,29 +142,52 @@ def read_measurement(point: Point, window: Window, folder: Path) -> Measurement:
     """Reads what `measure` left.
 
     Raises:
-        HpcdlError: The folder does not hold it.
+        HpcdlError: The folder does not hold it, or damaged lines took what is needed.
     """
     try:
-        record = read_json(folder / "measurement.json")
-        load, seconds = Load(**record["load"]), float(record["seconds"])
+        card = read_json(folder / "measurement.json")
+        load = None if card["load"] is None else Load(**card["load"])
+        seconds = float(card["seconds"])
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise HpcdlError(f"{folder} holds no measurement that can be read: {problem}; remove it") from problem
-    slowest, samples, ranks = [], [], []
+    slowest, samples, ranks, runs, problems = [], [], [], [], []
     for place in places(point, folder):
-        found = read_step_times(place)
-        if found.problems or not found.ranks:
-            raise HpcdlError(f"{place}: {'; '.join(found.problems) or 'no rank recorded its steps'}")
-        ranks.append(tuple(found.ranks.values()))
-        slowest.append(max(window.seconds(steps) for steps in ranks[-1]))
-        samples.append(point.samples_per_step or _global_batch_size(place))
+        steps, run, of_place = _read_process(place, window)
+        slowest.append(max(window.seconds(of_rank) for of_rank in steps))
+        samples.append(point.samples_per_step or _global_batch_size(place, run))
+        ranks.append(steps)
+        runs.append(run)
+        problems += of_place
     rate = sum(window.timed_steps * n / of_slowest for n, of_slowest in zip(samples, slowest))
-    return Measurement(rate, max(slowest) / window.timed_steps, load, seconds, tuple(ranks))
+    step_seconds = max(slowest) / window.timed_steps
+    return Measurement(rate, step_seconds, load, seconds, tuple(ranks), tuple(runs), card, tuple(problems))
 
 
-def _global_batch_size(place: Path) -> int:
+def _read_process(place: Path, window: Window) -> Tuple[Tuple[RankSteps, ...], Mapping[str, Any], List[str]]:
+    """Reads the steps of a process' ranks, its record, and what of the steps could not be read."""
+    found = read_step_times(place)
+    problems = [f"{place}/{problem}" for problem in found.problems]
     try:
-        return int(read_json(place / "run.json")["config"]["global_batch_size"])
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+        run: Mapping[str, Any] = read_json(place / "run.json")
+    except FileNotFoundError:
+        run = {}
+    except (OSError, ValueError) as problem:
+        raise HpcdlError(f"{place}/run.json cannot be read: {problem}") from problem
+    world_size = run.get("topology", {}).get("world_size", len(found.ranks) or 1)
+    try:
+        if len(found.ranks) != world_size:
+            raise HpcdlError(f"{len(found.ranks)} of {world_size} ranks recorded their steps")
+        for steps in found.ranks.values():
+            window.seconds(steps)
+    except HpcdlError as lacking:
+        raise HpcdlError("; ".join([f"{place}: {lacking}", *problems])) from lacking
+    return tuple(found.ranks.values()), run, problems
+
+
+def _global_batch_size(place: Path, run: Mapping[str, Any]) -> int:
+    try:
+        return int(run["config"]["global_batch_size"])
+    except (ValueError, KeyError, TypeError) as problem:
         raise HpcdlError(f"{place}/run.json names no global batch size: {problem}") from problem
 
 
@@ -175,8 +217,13 @@ def _run(point: Point, folder: Path, timeout_s: float) -> None:
         "started": started,
         "seconds": after.wall - before.wall,
         "load": asdict(foreign_load(before, after)),
-        "processes": [asdict(start) for start in starts],
+        "processes": [
+            {**asdict(start), "environ": environment_that_matters(start.environ)} for start in starts
+        ],
     }
+    environ = {**os.environ, **starts[0].environ}
+    text = describe_environment(read_machine(environ), environ)
+    (folder / "env.txt").write_text(text, encoding="utf-8")
     write_json(folder / "measurement.json", record)
 
 

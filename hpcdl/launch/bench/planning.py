@@ -2,7 +2,8 @@
 
 * ``weak``: the batch of a replica is fixed, so that the global batch grows with the ranks.
 * ``strong``: the global batch is fixed, that of the largest number of ranks in weak scaling.
-* ``control``: the largest and every other number of ranks without the exchange between them.
+* ``control``: the same ranks without the exchange between them.
+* ``cached``: besides, with the same batch from memory again and again: what is left is computing.
 * ``ceiling``: as many processes that know nothing of each other, at the same time: the most that the machine has.
 
 Every rank has the same number of cores at every point, those that the largest point leaves to it: otherwise one rank
@@ -33,6 +34,8 @@ from hpcdl.launch.machine import Machine
 SCALINGS = ("weak", "strong")
 FEWEST_UNTIMED = 10
 _QUICK_STEPS = 30
+#: Steps of a trace; more make files that no viewer opens.
+TRACED_STEPS = 10
 
 
 def _counts(what: str, text: str) -> Tuple[int, ...]:
@@ -65,7 +68,8 @@ class StudyOptions:
     untimed_steps: int = option(
         15, "N", "leave out the first N steps (default: 15; at least 10, and 10 % of all)", at_least(0)
     )
-    quick: bool = switch(f"measure one round of {_QUICK_STEPS} steps: no intervals")
+    quick: bool = switch(f"measure one round of {_QUICK_STEPS} steps, not the input's part: no intervals")
+    trace: bool = switch("besides, trace the largest point: Horovod's timeline and TensorFlow's profiler")
     study: Optional[Path] = option(
         None, "DIR", "keep the records in DIR, and go on with what is there", _path
     )
@@ -99,10 +103,12 @@ class PlannedPoint:
 
     Attributes:
         name: Also of its folders.
-        kind: ``weak``, ``strong``, ``control`` or ``ceiling``.
+        kind: ``weak``, ``strong``, ``control``, ``cached``, ``ceiling`` or ``trace``.
         num_ranks: Processes; of a ceiling those that run side by side.
         replicas_per_process: Of each.
         cores_per_rank: That each rank has to itself; 0 where ranks share cores.
+        scaling: ``weak`` or ``strong``: which batches it takes.
+        num_nodes: Of its ranks.
     """
 
     name: str
@@ -110,6 +116,8 @@ class PlannedPoint:
     num_ranks: int
     replicas_per_process: int
     cores_per_rank: int
+    scaling: str = "weak"
+    num_nodes: int = 1
 
     @property
     def is_functional_only(self) -> bool:
@@ -156,11 +164,7 @@ class StudyPlan:
         }
 
     def _ranks(self, planned: PlannedPoint, place: Path) -> Start:
-        settings = BenchSettings(
-            steps=self.window.steps,
-            without_exchange=planned.kind == "control",
-            batch_of_replicas=self._most_replicas() if planned.kind == "strong" else None,
-        )
+        settings = bench_settings(planned, self.window, most_replicas(self.points))
         num_cores = planned.num_ranks * planned.cores_per_rank
         return self._train(planned.num_ranks, place, settings, range(num_cores or len(self.cpus)))
 
@@ -191,8 +195,42 @@ class StudyPlan:
             tuple(cpu for core in cores for cpu in self.cpus[core]),
         )
 
-    def _most_replicas(self) -> int:
-        return max(p.num_ranks * p.replicas_per_process for p in self.points)
+
+def bench_settings(planned: PlannedPoint, window: Window, most_replicas: int) -> BenchSettings:
+    """Gives what the runs of a point are told; ``most_replicas`` is the number at the largest point."""
+    return BenchSettings(
+        steps=window.untimed_steps + TRACED_STEPS if planned.kind == "trace" else window.steps,
+        without_exchange=planned.kind in ("control", "cached") and planned.num_ranks > 1,
+        cached_input=planned.kind == "cached",
+        batch_of_replicas=most_replicas if planned.scaling == "strong" else None,
+        trace_from=window.untimed_steps if planned.kind == "trace" else None,
+    )
+
+
+def most_replicas(points: Sequence[PlannedPoint]) -> int:
+    """Gives the number of replicas at the largest point."""
+    return max(p.num_ranks * p.replicas_per_process for p in points)
+
+
+def control_points(points: Sequence[PlannedPoint], with_cached: bool) -> List[PlannedPoint]:
+    """Lists the points that tell the parts of a step apart.
+
+    The largest strong point takes the batches of the largest weak one, and shares its controls.
+    """
+    scalings = {p.scaling for p in points}
+    largest = max(p.num_ranks for p in points)
+    made = []
+    for p in points:
+        if p.scaling == "strong" and p.num_ranks == largest and "weak" in scalings:
+            continue
+        kinds = [*(["control"] if p.num_ranks > 1 else []), *(["cached"] if with_cached else [])]
+        made += [replace(p, name=control_name(kind, p.scaling, p.num_ranks), kind=kind) for kind in kinds]
+    return made
+
+
+def control_name(kind: str, scaling: str, num_ranks: int) -> str:
+    """Names a control point."""
+    return f"{kind}-{num_ranks}" if scaling == "weak" else f"strong-{kind}-{num_ranks}"
 
 
 def plan_study(
@@ -226,10 +264,12 @@ def plan_study(
 
     def planned(kind: str, np: int) -> PlannedPoint:
         fits = np * cores_per_rank <= machine.num_cores
-        return PlannedPoint(f"{kind}-{np}", kind, np, replicas, cores_per_rank if fits else 0)
+        scaling = "strong" if kind == "strong" else "weak"
+        return PlannedPoint(f"{kind}-{np}", kind, np, replicas, cores_per_rank if fits else 0, scaling)
 
     points = [planned(scaling, np) for scaling in options.scaling for np in options.np]
-    points += [planned(kind, np) for np in options.np if np > 1 for kind in ("control", "ceiling")]
+    points += control_points(points, with_cached=not options.quick)
+    points += [planned("ceiling", np) for np in options.np if np > 1]
     launch = LaunchOptions(launcher=command.launch.launcher, oversubscribe=options.oversubscribe)
     return StudyPlan(
         replace(command, launch=launch),
@@ -242,14 +282,21 @@ def plan_study(
     )
 
 
+_WHAT = {
+    "ceiling": "independent processes",
+    "control": "ranks without the exchange",
+    "cached": "ranks without the exchange, data from memory",
+}
+
+
 def describe(plan: StudyPlan, seconds_each: float) -> str:
     """Writes the points, and how long the study takes if a measurement takes so long."""
     rows = [f"study of {plan.command.target}: {plan.rounds} round(s) of {len(plan.points)} points"]
     for p in plan.points:
         cores = "sharing cores" if p.cores_per_rank == 0 else f"{p.cores_per_rank} core(s) each"
         label = "  functional, not performance" if p.is_functional_only else ""
-        what = "independent processes" if p.kind == "ceiling" else "ranks"
-        rows.append(f"  {p.name:<12} {p.num_ranks} {what}, {cores}{label}")
+        what = _WHAT.get(p.kind, "ranks")
+        rows.append(f"  {p.name:<16} {p.num_ranks} {what}, {cores}{label}")
     minutes = seconds_each * plan.rounds * len(plan.points) / 60
     rows.append(f"  about {max(1, round(minutes))} min, each launch {plan.window.steps} steps")
     return "\n".join(rows)

@@ -11,8 +11,10 @@ import io
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
+from hpcdl.launch.bench.causes import NAMES
 from hpcdl.launch.bench.ratios import Estimate
-from hpcdl.launch.bench.study import Row, Study
+from hpcdl.launch.bench.rows import Row
+from hpcdl.launch.bench.study import Study
 
 _SIZE_INCHES = (6.0, 4.0)
 _DOTS_PER_INCH = 150
@@ -27,10 +29,10 @@ def draw(studies: Sequence[Study]) -> Dict[str, Any]:
         figures["efficiency"] = _lines(lines, "efficiency", lambda r: r.efficiency, lambda r: 1.0)
         figures["throughput"] = _lines(lines, "samples/s", lambda r: r.rate, None)
     broken_down = [
-        (f"{_label(studies, s, '')}{row.num_replicas} replicas".strip(), row)
+        (f"{_label(studies, s, row.planned.kind)}\n{row.num_replicas} replicas", row)
         for s in studies
         for row in s.rows
-        if row.without_exchange is not None and row.ceiling is not None
+        if row.parts_ms
     ]
     if broken_down:
         figures["breakdown"] = _breakdown(broken_down)
@@ -57,7 +59,7 @@ def _by_kind(study: Study) -> List[Tuple[str, List[Row]]]:
 
 
 def _label(studies: Sequence[Study], study: Study, kind: str) -> str:
-    return kind if len(studies) == 1 else f"{study.folder.name} {kind}".rstrip() + (" " if not kind else "")
+    return kind if len(studies) == 1 else f"{study.folder.name} {kind}"
 
 
 def _axes() -> Tuple[Any, Any]:
@@ -99,19 +101,14 @@ def _high(estimate: Estimate) -> float:
 
 
 def _breakdown(rows: Sequence[Tuple[str, Row]]) -> Any:
-    """Splits the step into what it would take in independent processes, the exchange, and the rest."""
+    """Stacks the parts of a step; what noise made negative counts as nothing."""
     figure, axes = _axes()
     labels = [label for label, _ in rows]
-    step = [row.global_batch_size / row.rate.median * 1e3 for _, row in rows]
-    compute = [ms * min(1.0, row.ceiling.median if row.ceiling else 1.0) for ms, (_, row) in zip(step, rows)]
-    exchange = [
-        ms * max(0.0, 1 - (row.without_exchange.median if row.without_exchange else 1.0))
-        for ms, (_, row) in zip(step, rows)
-    ]
-    rest = [max(0.0, s - c - e) for s, c, e in zip(step, compute, exchange)]
     at = [0.0] * len(rows)
-    for name, parts in (("independent processes", compute), ("exchange", exchange), ("rest", rest)):
-        axes.bar(labels, parts, bottom=at, label=name, width=0.5)
+    for name in NAMES:
+        parts = [max(0.0, row.parts_ms[name].median) if name in row.parts_ms else 0.0 for _, row in rows]
+        if any(name in row.parts_ms for _, row in rows):
+            axes.bar(labels, parts, bottom=at, label=name, width=0.5)
         at = [a + p for a, p in zip(at, parts)]
     axes.set_ylabel("ms in a step")
     axes.legend()

@@ -15,8 +15,11 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OneLineParser
+from hpcdl.common.saying import say
 from hpcdl.launch.bench.ratios import FEWEST_ROUNDS
-from hpcdl.launch.bench.study import Row, Study, explain, read_study
+from hpcdl.launch.bench.rows import Row
+from hpcdl.launch.bench.software import differing
+from hpcdl.launch.bench.study import Study, explain, read_study
 from hpcdl.launch.bench.tables import Table, scaling_table, to_csv, to_latex, to_markdown
 
 FORMATS = ("md", "tex", "csv", "html", "json")
@@ -63,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     formats = _formats(options.format, FORMATS if options.output is not None else ("md",))
     studies = [read_study(folder) for folder in options.studies]
+    for problem in (problem for study in studies for problem in study.problems):
+        say(problem)
     if not options.force:
         check_same_software(studies)
     written = render(studies, options.threshold, formats)
@@ -88,21 +93,18 @@ def _formats(text: Optional[str], otherwise: Sequence[str]) -> Tuple[str, ...]:
 
 
 def check_same_software(studies: Sequence[Study]) -> None:
-    """Refuses studies that different software measured: a curve through them would show its changes too.
+    """Refuses measurements of different software: a curve through them would show its changes too.
 
     Raises:
-        BadInput: They differ.
+        BadInput: They differ, in one study or between several.
     """
-    first = studies[0]
-    for study in studies[1:]:
-        mine, others = first.run.get("versions", {}), study.run.get("versions", {})
-        differ = sorted(name for name in {*mine, *others} if mine.get(name) != others.get(name))
-        if differ:
-            raise BadInput(
-                f"studies in one table must be of the same software; {first.folder} and {study.folder} differ in"
-                f" {', '.join(f'{name} ({mine.get(name)}, {others.get(name)})' for name in differ)};"
-                " report them one by one, or pass --force"
-            )
+    differ = differing([one for study in studies for one in study.software])
+    if differ:
+        raise BadInput(
+            "what stands in one table must be of the same software; received"
+            f" {', '.join(str(study.folder) for study in studies)}, which differ in {', '.join(differ)};"
+            " report them one by one, or pass --force"
+        )
 
 
 def render(studies: Sequence[Study], threshold: float, formats: Sequence[str]) -> Dict[str, str]:

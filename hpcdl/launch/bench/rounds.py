@@ -54,7 +54,7 @@ class Round:
     @property
     def is_calm(self) -> bool:
         """Whether nothing else kept the machine busy in any of them."""
-        return all(m.load.is_calm for m in self.measurements.values())
+        return all(m.is_calm for m in self.measurements.values())
 
     def rate(self, name: str) -> float:
         """Gives the samples/s of a point."""

@@ -3,8 +3,8 @@
 The folder of a study::
 
     study.json                  what is measured, where, with which command; written first
-    env.txt                     versions, host and the environment that matters
     round-000/weak-2/           a measurement (hpcdl.launch.bench.measuring)
+    trace/                      with --trace: the largest point once more, traced
 
 Synopsis::
 
@@ -20,18 +20,21 @@ import re
 import socket
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, Sequence
+from typing import Any, Dict, Sequence
 
 import hpcdl
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import take
 from hpcdl.common.records import read_json, write_json
 from hpcdl.common.words import parse_target, train_parser
-from hpcdl.launch.bench.planning import StudyOptions, StudyPlan, describe, plan_study
+from hpcdl.launch.bench.measuring import Window, measure
+from hpcdl.launch.bench.planning import TRACED_STEPS, StudyOptions, StudyPlan, describe, plan_study
 from hpcdl.launch.bench.rounds import FIRST_GUESS_S, Effort, run_rounds
 from hpcdl.launch.bench.study import SCHEMA_VERSION, read_study, summary
+from hpcdl.launch.bench.surroundings import processor
+from hpcdl.launch.git import source_of
 from hpcdl.launch.machine import Machine, read_machine
 
 _DESCRIPTION = """\
@@ -44,10 +47,6 @@ examples:
   hpcdl bench --np 1,2 fashion_mnist/cnn_dropout
   hpcdl bench --np 1,2 --quick my_script.py
   hpcdl bench --np 1,2,4 --oversubscribe --scaling weak,strong --study bench/first fashion_mnist/cnn_dropout"""
-#: Variables that may change how fast a run is.
-_MATTERS = re.compile(
-    r"(OMP|KMP|GOMP|MKL|OPENBLAS|TF|XLA|CUDA|NCCL|HOROVOD|OMPI_MCA|PRTE_MCA|MALLOC|GLIBC|HPCDL)_.*"
-)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -85,34 +84,13 @@ def main(argv: Sequence[str]) -> int:
         effort = Effort(plan.rounds, most_rounds=2 * plan.rounds, lock=options.lock)
     points = [plan.make_point(planned) for planned in plan.points]
     run_rounds(points, plan.window, folder, effort, say=lambda text: print(text, file=sys.stderr, flush=True))
+    if options.trace:
+        traced = replace(max(plan.points, key=lambda p: (p.kind == "weak", p.num_ranks)), kind="trace")
+        measure(plan.make_point(traced), Window(plan.window.untimed_steps, TRACED_STEPS), folder / "trace")
+        print(f"trace: {folder / 'trace' / 'process-0' / 'trace'}")
     print("\n" + summary(read_study(folder)))
     print(f"study: {folder}")
     return EXIT_DONE
-
-
-def describe_environment(machine: Machine, environ: Mapping[str, str]) -> str:
-    """Writes ``env.txt``: what a reader needs to know of where and with what it ran."""
-    lines = [
-        f"host        {machine.hostname}",
-        f"cores       {machine.num_cores} (CPUs {' '.join(','.join(map(str, core)) for core in machine.cores)})",
-        f"processor   {_processor()}",
-        f"kernel      {os.uname().sysname} {os.uname().release}",
-        f"GPUs        {machine.num_gpus}",
-        f"python      {sys.version.split()[0]}",
-        f"hpcdl       {hpcdl.__version__}",
-        "",
-        *(f"{name}={value}" for name, value in sorted(environ.items()) if _MATTERS.fullmatch(name)),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "?"
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1) if found else "?"
 
 
 def _new_folder(target: str) -> Path:
@@ -134,14 +112,15 @@ def _open(folder: Path, plan: StudyPlan, machine: Machine, argv: Sequence[str]) 
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "env.txt").write_text(describe_environment(machine, os.environ), encoding="utf-8")
+    source = source_of(Path(hpcdl.__file__).resolve().parent)
     record: Dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "kind": "study",
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "words": list(argv),
         "hostname": socket.gethostname(),
-        "processor": _processor(),
+        "processor": processor(),
+        "source": None if source is None else asdict(source),
         "num_cores": machine.num_cores,
         "num_gpus": machine.num_gpus,
         **mine,

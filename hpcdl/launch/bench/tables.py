@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import List, Optional, Sequence, Tuple
 
 from hpcdl.launch.bench.ratios import Estimate
-from hpcdl.launch.bench.study import Row, Study
+from hpcdl.launch.bench.rows import Row
+from hpcdl.launch.bench.study import Study
 
 _HEAD = (
     "scaling",
@@ -33,7 +34,9 @@ _HEAD = (
     "efficiency %",
     "95 % interval",
     "of independent processes %",
-    "exchange %",
+    "input wait ms",
+    "imbalance ms",
+    "exchange ms",
     "remark",
 )
 
@@ -77,7 +80,7 @@ def _cells(row: Row, study: Study) -> Tuple[str, ...]:
         f"{100 * row.efficiency.median:.1f}",
         _interval(row.efficiency),
         _percent(row.ceiling),
-        "-" if row.without_exchange is None else f"{100 * max(0.0, 1 - row.without_exchange.median):.1f}",
+        *(_part(row, name) for name in ("input", "imbalance", "exchange")),
         "; ".join(remarks(row, study)) or "-",
     )
 
@@ -98,6 +101,10 @@ def _interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return "-"
     return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
+
+
+def _part(row: Row, name: str) -> str:
+    return f"{max(0.0, row.parts_ms[name].median):.1f}" if name in row.parts_ms else "-"
 
 
 def _percent(estimate: Optional[Estimate]) -> str:

@@ -11,18 +11,21 @@ WINDOW = {"untimed_steps": 10, "timed_steps": 4}
 STEPS = {
     "weak-1": [[0.100]],
     "weak-2": [[0.110, 0.125]],
-    "control-2": [[0.100, 0.100]],
+    "control-2": [[0.100, 0.110]],
+    "cached-1": [[0.098]],
+    "cached-2": [[0.096, 0.106]],
     "ceiling-2": [[0.105], [0.100]],
 }
 
 
-def write_study(study, steps=STEPS, slowness=(1.0, 2.0, 4.0), target="x/y", versions=()):
+def write_study(study, steps=STEPS, slowness=(1.0, 2.0, 4.0), target="x/y", versions=(), further=()):
     """Writes a study with a round for each slowness of the machine."""
     points = [
         {
             "name": name,
-            "kind": name.split("-")[0],
-            "num_ranks": int(name.split("-")[1]),
+            "kind": name.split("-")[-2],
+            "scaling": "strong" if name.startswith("strong") else "weak",
+            "num_ranks": int(name.split("-")[-1]),
             "replicas_per_process": 1,
             "cores_per_rank": 1,
         }
@@ -31,19 +34,23 @@ def write_study(study, steps=STEPS, slowness=(1.0, 2.0, 4.0), target="x/y", vers
     for number, factor in enumerate(slowness):
         for point in points:
             folder = study / f"round-{number:03d}" / point["name"]
-            write_measurement(folder, steps[point["name"]], factor, versions=versions)
+            batch = 16 if point["scaling"] == "strong" else None
+            write_measurement(folder, steps[point["name"]], factor, 0.0, versions, further, batch)
     record = {"schema_version": 1, "kind": "study", "target": target, "window": WINDOW, "points": points}
     (study / "study.json").write_text(json.dumps({**record, "rounds": len(slowness), "num_gpus": 0}))
     return study
 
 
-def write_measurement(folder, processes, slowness, cores=0.0, versions=()):
-    """Writes one measurement; ``cores`` is the foreign load."""
+def write_measurement(folder, processes, slowness, cores=0.0, versions=(), further=(), batch=None):
+    """Writes one measurement; ``cores`` is the foreign load, ``further`` goes into run.json."""
     for i, ranks in enumerate(processes):
         place = folder / f"process-{i}"
         for rank, seconds in enumerate(ranks):
             StepLog(place, rank, "n1").append(0, [9.0] * 10 + [seconds * slowness] * 4)
-        config = {"per_replica_batch_size": 8, "global_batch_size": 8 * len(ranks)}
-        (place / "run.json").write_text(json.dumps({"config": config, "versions": dict(versions)}))
+        batch = batch or 8 * len(ranks)
+        config = {"per_replica_batch_size": batch // len(ranks), "global_batch_size": batch}
+        config["samples_in_data"] = 60000
+        run = {"config": config, "versions": dict(versions), "topology": {"world_size": len(ranks)}}
+        (place / "run.json").write_text(json.dumps({**run, **dict(further)}))
     load = {"cores": cores, "stolen": 0.0, "num_cores": 2}
     (folder / "measurement.json").write_text(json.dumps({"schema_version": 1, "load": load, "seconds": 20.0}))

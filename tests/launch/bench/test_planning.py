@@ -28,7 +28,11 @@ def start(study, name, folder=Path("/study/round-000/x")):
 
 def test_the_points_are_the_ranks_their_control_and_their_ceiling():
     names = [p.name for p in plan(np=(1, 2), scaling=("weak", "strong")).points]
-    assert names == ["weak-1", "weak-2", "strong-1", "strong-2", "control-2", "ceiling-2"]
+    points = ["weak-1", "weak-2", "strong-1", "strong-2"]
+    controls = ["cached-1", "control-2", "cached-2", "strong-cached-1"]  # strong-2 has the batches of weak-2
+    assert names == [*points, *controls, "ceiling-2"]
+    quick = [p.name for p in plan(np=(1, 2), quick=True).points]
+    assert quick == ["weak-1", "weak-2", "control-2", "ceiling-2"]
 
 
 def test_a_rank_has_the_same_cores_at_every_point():
@@ -48,7 +52,11 @@ def test_runs_are_told_what_they_are_for_through_their_environment():
     steps = study.window.steps
     assert settings("weak-2") == [BenchSettings(steps=steps)]
     assert settings("control-2") == [BenchSettings(steps=steps, without_exchange=True)]
+    cached = {"steps": steps, "cached_input": True}
+    assert settings("cached-1") == [BenchSettings(**cached)]
+    assert settings("cached-2") == [BenchSettings(without_exchange=True, **cached)]
     assert settings("strong-1") == [BenchSettings(steps=steps, batch_of_replicas=2)]
+    assert settings("strong-cached-1") == [BenchSettings(batch_of_replicas=2, **cached)]
     meeting = BenchSettings(steps=steps, meet_dir="/study/round-000/x/meeting", meet_count=2)
     assert settings("ceiling-2") == [meeting, meeting]
 
@@ -82,8 +90,8 @@ def test_a_point_larger_than_the_machine_is_refused_or_labelled():
     with pytest.raises(BadInput, match="--oversubscribe"):
         plan(np=(1, 8))
     study = plan(np=(1, 8), oversubscribe=True)
-    assert [p.is_functional_only for p in study.points] == [False, True, True, True]
-    assert "weak-8       8 ranks, sharing cores  functional, not performance" in describe(study, 20.0)
+    assert {p.num_ranks: p.is_functional_only for p in study.points} == {1: False, 8: True}
+    assert "weak-8           8 ranks, sharing cores  functional, not performance" in describe(study, 20.0)
 
 
 @pytest.mark.parametrize(("steps", "untimed"), [(80, 9), (500, 15)])

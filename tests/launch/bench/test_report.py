@@ -12,7 +12,7 @@ import pytest
 
 from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED
 from hpcdl.launch.cli import main
-from tests.launch.bench.studies import STEPS, write_study
+from tests.launch.bench.studies import STEPS, write_measurement, write_study
 
 NINE_ROUNDS = (1.0, 1.01, 0.99, 1.02, 1.0, 0.98, 1.0, 1.01, 1.0)
 
@@ -41,7 +41,7 @@ def test_every_format_has_the_same_figures(study, tmp_path, capsys):
         "1.60",
         "80.0",
     )
-    assert two["exchange %"] == "20.0"
+    assert (two["input wait ms"], two["imbalance ms"], two["exchange ms"]) == ("4.0", "5.0", "15.0")
     assert two["remark"] == "CPU"
     for name in ("scaling.md", "scaling.tex", "scaling.html"):
         cells = re.split(r"[|&<>\\]", text[name])
@@ -75,7 +75,7 @@ def test_the_page_needs_nothing_else_and_its_pictures_are_well_formed(study, tmp
 def test_the_text_says_method_cause_and_recommendation(study, capsys):
     _, said, _ = run(capsys, "report", study)
     assert "9 round(s)" in said
-    assert "the exchange of gradients takes 20.0 % of the time" in said
+    assert "mainly to the exchange of gradients: the exchange of gradients 12.0 %" in said
     assert "Recommended: 2 replica(s)" in said
     _, said, _ = run(capsys, "report", study, "--threshold", "0.85")
     assert "Recommended: 1 replica(s)" in said
@@ -99,6 +99,19 @@ def test_studies_of_different_software_are_kept_apart(study, tmp_path, capsys):
     assert status == EXIT_DONE
     assert "| first | weak | 1 |" in said
     assert "| second | weak | 1 |" in said
+
+
+def test_code_or_image_that_changed_within_a_study_is_refused(study, capsys):
+    later = {"source": {"commit": "3f" * 20, "is_changed": True}}
+    write_measurement(study / "round-003" / "weak-1", STEPS["weak-1"], 1.0, versions={"hpcdl": "1"})
+    assert run(capsys, "report", study)[0] == EXIT_DONE
+    for number, source in ((1, {"source": {"commit": "aa" * 20, "is_changed": False}}), (2, later)):
+        folder = study / f"round-{number:03d}" / "weak-2"
+        write_measurement(folder, STEPS["weak-2"], 1.0, versions={"hpcdl": "1"}, further=source)
+    status, _, error = run(capsys, "report", study)
+    assert status == EXIT_BAD_INPUT
+    assert "commit (aaaaaaaaaaaa, 3f3f3f3f3f3f and changes)" in error
+    assert run(capsys, "report", study, "--force")[0] == EXIT_DONE
 
 
 @pytest.mark.parametrize(

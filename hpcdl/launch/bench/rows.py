@@ -1,0 +1,252 @@
+"""A point of a study over its rounds: throughput, efficiency, where the time of a step goes. Pure functions.
+
+Synopsis::
+
+    points = Points(planned, measured, window)             # measured["weak-2"][3] is the measurement of round 3
+    row = make_row(points, planned_point)
+    row.rate.median, row.efficiency, row.parts_ms["exchange"]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from hpcdl.common.step_times import RankSteps
+from hpcdl.launch.bench.causes import NAMES, Parts, losses, split
+from hpcdl.launch.bench.measuring import Measurement, Window
+from hpcdl.launch.bench.planning import PlannedPoint, control_name
+from hpcdl.launch.bench.ratios import Estimate, estimate, ratio, unpaired_ratio
+
+#: A rank this much slower than the median rank is named.
+_SLOW = 1.05
+
+
+@dataclass(frozen=True)
+class RankTimes:
+    """A rank without the others: how long it computes, and waits for its input (None: not measured)."""
+
+    rank: int
+    hostname: str
+    compute_ms: float
+    input_ms: Optional[float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A point of a study, over its rounds.
+
+    Attributes:
+        planned: The point.
+        per_replica_batch_size: Of a step.
+        global_batch_size: Of a step.
+        rates: Samples/s of all replicas, round by round.
+        rate: Their median.
+        standard_error: Of the mean of the rates; None of a single one.
+        jitter: Median absolute deviation of the rates from their median.
+        step_p50_ms: Median of the timed steps of the slowest rank, over all rounds.
+        step_p95_ms: 95th percentile likewise.
+        speed_up: Over the smallest point of the same kind, paired by rounds.
+        ideal: What the speed-up could be at most.
+        efficiency: Speed-up / ideal.
+        ceiling: Rate / that of as many independent processes; None where that was not measured.
+        parts_ms: Of a step by cause, in ms (`hpcdl.launch.bench.causes`); {} where there was no control.
+        lost: By cause, the parts of a step that are lost against the smallest point; {} likewise.
+        ranks: Each rank without the others.
+        slow_ranks: Ranks slower than the median rank by more than 5 %, with their host.
+        num_loaded: Rounds in which something else kept the machine busy.
+        samples_in_data: Samples of a whole epoch; None: not known.
+        gpu_peak_bytes: The most that a rank held on its GPU; None: no GPU, or not known.
+        host_peak_bytes: The most that a rank held on its host.
+    """
+
+    planned: PlannedPoint
+    per_replica_batch_size: int
+    global_batch_size: int
+    rates: Tuple[float, ...]
+    rate: Estimate
+    standard_error: Optional[float]
+    jitter: float
+    step_p50_ms: float
+    step_p95_ms: float
+    speed_up: Estimate
+    ideal: float
+    efficiency: Estimate
+    ceiling: Optional[Estimate]
+    parts_ms: Mapping[str, Estimate]
+    lost: Mapping[str, Estimate]
+    ranks: Tuple[RankTimes, ...]
+    slow_ranks: Tuple[str, ...]
+    num_loaded: int
+    samples_in_data: Optional[int]
+    gpu_peak_bytes: Optional[int]
+    host_peak_bytes: Optional[int]
+
+    @property
+    def num_replicas(self) -> int:
+        """In all processes."""
+        return self.planned.num_ranks * self.planned.replicas_per_process
+
+    def node_hours(self, epochs: float = 1.0) -> Optional[float]:
+        """Gives the node-hours of training for some epochs, without validation; None: the data are not known."""
+        if self.samples_in_data is None:
+            return None
+        return self.planned.num_nodes * epochs * self.samples_in_data / self.rate.median / 3600
+
+
+@dataclass(frozen=True)
+class Points:
+    """What was measured.
+
+    Attributes:
+        planned: All points.
+        measured: By name and round.
+        window: The steps that count.
+    """
+
+    planned: Sequence[PlannedPoint]
+    measured: Mapping[str, Mapping[int, Measurement]]
+    window: Window
+
+    def baseline(self, point: PlannedPoint) -> PlannedPoint:
+        """Gives the smallest point of the same kind."""
+        return min((p for p in self.planned if p.kind == point.kind), key=lambda p: p.num_ranks)
+
+    def rates(self, name: str) -> Dict[int, float]:
+        """Gives the samples/s by round; {} where nothing was measured."""
+        return {number: m.samples_per_second for number, m in self.measured.get(name, {}).items()}
+
+    def control(self, kind: str, point: PlannedPoint) -> Mapping[int, Measurement]:
+        """Gives a point's control by round; {} where there is none."""
+        names = [control_name(kind, point.scaling, point.num_ranks)]
+        largest = max(p.num_ranks for p in self.planned)
+        if point.scaling == "strong" and point.num_ranks == largest:
+            names.append(control_name(kind, "weak", largest))
+        return next((self.measured[name] for name in names if self.measured.get(name)), {})
+
+    def parts(self, point: PlannedPoint) -> Dict[int, Parts]:
+        """Splits a step, in each round in which the point and its controls were measured."""
+        mine, cached = self.measured.get(point.name, {}), self.control("cached", point)
+        control = self.control("control", point) if point.num_ranks > 1 else mine
+        found = {}
+        for number in sorted(set(mine) & set(control) & (set(cached) or set(mine))):
+            of_cached = self.window.timed(cached[number]) if cached else None
+            step_s = mine[number].step_seconds
+            found[number] = split(step_s, self.window.timed(control[number]), of_cached)
+        return found
+
+
+def make_row(points: Points, point: PlannedPoint) -> Row:
+    """Works a point out."""
+    measured = points.measured[point.name]
+    base = points.baseline(point)
+    rates, base_rates = points.rates(point.name), points.rates(base.name)
+    ideal = _replicas(point) / _replicas(base)
+    values = list(rates.values())
+    first = next(iter(measured.values())).runs[0]
+    steps: List[float] = []
+    for measurement in measured.values():
+        steps += max(points.window.timed(measurement), key=sum)
+    parts = points.parts(point)
+    ceiling = points.rates(f"ceiling-{point.num_ranks}") if point.scaling == "weak" else {}
+    return Row(
+        point,
+        int(first["config"]["per_replica_batch_size"]),
+        int(first["config"]["global_batch_size"]),
+        tuple(values),
+        estimate(values),
+        _standard_error(values),
+        median([abs(rate - median(values)) for rate in values]),
+        1e3 * median(steps),
+        1e3 * sorted(steps)[min(len(steps) - 1, int(0.95 * len(steps)))],
+        _ratio(rates, base_rates),
+        ideal,
+        _ratio(rates, {number: ideal * rate for number, rate in base_rates.items()}),
+        _ratio(rates, ceiling) if ceiling else None,
+        _estimates([{k: 1e3 * s for k, s in p.by_name().items()} for p in parts.values()]),
+        _lost(points, point, base, parts),
+        _ranks(points, point),
+        _slow_ranks(points, point),
+        sum(not m.is_calm for m in measured.values()),
+        first["config"].get("samples_in_data"),
+        _most(measured.values(), "gpu_peak_bytes"),
+        _most(measured.values(), "host_peak_bytes"),
+    )
+
+
+def _replicas(point: PlannedPoint) -> int:
+    return point.num_ranks * point.replicas_per_process
+
+
+def _ratio(rates: Mapping[int, float], others: Mapping[int, float]) -> Estimate:
+    """Pairs by round; rounds that have nothing in common (jobs that are not over yet) are compared unpaired."""
+    common = sorted(set(rates) & set(others))
+    if common:
+        return ratio([rates[n] for n in common], [others[n] for n in common])
+    return unpaired_ratio(list(rates.values()), list(others.values()))
+
+
+def _estimates(of_rounds: Sequence[Mapping[str, float]]) -> Dict[str, Estimate]:
+    names = [name for name in NAMES if of_rounds and all(name in values for values in of_rounds)]
+    return {name: estimate([values[name] for values in of_rounds]) for name in names}
+
+
+def _lost(
+    points: Points, point: PlannedPoint, base: PlannedPoint, parts: Mapping[int, Parts]
+) -> Dict[str, Estimate]:
+    if point.name == base.name:
+        return {}
+    of_base = points.parts(base)
+    scale = 1.0 if point.scaling == "weak" else _replicas(base) / _replicas(point)
+    return _estimates([losses(parts[n], of_base[n], scale) for n in sorted(set(parts) & set(of_base))])
+
+
+def _ranks(points: Points, point: PlannedPoint) -> Tuple[RankTimes, ...]:
+    control = points.control("control", point) if point.num_ranks > 1 else points.measured[point.name]
+    cached = points.control("cached", point)
+    with_input, without = _means(points, control), _means(points, cached)
+    found = []
+    for (rank, host), seconds in with_input.items():
+        compute = without.get((rank, host))
+        own = seconds if compute is None else compute
+        found.append(RankTimes(rank, host, 1e3 * own, None if compute is None else 1e3 * (seconds - own)))
+    return tuple(found)
+
+
+def _means(points: Points, measured: Mapping[int, Measurement]) -> Dict[Tuple[int, str], float]:
+    """Gives the mean step of each rank, in the median of the rounds."""
+    found: Dict[Tuple[int, str], List[float]] = {}
+    for measurement in measured.values():
+        for steps, timed in zip(measurement.ranks[0], points.window.timed(measurement)):
+            found.setdefault((steps.rank, steps.hostname), []).append(fmean(timed))
+    return {who: median(values) for who, values in sorted(found.items())}
+
+
+def _slow_ranks(points: Points, point: PlannedPoint) -> Tuple[str, ...]:
+    """Names ranks that are slower than the median rank by themselves: with the exchange all are as slow as the last."""
+    measured = points.control("control", point) or points.measured[point.name]
+    excess: Dict[str, List[float]] = {}
+    for measurement in measured.values():
+        seconds = {_name(steps): points.window.seconds(steps) for steps in measurement.ranks[0]}
+        middle = median(seconds.values())
+        for who, of_rank in seconds.items():
+            excess.setdefault(who, []).append(of_rank / middle)
+    return tuple(who for who, of_rounds in sorted(excess.items()) if median(of_rounds) > _SLOW)
+
+
+def _name(steps: RankSteps) -> str:
+    return f"rank {steps.rank} on {steps.hostname}"
+
+
+def _most(measured: Any, name: str) -> Optional[int]:
+    known = [run.get("memory", {}).get(name) for m in measured for run in m.runs]
+    return max((int(value) for value in known if value is not None), default=None)
+
+
+def _standard_error(values: Sequence[float]) -> Optional[float]:
+    n = len(values)
+    if n < 2:
+        return None
+    mean = sum(values) / n
+    return float((sum((v - mean) ** 2 for v in values) / (n - 1) / n) ** 0.5)
