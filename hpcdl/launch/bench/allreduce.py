@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,7 @@ from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
 from hpcdl.common.exchange_times import read_times
 from hpcdl.common.options import OptionParser, at_least, option, switch, take
+from hpcdl.common.provenance import environment_that_matters
 from hpcdl.common.records import write_json
 from hpcdl.launch.bench.cost import bus_bandwidth
 from hpcdl.launch.bench.load import Load, foreign_load, read_busy
@@ -68,7 +70,9 @@ class AllreduceOptions:
     repeats: int = option(20, "N", "time N sums of each size in a launch (default: 20)", at_least(1))
     rounds: int = option(3, "N", "start both N times, in turn (default: 3)", at_least(1))
     oversubscribe: bool = switch("allow more ranks than cores")
-    json: Optional[Path] = option(None, "FILE", "write the record to FILE as well", _path)
+    json: Optional[Path] = option(
+        None, "FILE", "keep the record in FILE (default: bench/allreduce-TIME.json)", _path
+    )
 
 
 _EPILOG = """\
@@ -93,8 +97,10 @@ def main(argv: Sequence[str]) -> int:
     placement = place(read_machine(os.environ), options.np, oversubscribe=options.oversubscribe)
     record = measure(options, placement)
     print(render(record))
-    if options.json is not None:
-        write_json(options.json.resolve(), record)
+    path = options.json or Path("bench") / f"allreduce-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path.resolve(), record)
+    print(f"record: {path}")
     return EXIT_DONE
 
 
@@ -128,6 +134,9 @@ def measure(options: AllreduceOptions, placement: Placement) -> Dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "kind": "allreduce",
         "num_ranks": options.np,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "hostname": read_machine(os.environ).hostname,
+        "environ": environment_that_matters(environ),
         "mpi": f"{mpirun.kind} {mpirun.version}",
         "placement": placement.describe(),
         "foreign_cores": [round(load.cores, 3) for load in loads],

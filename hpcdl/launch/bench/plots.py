@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from statistics import median
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from hpcdl.launch.bench.causes import NAMES
+from hpcdl.launch.bench.cost import bus_bandwidth
 from hpcdl.launch.bench.ratios import Estimate
 from hpcdl.launch.bench.rows import Row
 from hpcdl.launch.bench.study import Study
@@ -37,6 +39,38 @@ def draw(studies: Sequence[Study]) -> Dict[str, Any]:
     if broken_down:
         figures["breakdown"] = _breakdown(broken_down)
     return figures
+
+
+def draw_sums(records: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """Draws the bandwidth of sums over all ranks by the size of the message; {} without records."""
+    if not records:
+        return {}
+    figure, axes = _axes()
+    for record in records:
+        for who, by_size in record["seconds"].items():
+            sizes = sorted(map(int, by_size))
+            p = record["num_ranks"]
+            rates = [bus_bandwidth(n, p, median(by_size[str(n)])) / 1e9 for n in sizes]
+            label = f"{'MPI' if who == 'mpi' else 'Horovod'}, {p} ranks"
+            axes.plot(sizes, rates, marker="o", label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    sizes = sorted({int(n) for record in records for by_size in record["seconds"].values() for n in by_size})
+    few = sizes[:: -(-len(sizes) // 8)]
+    axes.set_xticks(few, [_bytes(n) for n in few])
+    axes.minorticks_off()
+    axes.set_xlabel("message")
+    axes.set_ylabel("bandwidth of each link, GB/s")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return {"allreduce": figure}
+
+
+def _bytes(number: int) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if number >= size:
+            return f"{number / size:g} {unit}"
+    return f"{number} B"
 
 
 def to_svg(figure: Any) -> str:

@@ -1,4 +1,4 @@
-"""The command ``hpcdl bench report``: tables, pictures and text from studies, for a proposal or a page.
+"""The command ``hpcdl bench report``: tables, pictures and text from records, for a proposal or a page.
 
 Synopsis::
 
@@ -7,20 +7,29 @@ Synopsis::
 
 from __future__ import annotations
 
-import html
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OneLineParser
 from hpcdl.common.saying import say
-from hpcdl.launch.bench.ratios import FEWEST_ROUNDS
-from hpcdl.launch.bench.rows import Row
+from hpcdl.launch.bench.convergence import Reached, Target, convergence, parse_target
+from hpcdl.launch.bench.page import page
 from hpcdl.launch.bench.software import differing
-from hpcdl.launch.bench.study import Study, explain, read_study
-from hpcdl.launch.bench.tables import Table, scaling_table, to_csv, to_latex, to_markdown
+from hpcdl.launch.bench.sources import Sources, read_sources
+from hpcdl.launch.bench.study import Study
+from hpcdl.launch.bench.tables import (
+    Table,
+    compact,
+    convergence_table,
+    scaling_table,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+from hpcdl.launch.bench.text import sentences
 
 FORMATS = ("md", "tex", "csv", "html", "json")
 _THRESHOLD = 0.75
@@ -28,22 +37,74 @@ _EXAMPLES = """\
 examples:
   hpcdl bench report bench/first                            print the table
   hpcdl bench report bench/first --output report            write all formats and the pictures
-  hpcdl bench report bench/* --format md --threshold 0.8    studies side by side"""
+  hpcdl bench report bench/* --format md --threshold 0.8    studies side by side
+  hpcdl bench report bench/first runs/* --target val_accuracy=0.9 --campaign-epochs 90"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is to be written.
+
+    Attributes:
+        sources: It is made of these.
+        threshold: The least efficiency of what is recommended.
+        campaign_epochs: Of the planned campaign; None: none is planned.
+        target: That runs had to reach; None: none was named.
+        reached: How long they took.
+        has_pictures: Whether pictures lie beside the text.
+    """
+
+    sources: Sources
+    threshold: float
+    campaign_epochs: Optional[int]
+    target: Optional[Target]
+    reached: Sequence[Reached]
+    has_pictures: bool
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs ``hpcdl bench report ARGV``.
 
     Raises:
-        BadInput: A folder holds no study, or the studies are of different software.
+        BadInput: A path holds no record, or they are of different software.
     """
+    options = _parser().parse_args(argv)
+    formats = _formats(options.format, FORMATS if options.output is not None else ("md",))
+    target = parse_target(options.target) if options.target is not None else None
+    sources = read_sources(options.records)
+    _check_whole(sources, target)
+    for problem in (problem for study in sources.studies for problem in study.problems):
+        say(problem)
+    if not options.force:
+        check_same_software(sources.studies)
+    reached = convergence(sources.runs, target) if target is not None else []
+    report = Report(
+        sources, options.threshold, options.campaign_epochs, target, reached, options.output is not None
+    )
+    written = render(report, formats)
+    if options.output is None:
+        print("\n".join(written[name] for name in formats))
+        return EXIT_DONE
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name, text in written.items():
+        (options.output / f"scaling.{name}").write_text(text, encoding="utf-8")
+    _write_pictures(sources, options.output)
+    print(f"{options.output}: {', '.join(sorted(path.name for path in options.output.iterdir()))}")
+    return EXIT_DONE
+
+
+def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="hpcdl bench report",
-        description="Write tables, pictures and text from studies.",
+        description="Write tables, pictures and text from records.",
         epilog=_EXAMPLES,
     )
     parser.add_argument(
-        "studies", metavar="STUDY", nargs="+", type=Path, help="folders that hpcdl bench made"
+        "records",
+        metavar="RECORD",
+        nargs="+",
+        type=Path,
+        help="the folder of a study or of a run, or a file of hpcdl bench allreduce",
     )
     parser.add_argument(
         "--format",
@@ -54,32 +115,28 @@ def main(argv: Sequence[str]) -> int:
         "--output",
         metavar="DIR",
         type=Path,
-        help="write scaling.* and the pictures to DIR, instead of printing",
+        help="write scaling.* and the pictures to DIR, not to the screen",
     )
     parser.add_argument(
         "--threshold", metavar="X", type=float, default=_THRESHOLD,
         help="recommend the largest count with this efficiency (default: 0.75)",
     )  # fmt: skip
     parser.add_argument(
+        "--campaign-epochs", metavar="N", type=_epochs, help="say what N epochs cost in node-hours"
+    )
+    parser.add_argument(
+        "--target", metavar="METRIC=X", help="compare the runs by the time until they reached X"
+    )
+    parser.add_argument(
         "--force", action="store_true", help="put studies of different software into one table"
     )
-    options = parser.parse_args(argv)
-    formats = _formats(options.format, FORMATS if options.output is not None else ("md",))
-    studies = [read_study(folder) for folder in options.studies]
-    for problem in (problem for study in studies for problem in study.problems):
-        say(problem)
-    if not options.force:
-        check_same_software(studies)
-    written = render(studies, options.threshold, formats)
-    if options.output is None:
-        print("\n".join(written[name] for name in formats))
-        return EXIT_DONE
-    options.output.mkdir(parents=True, exist_ok=True)
-    for name, text in written.items():
-        (options.output / f"scaling.{name}").write_text(text, encoding="utf-8")
-    _write_pictures(studies, options.output)
-    print(f"{options.output}: {', '.join(sorted(path.name for path in options.output.iterdir()))}")
-    return EXIT_DONE
+    return parser
+
+
+def _epochs(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise BadInput(f"--campaign-epochs must be a whole number >= 1; received {text!r}; pass e.g. 90")
+    return int(text)
 
 
 def _formats(text: Optional[str], otherwise: Sequence[str]) -> Tuple[str, ...]:
@@ -90,6 +147,15 @@ def _formats(text: Optional[str], otherwise: Sequence[str]) -> Tuple[str, ...]:
             f"formats are {', '.join(FORMATS)}; received {', '.join(unknown)}; leave it out, or pass one"
         )
     return names
+
+
+def _check_whole(sources: Sources, target: Optional[Target]) -> None:
+    if (target is None) != (not sources.runs):
+        received = "no --target" if target is None else "no run"
+        raise BadInput(
+            f"runs and the target that they had to reach go together; received {received}; pass both, e.g. runs/*"
+            " --target val_accuracy=0.9, or neither"
+        )
 
 
 def check_same_software(studies: Sequence[Study]) -> None:
@@ -107,134 +173,91 @@ def check_same_software(studies: Sequence[Study]) -> None:
         )
 
 
-def render(studies: Sequence[Study], threshold: float, formats: Sequence[str]) -> Dict[str, str]:
-    """Writes the studies in formats, by name."""
-    table = scaling_table(studies)
+def render(report: Report, formats: Sequence[str]) -> Dict[str, str]:
+    """Writes a report in formats, by name."""
+    tables = _tables(report)
     makers = {
-        "md": lambda: proposal(studies, table, threshold),
-        "tex": lambda: to_latex(table),
-        "csv": lambda: to_csv(table),
-        "json": lambda: json.dumps([_as_json(study) for study in studies], indent=2) + "\n",
-        "html": lambda: page(studies, table, threshold),
+        "md": lambda: proposal(report, tables),
+        "tex": lambda: "\n".join(to_latex(compact(table)) for _, table in tables),
+        "csv": lambda: "\n".join(to_csv(table) for _, table in tables),
+        "json": lambda: json.dumps(_as_json(report), indent=2) + "\n",
+        "html": lambda: _page(report, tables),
     }
     return {name: makers[name]() for name in formats}
 
 
-def recommended(study: Study, threshold: float) -> Optional[Row]:
-    """Gives the largest weak point whose efficiency reaches the threshold; None where only the baseline is there."""
-    rows = [r for r in study.rows if r.planned.kind == "weak"] or list(study.rows)
-    good = [r for r in rows if r.efficiency.median >= threshold and not r.planned.is_functional_only]
-    return max(good, key=lambda r: r.num_replicas) if len(rows) > 1 and good else None
+def _tables(report: Report) -> List[Tuple[str, Table]]:
+    tables = []
+    if report.sources.studies:
+        tables.append(("", scaling_table(report.sources.studies, report.campaign_epochs)))
+    if report.target is not None:
+        tables.append((f"Time to {report.target}", convergence_table(report.reached)))
+    return tables
 
 
-def sentences(study: Study, threshold: float) -> List[str]:
-    """Says how it was measured, where the time goes and how many replicas to take."""
-    window, record = study.record["window"], study.record
-    versions = ", ".join(f"{name} {value}" for name, value in sorted(study.run.get("versions", {}).items()))
-    baseline = study.rows[0]
+def proposal(report: Report, tables: Sequence[Tuple[str, Table]]) -> str:
+    """Writes a section for a proposal: method, table, figures, what follows."""
+    parts = []
+    several = len(report.sources.studies) > 1
     said = [
-        f"Measured: {record['target']} on {record.get('hostname', '?')} ({record.get('processor', '?')},"
-        f" {record.get('num_cores', '?')} cores), {record.get('created', '?')}; {versions}.",
-        f"Method: the training loop itself; each point in {study.num_rounds} round(s) of launches of their own,"
-        f" interleaved in changing order; {window['timed_steps']} steps timed after {window['untimed_steps']} untimed"
-        " ones; throughput is the samples of all replicas over the time of the slowest rank. Ratios are medians over"
-        " the rounds, each within its round, with the exact 95 % interval of the sign test.",
-        f"Baseline: {baseline.num_replicas} replica(s), {baseline.planned.cores_per_rank} core(s) each; every rank has"
-        " as many at all points.",
+        (study, sentences(study, report.threshold, report.campaign_epochs))
+        for study in report.sources.studies
     ]
-    if study.num_rounds < FEWEST_ROUNDS:
-        said.append("Too few rounds for intervals: a quick look, no evidence.")
-    if not study.is_calm:
-        said.append("Something else kept the machine busy in some of the rounds: take the figures with care.")
-    if len(study.rows) == 1:
-        said.append("One point only: there is no curve, and nothing is said about scaling.")
-    for row in study.rows:
-        said += [f"{row.planned.kind}, {row.num_replicas} replicas: {text}." for text in explain(row)]
-    best = recommended(study, threshold) if study.num_rounds >= FEWEST_ROUNDS else None
-    if best is not None:
-        said.append(
-            f"Recommended: {best.num_replicas} replica(s), the most measured with an efficiency of at least"
-            f" {100 * threshold:g} % ({100 * best.efficiency.median:.1f} %)."
-        )
-    return said
-
-
-def proposal(studies: Sequence[Study], table: Table, threshold: float) -> str:
-    """Writes a section for a proposal: method, table, what follows."""
-    parts = [to_markdown(table)]
-    for study in studies:
-        title = [f"### {study.folder.name}\n"] if len(studies) > 1 else []
-        parts += [*title, "\n\n".join(sentences(study, threshold)) + "\n"]
+    for study, of_study in said:
+        parts += [f"### {study.folder.name}\n"] if several else []
+        parts.append("\n\n".join(of_study.method) + "\n")
+    for name, table in tables:
+        parts += [f"### {name}\n"] if name else []
+        parts.append(to_markdown(compact(table)))
+    if report.has_pictures:
+        parts.append("\n".join(f"![{name}]({name}.svg)" for name in _figures(report.sources)) + "\n")
+    for study, of_study in said:
+        lines = [*of_study.findings, *of_study.advice]
+        parts += [f"### {study.folder.name}: what was found\n"] if several and lines else []
+        parts.append("\n\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
-def page(studies: Sequence[Study], table: Table, threshold: float) -> str:
-    """Writes one HTML page that needs nothing else."""
-    from hpcdl.launch.bench.plots import draw, to_svg
+def _page(report: Report, tables: Sequence[Tuple[str, Table]]) -> str:
+    from hpcdl.launch.bench.plots import to_svg
 
-    cells = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
-    )
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.head)
-    text = "".join(
-        f"<h2>{html.escape(study.folder.name)}</h2>"
-        + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences(study, threshold))
-        for study in studies
-    )
-    pictures = "".join(
-        f"<figure>{_inline(to_svg(figure), name)}<figcaption>{name}</figcaption></figure>"
-        for name, figure in draw(studies).items()
-    )
-    return _PAGE.format(head=head, cells=cells, text=text, pictures=pictures)
+    sections = []
+    for study in report.sources.studies:
+        said = sentences(study, report.threshold, report.campaign_epochs)
+        sections.append((study.folder.name, [*said.advice, *said.findings, *said.method]))
+    pictures = {name: to_svg(figure) for name, figure in _figures(report.sources).items()}
+    return page("Scaling", [(name, compact(table)) for name, table in tables], sections, pictures)
 
 
-def _inline(svg: str, name: str) -> str:
-    """Gives the element only, its ids made different from those of the page's other pictures."""
-    element = svg[svg.index("<svg") :]
-    prefix = name.replace(" ", "-") + "-"
-    for before in ('id="', 'href="#', "url(#"):
-        element = element.replace(before, before + prefix)
-    return element
+def _as_json(report: Report) -> List[Mapping[str, Any]]:
+    found: List[Mapping[str, Any]] = []
+    for study in report.sources.studies:
+        rows = [{**asdict(row), "num_replicas": row.num_replicas} for row in study.rows]
+        found.append(
+            {
+                "kind": "study",
+                "study": dict(study.record),
+                "run": dict(study.run),
+                "num_rounds": study.num_rounds,
+                "rows": rows,
+                "problems": list(study.problems),
+            }
+        )
+    if report.target is not None:
+        rows = [asdict(row) for row in report.reached]
+        found.append({"kind": "convergence", "target": asdict(report.target), "rows": rows})
+    return [*found, *report.sources.sums]
 
 
-def _as_json(study: Study) -> Dict[str, Any]:
-    rows = [{**asdict(row), "num_replicas": row.num_replicas} for row in study.rows]
-    return {"study": dict(study.record), "run": dict(study.run), "num_rounds": study.num_rounds, "rows": rows}
+def _figures(sources: Sources) -> Dict[str, Any]:
+    from hpcdl.launch.bench.plots import draw, draw_sums
+
+    return {**draw(sources.studies), **draw_sums(sources.sums)}
 
 
-def _write_pictures(studies: Sequence[Study], folder: Path) -> None:
-    from hpcdl.launch.bench.plots import draw, save_png, to_svg
+def _write_pictures(sources: Sources, folder: Path) -> None:
+    from hpcdl.launch.bench.plots import save_png, to_svg
 
-    for name, figure in draw(studies).items():
+    for name, figure in _figures(sources).items():
         (folder / f"{name}.svg").write_text(to_svg(figure), encoding="utf-8")
         save_png(figure, folder / f"{name}.png")
-
-
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Scaling</title>
-<style>
-body {{ font: 15px/1.5 sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; color: #222; background: #fff }}
-.wide {{ overflow-x: auto }}
-table {{ border-collapse: collapse; font-size: 13px }}
-th, td {{ padding: .3em .7em; text-align: right; border-bottom: 1px solid #ddd }}
-th {{ border-bottom: 2px solid #222; vertical-align: bottom }}
-th:first-child, td:first-child, th:last-child, td:last-child {{ text-align: left }}
-.pictures {{ display: flex; flex-wrap: wrap; gap: 1em }}
-figure {{ margin: 0; flex: 1 1 28em }}
-figure svg {{ width: 100%; height: auto }}
-figcaption {{ text-align: center }}
-</style>
-</head>
-<body>
-<h1>Scaling</h1>
-<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table></div>
-{text}
-<div class="pictures">{pictures}</div>
-</body>
-</html>
-"""

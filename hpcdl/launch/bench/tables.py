@@ -13,12 +13,14 @@ import io
 from dataclasses import dataclass
 from typing import List, Optional, Sequence, Tuple
 
+from hpcdl.launch.bench.convergence import Reached
 from hpcdl.launch.bench.ratios import Estimate
 from hpcdl.launch.bench.rows import Row
 from hpcdl.launch.bench.study import Study
 
 _HEAD = (
     "scaling",
+    "nodes",
     "ranks",
     "replicas",
     "batch per replica",
@@ -37,7 +39,9 @@ _HEAD = (
     "input wait ms",
     "imbalance ms",
     "exchange ms",
-    "remark",
+    "memory GB",
+    "GPU memory GB",
+    "node-hours per epoch",
 )
 
 
@@ -49,28 +53,71 @@ class Table:
     rows: Tuple[Tuple[str, ...], ...]
 
 
-def scaling_table(studies: Sequence[Study]) -> Table:
+def scaling_table(studies: Sequence[Study], campaign_epochs: Optional[int] = None) -> Table:
     """Makes one table of studies; with several, the first column names them."""
     several = len(studies) > 1
-    head = ("study", *_HEAD) if several else _HEAD
+    head = (
+        *(("study",) if several else ()),
+        *_HEAD,
+        *((f"node-hours for {campaign_epochs} epochs",) if campaign_epochs is not None else ()),
+        "remark",
+    )
     rows = []
     for study in studies:
         for row in study.rows:
-            cells = _cells(row, study)
-            rows.append((study.folder.name, *cells) if several else cells)
+            name = (study.folder.name,) if several else ()
+            campaign = (_amount(row.node_hours(campaign_epochs)),) if campaign_epochs is not None else ()
+            rows.append((*name, *_cells(row), *campaign, "; ".join(remarks(row, study)) or "-"))
     return Table(head, tuple(rows))
 
 
-def _cells(row: Row, study: Study) -> Tuple[str, ...]:
+def convergence_table(reached: Sequence[Reached]) -> Table:
+    """Makes the table of runs by the time to their target."""
+    head = (
+        "replicas",
+        "global batch",
+        "runs",
+        "reached it",
+        "epochs to target",
+        "s to target",
+        "samples/s",
+        "throughput efficiency %",
+        "time-to-target efficiency %",
+    )
+    rows = [
+        (
+            str(row.num_replicas),
+            str(row.global_batch_size),
+            str(row.num_runs),
+            str(row.num_reached),
+            _number(row.epochs, "g"),
+            _number(row.seconds, ".1f"),
+            _number(row.samples_per_second, ".0f"),
+            _number(row.throughput_efficiency, ".1f", 100),
+            _number(row.time_efficiency, ".1f", 100),
+        )
+        for row in reached
+    ]
+    return Table(head, tuple(rows))
+
+
+def compact(table: Table) -> Table:
+    """Leaves out the columns in which no row knows anything."""
+    kept = [i for i in range(len(table.head)) if any(row[i] != "-" for row in table.rows)]
+    return Table(tuple(table.head[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in table.rows))
+
+
+def _cells(row: Row) -> Tuple[str, ...]:
     rate = row.rate.median
     return (
         row.planned.kind,
+        str(row.planned.num_nodes),
         str(row.planned.num_ranks),
         str(row.num_replicas),
         str(row.per_replica_batch_size),
         str(row.global_batch_size),
         f"{rate:.0f}",
-        "-" if row.standard_error is None else f"{row.standard_error:.0f}",
+        _number(row.standard_error, ".0f"),
         f"{row.jitter:.0f}",
         f"{rate / row.num_replicas:.0f}",
         f"{row.step_p50_ms:.1f}",
@@ -81,8 +128,19 @@ def _cells(row: Row, study: Study) -> Tuple[str, ...]:
         _interval(row.efficiency),
         _percent(row.ceiling),
         *(_part(row, name) for name in ("input", "imbalance", "exchange")),
-        "; ".join(remarks(row, study)) or "-",
+        _number(row.host_peak_bytes, ".2f", 1e-9),
+        _number(row.gpu_peak_bytes, ".2f", 1e-9),
+        _amount(row.node_hours()),
     )
+
+
+def _number(value: Optional[float], form: str, factor: float = 1.0) -> str:
+    return "-" if value is None else format(factor * value, form)
+
+
+def _amount(value: Optional[float]) -> str:
+    """Writes hours that may be many or a small part of one, never with an exponent."""
+    return "-" if value is None else f"{value:.4f}" if value < 1 else f"{value:.2f}"
 
 
 def remarks(row: Row, study: Study) -> List[str]:
@@ -120,7 +178,7 @@ def to_markdown(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """Writes a table for LaTeX, with the rules of the booktabs package."""
-    columns = "l" + "r" * (len(table.head) - 2) + "l"
+    columns = "l" + "r" * (len(table.head) - 2) + ("l" if table.head[-1] == "remark" else "r")
     body = [" & ".join(map(_latex, row)) + r" \\" for row in (table.head, *table.rows)]
     lines = [
         r"\begin{tabular}{" + columns + "}",

@@ -74,11 +74,67 @@ def test_the_page_needs_nothing_else_and_its_pictures_are_well_formed(study, tmp
 
 def test_the_text_says_method_cause_and_recommendation(study, capsys):
     _, said, _ = run(capsys, "report", study)
-    assert "9 round(s)" in said
+    assert "9 rounds" in said
     assert "mainly to the exchange of gradients: the exchange of gradients 12.0 %" in said
-    assert "Recommended: 2 replica(s)" in said
+    assert "Recommended: 1 node, 2 replicas" in said
     _, said, _ = run(capsys, "report", study, "--threshold", "0.85")
-    assert "Recommended: 1 replica(s)" in said
+    assert "Recommended: 1 node, 1 replica:" in said
+
+
+def test_a_campaign_has_its_price_in_node_hours(study, capsys):
+    _, said, _ = run(capsys, "report", study, "--campaign-epochs", "90")
+    # 60000 samples at 128 samples/s on one node, 90 times.
+    assert "90 epochs take 11.7 node-hours" in said
+    assert "| node-hours for 90 epochs |" in said
+    assert "| 11.72 |" in said
+
+
+def write_run(folder, world_size, history, seconds, rate):
+    folder.mkdir()
+    lines = [f"{epoch},{value}" for epoch, value in enumerate(history, start=1)]
+    (folder / "history.csv").write_text("\n".join(["epoch,val_accuracy", *lines]) + "\n")
+    config = {"replicas_per_process": 1, "global_batch_size": 64 * world_size}
+    record = {"topology": {"world_size": world_size}, "config": config}
+    record.update(epoch_seconds=[seconds] * len(history), samples_per_second=rate)
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_runs_are_compared_by_the_time_to_their_target_and_by_throughput(study, tmp_path, capsys):
+    runs = [
+        write_run(tmp_path / "one", 1, [0.5, 0.8, 0.91, 0.92], 10.0, 100.0),
+        write_run(tmp_path / "four", 4, [0.4, 0.6, 0.7, 0.89, 0.90], 2.5, 400.0),
+        write_run(tmp_path / "eight", 8, [0.4, 0.5], 1.25, 800.0),
+    ]
+    words = ("--target", "val_accuracy=0.9", "--format", "csv")
+    status, said, _ = run(capsys, "report", *runs, *words)
+    assert status == EXIT_DONE
+    one, four, eight = csv.DictReader(io.StringIO(said))
+    time, rate = "time-to-target efficiency %", "throughput efficiency %"
+    assert (one["epochs to target"], one["s to target"], one[time]) == ("3", "30.0", "100.0")
+    assert (four["epochs to target"], four[rate], four[time]) == ("5", "100.0", "60.0")
+    assert (eight["reached it"], eight["epochs to target"], eight[time]) == ("0", "-", "-")
+    _, said, _ = run(capsys, "report", study, *runs, "--target", "val_accuracy=0.9")
+    assert "Time to val_accuracy >= 0.9" in said
+    assert "of the step is lost" in said
+    status, _, error = run(capsys, "report", *runs, "--target", "val_loss=0.1")
+    assert (status, "they have val_accuracy" in error) == (EXIT_BAD_INPUT, True)
+    assert run(capsys, "report", *runs)[0] == EXIT_BAD_INPUT
+
+
+def test_a_record_of_sums_is_drawn(study, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    seconds = {"mpi": {"1024": [1e-5], "1048576": [1e-3]}, "horovod": {"1024": [1e-3], "1048576": [2e-3]}}
+    path = tmp_path / "sums.json"
+    path.write_text(
+        json.dumps({"schema_version": 1, "kind": "allreduce", "num_ranks": 2, "seconds": seconds})
+    )
+    assert run(capsys, "report", study, path, "--output", tmp_path / "report")[0] == EXIT_DONE
+    assert "1 MiB" in (tmp_path / "report" / "allreduce.svg").read_text()
+    assert "![allreduce](allreduce.svg)" in (tmp_path / "report" / "scaling.md").read_text()
+    path.write_text('{"kind": "allreduce", "schema_version": 2}')
+    status, _, error = run(capsys, "report", path)
+    assert (status, "schema 2" in error) == (EXIT_BAD_INPUT, True)
 
 
 def test_one_point_gives_no_curve_and_few_rounds_no_evidence(tmp_path, capsys):
