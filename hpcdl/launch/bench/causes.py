@@ -28,21 +28,19 @@ from typing import Dict, Mapping, Optional, Sequence
 Ranks = Sequence[Sequence[float]]
 
 NAMES = ("compute", "input", "imbalance", "exchange")
-#: What a part is called in a sentence, by the kind of scaling.
-WORDS: Mapping[str, Mapping[str, str]] = {
-    "weak": {
-        "compute": "computing itself, slower where more of the machine is busy",
-        "input": "waiting for input",
-        "imbalance": "waiting for the slowest rank",
-        "exchange": "the exchange of gradients",
-    },
-    "strong": {
-        "compute": "the fixed overhead of a step, larger beside a smaller batch",
-        "input": "waiting for input",
-        "imbalance": "waiting for the slowest rank",
-        "exchange": "the exchange of gradients",
-    },
+#: What a part is called in a sentence.
+_WORDS: Mapping[str, str] = {
+    "input": "waiting for input",
+    "imbalance": "waiting for the slowest rank",
+    "exchange": "the exchange of gradients",
 }
+#: And computing, by the kind of scaling.
+_COMPUTING: Mapping[str, str] = {
+    "weak": "slower computing, since more of the machine is busy",
+    "strong": "the fixed overhead of a step beside a smaller batch",
+}
+#: Less than this part of a step is not told.
+_LEAST = 0.0005
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,10 @@ def sentence(lost: Mapping[str, float], scaling: str) -> str:
         lost: As `losses` gives it.
         scaling: ``weak`` or ``strong``.
     """
-    total, words = sum(lost.values()), WORDS[scaling]
-    causes = sorted(lost, key=lambda name: -lost[name])
+    total, words = sum(lost.values()), {**_WORDS, "compute": _COMPUTING[scaling]}
     if total < 0.005:
         return "nothing is lost that could be told from noise"
-    each = ", ".join(f"{words[name]} {100 * max(0.0, lost[name]):.1f} %" for name in causes)
-    return f"{100 * total:.1f} % of the step is lost, mainly to {words[causes[0]].partition(',')[0]}: {each}"
+    first, *rest = sorted(lost, key=lambda name: -lost[name])
+    more = "; ".join(f"{words[name]} {100 * lost[name]:.1f} %" for name in rest if lost[name] >= _LEAST)
+    said = f"{100 * total:.1f} % of a step are lost, most of it to {words[first]}: {100 * lost[first]:.1f} %"
+    return f"{said}; {more}" if more else said

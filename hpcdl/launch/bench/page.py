@@ -51,11 +51,17 @@ def _paragraph(sentence: str) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.head)
+    is_text = [name == "remark" for name in table.head]
+    head = "".join(_cell("th", text, left) for text, left in zip(table.head, is_text))
     rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
+        "<tr>" + "".join(_cell("td", text, left) for text, left in zip(row, is_text)) + "</tr>"
+        for row in table.rows
     )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _cell(tag: str, text: str, is_left: bool) -> str:
+    return f"<{tag}{' class=last' if is_left else ''}>{html.escape(text)}</{tag}>"
 
 
 def _inline(svg: str, name: str) -> str:
@@ -82,7 +88,7 @@ table {{ border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tab
 th, td {{ padding: .3em .55em; text-align: right; border-bottom: 1px solid #ddd }}
 td {{ white-space: nowrap }}
 th {{ border-bottom: 2px solid #222; vertical-align: bottom; font-weight: 600 }}
-th:first-child, td:first-child, th:last-child, td:last-child {{ text-align: left }}
+th:first-child, td:first-child, .last {{ text-align: left }}
 tbody tr:nth-child(even) {{ background: #f6f6f6 }}
 .pictures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(28em, 1fr)); gap: 1.5em; margin: 1.5em 0 }}
 figure {{ margin: 0 }}

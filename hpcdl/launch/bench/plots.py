@@ -27,11 +27,11 @@ def draw(studies: Sequence[Study]) -> Dict[str, Any]:
     lines = [(_label(studies, s, kind), rows) for s in studies for kind, rows in _by_kind(s) if len(rows) > 1]
     figures = {}
     if lines:
-        figures["speed-up"] = _lines(lines, "speed-up", lambda r: r.speed_up, lambda r: r.ideal)
-        figures["efficiency"] = _lines(lines, "efficiency", lambda r: r.efficiency, lambda r: 1.0)
-        figures["throughput"] = _lines(lines, "samples/s", lambda r: r.rate, None)
+        figures["speed-up"] = _lines(lines, "speed-up", lambda r: r.speed_up, lambda r: r.ideal, True)
+        figures["efficiency"] = _lines(lines, "efficiency", lambda r: r.efficiency, lambda r: 1.0, False)
+        figures["throughput"] = _lines(lines, "samples/s", lambda r: r.rate, None, False)
     broken_down = [
-        (f"{_label(studies, s, row.planned.kind)}\n{row.num_replicas} replicas", row)
+        (f"{row.num_replicas}\n{_label(studies, s, row.planned.kind)}", row)
         for s in studies
         for row in s.rows
         if row.parts_ms
@@ -96,14 +96,14 @@ def _label(studies: Sequence[Study], study: Study, kind: str) -> str:
     return kind if len(studies) == 1 else f"{study.folder.name} {kind}"
 
 
-def _axes() -> Tuple[Any, Any]:
+def _axes(width: float = _SIZE_INCHES[0]) -> Tuple[Any, Any]:
     from matplotlib.figure import Figure  # without pyplot there is no display, and nothing global
 
-    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    figure = Figure(figsize=(width, _SIZE_INCHES[1]), layout="constrained")
     return figure, figure.subplots()
 
 
-def _lines(lines: Sequence[Tuple[str, List[Row]]], what: str, value: Any, ideal: Any) -> Any:
+def _lines(lines: Sequence[Tuple[str, List[Row]]], what: str, value: Any, ideal: Any, is_log: bool) -> Any:
     figure, axes = _axes()
     for label, rows in lines:
         counts = [row.num_replicas for row in rows]
@@ -118,7 +118,11 @@ def _lines(lines: Sequence[Tuple[str, List[Row]]], what: str, value: Any, ideal:
     ticks = sorted({row.num_replicas for _, rows in lines for row in rows})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.set_ylim(bottom=0)
+    if is_log:  # what is ideal is a straight line
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    else:
+        axes.set_ylim(bottom=0)
     axes.set_xlabel("replicas")
     axes.set_ylabel(what)
     axes.grid(alpha=0.3)
@@ -136,7 +140,7 @@ def _high(estimate: Estimate) -> float:
 
 def _breakdown(rows: Sequence[Tuple[str, Row]]) -> Any:
     """Stacks the parts of a step; what noise made negative counts as nothing."""
-    figure, axes = _axes()
+    figure, axes = _axes(max(_SIZE_INCHES[0], 0.9 * len(rows)))
     labels = [label for label, _ in rows]
     at = [0.0] * len(rows)
     for name in NAMES:
@@ -144,6 +148,7 @@ def _breakdown(rows: Sequence[Tuple[str, Row]]) -> Any:
         if any(name in row.parts_ms for _, row in rows):
             axes.bar(labels, parts, bottom=at, label=name, width=0.5)
         at = [a + p for a, p in zip(at, parts)]
+    axes.set_xlabel("replicas")
     axes.set_ylabel("ms in a step")
     axes.legend()
     return figure

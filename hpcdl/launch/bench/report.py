@@ -24,6 +24,7 @@ from hpcdl.launch.bench.tables import (
     Table,
     compact,
     convergence_table,
+    divided,
     scaling_table,
     to_csv,
     to_latex,
@@ -51,7 +52,7 @@ class Report:
         campaign_epochs: Of the planned campaign; None: none is planned.
         target: That runs had to reach; None: none was named.
         reached: How long they took.
-        has_pictures: Whether pictures lie beside the text.
+        pictures: By name, as SVG, which lie beside the text; {}: none do.
     """
 
     sources: Sources
@@ -59,7 +60,7 @@ class Report:
     campaign_epochs: Optional[int]
     target: Optional[Target]
     reached: Sequence[Reached]
-    has_pictures: bool
+    pictures: Mapping[str, str]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -78,9 +79,8 @@ def main(argv: Sequence[str]) -> int:
     if not options.force:
         check_same_software(sources.studies)
     reached = convergence(sources.runs, target) if target is not None else []
-    report = Report(
-        sources, options.threshold, options.campaign_epochs, target, reached, options.output is not None
-    )
+    figures = _figures(sources) if options.output is not None or "html" in formats else {}
+    report = Report(sources, options.threshold, options.campaign_epochs, target, reached, _as_svg(figures))
     written = render(report, formats)
     if options.output is None:
         print("\n".join(written[name] for name in formats))
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     for name, text in written.items():
         (options.output / f"scaling.{name}").write_text(text, encoding="utf-8")
-    _write_pictures(sources, options.output)
+    _write_pictures(figures, report.pictures, options.output)
     print(f"{options.output}: {', '.join(sorted(path.name for path in options.output.iterdir()))}")
     return EXIT_DONE
 
@@ -178,7 +178,7 @@ def render(report: Report, formats: Sequence[str]) -> Dict[str, str]:
     tables = _tables(report)
     makers = {
         "md": lambda: proposal(report, tables),
-        "tex": lambda: "\n".join(to_latex(compact(table)) for _, table in tables),
+        "tex": lambda: "\n".join(to_latex(table) for _, table in _for_pages(tables)),
         "csv": lambda: "\n".join(to_csv(table) for _, table in tables),
         "json": lambda: json.dumps(_as_json(report), indent=2) + "\n",
         "html": lambda: _page(report, tables),
@@ -195,6 +195,16 @@ def _tables(report: Report) -> List[Tuple[str, Table]]:
     return tables
 
 
+def _for_pages(tables: Sequence[Tuple[str, Table]]) -> List[Tuple[str, Table]]:
+    """Makes tables that are not too wide: of studies two, the second with a heading of its own."""
+    found = []
+    for name, table in tables:
+        parts = [table] if name else divided(table)
+        headings = (name, "The step, and what it costs")
+        found += [(heading, compact(part)) for heading, part in zip(headings, parts)]
+    return found
+
+
 def proposal(report: Report, tables: Sequence[Tuple[str, Table]]) -> str:
     """Writes a section for a proposal: method, table, figures, what follows."""
     parts = []
@@ -209,24 +219,21 @@ def proposal(report: Report, tables: Sequence[Tuple[str, Table]]) -> str:
     for name, table in tables:
         parts += [f"### {name}\n"] if name else []
         parts.append(to_markdown(compact(table)))
-    if report.has_pictures:
-        parts.append("\n".join(f"![{name}]({name}.svg)" for name in _figures(report.sources)) + "\n")
+    if report.pictures:
+        parts.append("\n".join(f"![{name}]({name}.svg)" for name in report.pictures) + "\n")
     for study, of_study in said:
-        lines = [*of_study.findings, *of_study.advice]
-        parts += [f"### {study.folder.name}: what was found\n"] if several and lines else []
-        parts.append("\n\n".join(lines) + "\n")
-    return "\n".join(parts)
+        parts += [f"### {study.folder.name}: what was found\n"] if several and of_study.findings else []
+        parts.append("\n".join(f"* {sentence}" for sentence in of_study.findings) + "\n")
+        parts.append("\n\n".join(of_study.advice) + "\n" if of_study.advice else "")
+    return "\n".join(part for part in parts if part.strip())
 
 
 def _page(report: Report, tables: Sequence[Tuple[str, Table]]) -> str:
-    from hpcdl.launch.bench.plots import to_svg
-
     sections = []
     for study in report.sources.studies:
         said = sentences(study, report.threshold, report.campaign_epochs)
         sections.append((study.folder.name, [*said.advice, *said.findings, *said.method]))
-    pictures = {name: to_svg(figure) for name, figure in _figures(report.sources).items()}
-    return page("Scaling", [(name, compact(table)) for name, table in tables], sections, pictures)
+    return page("Scaling", _for_pages(tables), sections, report.pictures)
 
 
 def _as_json(report: Report) -> List[Mapping[str, Any]]:
@@ -255,9 +262,15 @@ def _figures(sources: Sources) -> Dict[str, Any]:
     return {**draw(sources.studies), **draw_sums(sources.sums)}
 
 
-def _write_pictures(sources: Sources, folder: Path) -> None:
-    from hpcdl.launch.bench.plots import save_png, to_svg
+def _as_svg(figures: Mapping[str, Any]) -> Dict[str, str]:
+    from hpcdl.launch.bench.plots import to_svg
 
-    for name, figure in _figures(sources).items():
-        (folder / f"{name}.svg").write_text(to_svg(figure), encoding="utf-8")
+    return {name: to_svg(figure) for name, figure in figures.items()}
+
+
+def _write_pictures(figures: Mapping[str, Any], as_svg: Mapping[str, str], folder: Path) -> None:
+    from hpcdl.launch.bench.plots import save_png
+
+    for name, figure in figures.items():
+        (folder / f"{name}.svg").write_text(as_svg[name], encoding="utf-8")
         save_png(figure, folder / f"{name}.png")

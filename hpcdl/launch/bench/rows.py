@@ -119,15 +119,18 @@ class Points:
 
     def control(self, kind: str, point: PlannedPoint) -> Mapping[int, Measurement]:
         """Gives a point's control by round; {} where there is none."""
-        names = [control_name(kind, point.scaling, point.num_ranks)]
-        largest = max(p.num_ranks for p in self.planned)
-        if point.scaling == "strong" and point.num_ranks == largest:
-            names.append(control_name(kind, "weak", largest))
-        return next((self.measured[name] for name in names if self.measured.get(name)), {})
+        for scaling in (point.scaling, "weak"):  # which may have the same batches, and is not measured twice
+            found = self.measured.get(control_name(kind, scaling, point.num_ranks), {})
+            if found and _batch(found) == _batch(self.measured[point.name]):
+                return found
+        return {}
 
     def parts(self, point: PlannedPoint) -> Dict[int, Parts]:
         """Splits a step, in each round in which the point and its controls were measured."""
-        mine, cached = self.measured.get(point.name, {}), self.control("cached", point)
+        mine = self.measured.get(point.name, {})
+        if not mine:
+            return {}
+        cached = self.control("cached", point)
         control = self.control("control", point) if point.num_ranks > 1 else mine
         found = {}
         for number in sorted(set(mine) & set(control) & (set(cached) or set(mine))):
@@ -173,6 +176,11 @@ def make_row(points: Points, point: PlannedPoint) -> Row:
         _most(measured.values(), "gpu_peak_bytes"),
         _most(measured.values(), "host_peak_bytes"),
     )
+
+
+def _batch(measured: Mapping[int, Measurement]) -> Any:
+    """Gives the batch of a replica."""
+    return next(iter(measured.values())).runs[0].get("config", {}).get("per_replica_batch_size")
 
 
 def _replicas(point: PlannedPoint) -> int:

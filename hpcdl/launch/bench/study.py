@@ -159,8 +159,8 @@ def explain(row: Row) -> List[str]:
     if row.lost:
         sentences.append(sentence({name: of.median for name, of in row.lost.items()}, row.planned.scaling))
     if row.parts_ms:
-        step = ", ".join(f"{name} {of.median:.1f}" for name, of in row.parts_ms.items())
-        sentences.append(f"ms in a step: {step}")
+        step = ", ".join(f"{name} {of.median:.1f} ms" for name, of in row.parts_ms.items())
+        sentences.append(f"In a step: {step}")
     if row.slow_ranks:
         sentences.append(f"slower than the others: {', '.join(row.slow_ranks)}")
     if row.num_loaded:

@@ -103,7 +103,32 @@ def convergence_table(reached: Sequence[Reached]) -> Table:
 
 def compact(table: Table) -> Table:
     """Leaves out the columns in which no row knows anything."""
-    kept = [i for i in range(len(table.head)) if any(row[i] != "-" for row in table.rows)]
+    return _columns(table, [i for i in range(len(table.head)) if any(row[i] != "-" for row in table.rows)])
+
+
+#: The columns that say which point a row is, and those that a page shows in a second table.
+_NAMES = ("study", "scaling", "nodes", "replicas")
+_SECOND = (
+    "step p50 ms",
+    "step p95 ms",
+    "of independent processes %",
+    "input wait ms",
+    "imbalance ms",
+    "exchange ms",
+    "memory GB",
+    "GPU memory GB",
+)
+
+
+def divided(table: Table) -> List[Table]:
+    """Divides the table of studies into two that fit a page: throughput, and the step with what it costs."""
+    is_second = [name in _SECOND or name.startswith("node-hours") for name in table.head]
+    first = [i for i, second in enumerate(is_second) if not second]
+    second = [i for i, name in enumerate(table.head) if is_second[i] or name in _NAMES]
+    return [_columns(table, first), _columns(table, second)]
+
+
+def _columns(table: Table, kept: Sequence[int]) -> Table:
     return Table(tuple(table.head[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in table.rows))
 
 

@@ -85,9 +85,9 @@ def _findings(study: Study) -> List[str]:
     if len(study.rows) == 1:
         said.append("One point only: there is no curve, and nothing is said about scaling.")
     for row in study.rows:
-        said += [
-            f"{row.planned.kind}, {count(row.num_replicas, 'replica')}: {text}." for text in explain(row)
-        ]
+        found = explain(row)
+        if found:
+            said.append(f"{row.planned.kind}, {count(row.num_replicas, 'replica')}: {'. '.join(found)}.")
     return said
 
 

@@ -54,3 +54,15 @@ def write_measurement(folder, processes, slowness, cores=0.0, versions=(), furth
         (place / "run.json").write_text(json.dumps({**run, **dict(further)}))
     load = {"cores": cores, "stolen": 0.0, "num_cores": 2}
     (folder / "measurement.json").write_text(json.dumps({"schema_version": 1, "load": load, "seconds": 20.0}))
+
+
+def write_run(folder, world_size, history, seconds, rate):
+    """Writes a run that was trained to its end, with the values of a metric after each epoch."""
+    folder.mkdir()
+    lines = [f"{epoch},{value}" for epoch, value in enumerate(history, start=1)]
+    (folder / "history.csv").write_text("\n".join(["epoch,val_accuracy", *lines]) + "\n")
+    config = {"replicas_per_process": 1, "global_batch_size": 64 * world_size}
+    record = {"topology": {"world_size": world_size}, "config": config}
+    record.update(epoch_seconds=[seconds] * len(history), samples_per_second=rate)
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder

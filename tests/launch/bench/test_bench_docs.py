@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from hpcdl.launch.bench.tables import to_markdown
 from hpcdl.launch.cli import main
-from tests.launch.bench.studies import write_study
+from tests.launch.bench.studies import write_run, write_study
 from tools.scaling_model import make_table, read_published
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,6 +25,12 @@ def test_a_command_of_the_docs_is_taken(argv, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("first", "before", "after"):
         write_study(tmp_path / "bench" / name, slowness=(1.0,) * 9)
+    for count, name in enumerate(("one", "two"), start=1):
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        write_run(tmp_path / "runs" / name, count, [0.8, 0.91], 1.0 / count, 100.0 * count)
+    seconds = {who: {"1024": [1e-4], "4096": [2e-4]} for who in ("mpi", "horovod")}
+    sums = {"schema_version": 1, "kind": "allreduce", "num_ranks": 2, "seconds": seconds}
+    (tmp_path / "bench" / "allreduce.json").write_text(json.dumps(sums))
     Path("measured.csv").write_text("replicas,samples_per_second\n1,100\n2,195\n4,380\n")
     if argv[1] not in ("report", "compare", "predict"):
         argv = [argv[0], "--dry-run", "--oversubscribe", *argv[1:]]

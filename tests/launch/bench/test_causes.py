@@ -48,7 +48,9 @@ def test_where_only_one_side_knows_its_input_the_sum_stays():
 def test_a_sentence_names_the_largest_cause_first():
     lost = {"compute": 0.02, "input": 0.01, "imbalance": 0.03, "exchange": 0.14}
     said = sentence(lost, "weak")
-    assert said.startswith("20.0 % of the step is lost, mainly to the exchange of gradients: the exchange")
+    assert said.startswith(
+        "20.0 % of a step are lost, most of it to the exchange of gradients: 14.0 %; waiting"
+    )
     assert "waiting for the slowest rank 3.0 %" in said
     assert "fixed overhead" in sentence(lost, "strong")
     assert "nothing is lost" in sentence({"compute": -0.01, "exchange": 0.012}, "weak")
