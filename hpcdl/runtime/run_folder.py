@@ -23,6 +23,7 @@ from hpcdl.common.errors import BadInput
 from hpcdl.common.records import read_json, write_history, write_json
 from hpcdl.runtime.checkpoints import Store
 from hpcdl.runtime.identity import differences
+from hpcdl.runtime.saving import save_model
 
 _RECORD, _HISTORY, _LOCK = "run.json", "history.csv", ".lock"
 _OF_A_RUN = (_HISTORY, _LOCK, "checkpoints", "logs", "steps", "trace", "model.keras")
@@ -96,19 +97,7 @@ class RunFolder:
         Returns:
             Why Keras could not; None if it did.
         """
-        temporary = self.path / ".model.tmp.keras"
-        try:
-            model.save(str(temporary))
-        except (
-            NotImplementedError,
-            ValueError,
-            TypeError,
-            AttributeError,
-        ) as problem:  # a class of the user's own
-            temporary.unlink(missing_ok=True)
-            return f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
-        os.replace(str(temporary), str(self.path / "model.keras"))
-        return None
+        return save_model(model, self.path / "model.keras")
 
     def _read(self) -> Optional[Dict[str, Any]]:
         try:

@@ -15,9 +15,8 @@ import os
 import re
 import socket
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.checks import whole_number
@@ -33,6 +32,7 @@ from hpcdl.runtime.devices import pin_devices, use_threads
 from hpcdl.runtime.processes import Alone, start_horovod
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.tracing import timeline_environ
+from hpcdl.runtime.world import World
 
 
 def init(
@@ -115,13 +115,10 @@ def _planned(topology: Topology, world_size: int) -> Topology:
     )
 
 
-class Run:
-    """One training run, as one rank sees it; made by `init`.
+class Run(World):
+    """One training run, as one rank sees it; made by `init`. What it has of `World` serves loops of a script's own.
 
     Attributes:
-        topology: The place of this process.
-        strategy: Name of the strategy.
-        num_replicas: World size x replicas per process.
         seed: Of weights, data order and random layers.
         run_dir: The folder of the last `fit`; before it, what the user asked for, or None.
         samples_per_second: Of the last `fit`: samples of all ranks, median over its epochs without the first, which
@@ -141,41 +138,15 @@ class Run:
     ) -> None:
         from hpcdl.runtime.stopping import StopSignals
 
-        self.topology = topology
-        self.strategy = choice.strategy
-        self.replicas_per_process = choice.replicas
-        self.num_replicas = topology.world_size * choice.replicas
+        super().__init__(topology, choice, replicas, is_plan_only)
         self.seed = seed
         self.run_dir = run_dir
         self.samples_per_second: Optional[float] = None
-        self._replicas = replicas
-        self._is_plan_only = is_plan_only
         self._settings = settings
         self._bench = bench
         self._signals = StopSignals()
         self._base_dir = run_dir
         self._num_fits = 0
-
-    @property
-    def rank(self) -> int:
-        """The number of this process."""
-        return self.topology.rank
-
-    @property
-    def world_size(self) -> int:
-        """The number of processes."""
-        return self.topology.world_size
-
-    @property
-    def is_rank_0(self) -> bool:
-        """Whether this is the process that writes."""
-        return self.topology.is_rank_0
-
-    @contextmanager
-    def scope(self) -> Iterator[None]:
-        """The scope in which the model is built and compiled."""
-        with self._replicas.scope():
-            yield
 
     def fit(
         self,

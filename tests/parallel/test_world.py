@@ -1,0 +1,84 @@
+"""What ranks do together in loops of a script's own: one start in each world notes all values."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.parallel.launching import NOT_IN_OLDEST, run_program
+
+keras = tf.keras
+WORLDS = [
+    pytest.param((2, 1, "mpi"), id="horovod"),
+    pytest.param((2, 2, "gloo"), id="hybrid", marks=NOT_IN_OLDEST),
+]
+
+
+@pytest.fixture(scope="module", params=WORLDS)
+def world(request, tmp_path_factory):
+    """Gives (number of replicas, what each rank noted, the folder, what was seen)."""
+    num_ranks, replicas, launcher = request.param
+    folder = tmp_path_factory.mktemp("world")
+    done = run_program(folder, "world.py", folder, np=num_ranks, replicas=replicas, launcher=launcher)
+    noted = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(num_ranks)]
+    return num_ranks * replicas, noted, folder, done.stdout
+
+
+def test_only_rank_0_prints_and_a_barrier_holds_the_others(world):
+    _, ranks, _, seen = world
+    assert [line for line in seen.splitlines() if line.startswith("said")] == ["said by rank = 0"]
+    assert all(rank["was there"] for rank in ranks)
+
+
+def test_shards_are_disjoint_and_of_one_length(world):
+    _, ranks, _, _ = world
+    whole, unknown, endless = zip(*(rank["shards"] for rank in ranks))
+    assert whole == unknown == ([0, 2, 4, 6, 8], [1, 3, 5, 7, 9])
+    assert endless == ([0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 0])
+
+
+def test_gradients_are_means_over_all_replicas_eagerly_and_in_a_graph(world):
+    num_replicas, ranks, _, _ = world
+    numbers = np.arange(num_replicas)
+    for what, weights in (("means", np.ones(num_replicas)), ("weighted", numbers)):
+        mean = float(np.average(numbers + 1, weights=weights))
+        expected = [[mean, 2 * mean], [[0.0], [2 * mean], [0.0]], mean]  # rows of one index are added up
+        for rank in ranks:
+            for ((vector, rows, number),) in rank[what]:  # eagerly, in a graph
+                for found, right in zip((vector, rows, number), expected):
+                    np.testing.assert_allclose(found, right, rtol=1e-6)
+
+
+def test_variables_of_all_kinds_get_the_values_of_rank_0(world):
+    _, ranks, _, _ = world
+    expected = [5.0, 5, 5, True, [[0.5]] * 3, *([7.0] if hasattr(keras, "ops") else [])]
+    assert [rank["broadcast"] for rank in ranks] == [expected] * len(ranks)
+
+
+def test_a_loop_takes_the_steps_of_one_process_on_the_whole_batch(world):
+    _, ranks, _, _ = world
+    for rank in ranks:
+        assert rank["error"] < 1e-12
+        assert rank["moved"] > 0.1
+
+
+def test_rank_0s_model_is_saved_for_plain_keras_and_nothing_else(world):
+    _, ranks, folder, _ = world
+    assert all(rank["saved"] for rank in ranks)
+    assert [path.name for path in (folder / "new").iterdir()] == ["model.keras"]
+    assert any(np.any(w) for w in keras.models.load_model(folder / "new" / "model.keras").get_weights())
+
+
+def test_what_cannot_be_is_refused_on_all_ranks(world):
+    num_replicas, ranks, folder, _ = world
+    for rank in ranks:
+        assert rank["no ending"][0] == "BadInput"
+        assert "ends in .keras" in rank["no ending"][1]
+        assert rank["no folder"][0] == "HpcdlError"
+        assert "could not be saved" in rank["no folder"][1]
+        if num_replicas > len(ranks):
+            assert "outside of a step" in rank["outside"][1]
+    assert not (folder / "model.h5").exists()
