@@ -14,6 +14,7 @@ from hpcdl.common.failures import write_failure
 from hpcdl.common.topology import read_topology
 from hpcdl.common.words import TrainCommand, parse_train
 from hpcdl.runtime import uncaught
+from hpcdl.runtime.use import check_used
 
 
 def main(argv: List[str]) -> int:
@@ -67,7 +68,14 @@ def _run_script(command: TrainCommand) -> None:
         raise BadInput(f"TARGET must be a script that exists; received {command.target}; check the path")
     sys.argv = [command.target, *command.script_args]
     sys.path.insert(0, os.path.dirname(os.path.abspath(command.target)))
-    runpy.run_path(command.target, run_name="__main__")
+    try:
+        runpy.run_path(command.target, run_name="__main__")
+    except SystemExit as stop:
+        if stop.code not in (None, EXIT_DONE):
+            raise
+    planned = os.environ.get("HPCDL_PLAN_WORLD_SIZE")
+    world_size = int(planned) if planned else read_topology(os.environ, socket.gethostname()).world_size
+    check_used(command.target, world_size, os.environ)
 
 
 def _run_target(command: TrainCommand) -> None:

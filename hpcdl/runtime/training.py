@@ -32,6 +32,7 @@ from hpcdl.runtime.devices import pin_devices, use_threads
 from hpcdl.runtime.processes import Alone, start_horovod
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.tracing import timeline_environ
+from hpcdl.runtime.use import note_use
 from hpcdl.runtime.world import World
 
 
@@ -219,6 +220,7 @@ class Run(World):
         from hpcdl.runtime.identity import digest, identity
         from hpcdl.runtime.values import check_values
 
+        note_use(os.environ)
         if batch_size is not None:
             raise BadInput(
                 f"a batch size must say of what; received batch_size={batch_size}; pass"

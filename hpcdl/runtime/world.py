@@ -17,12 +17,14 @@ Synopsis, of a loop of a script's own::
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterable, Iterator, List, Sequence, Tuple, Union
 
 from hpcdl.common.topology import Choice, Topology
 from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.use import note_use
 
 
 class World:
@@ -163,7 +165,8 @@ class World:
         custom_loops.apply_gradients(self._replicas, optimizer, grads_and_vars)
 
     def _begin_own_loop(self) -> None:
-        """Ends a plan here: what a script does in a loop of its own is not known before."""
+        """Notes that hpcdl is used. Ends a plan here: what a script does in its own loop is not known before."""
+        note_use(os.environ)
         if self._is_plan_only:
             self.print(
                 f"{self.strategy}: {self.world_size} x {self.replicas_per_process} replicas; the script has a loop of"

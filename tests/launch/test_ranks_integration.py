@@ -29,6 +29,8 @@ PREAMBLE = """\
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 from hpcdl.common.topology import read_topology
+from hpcdl.runtime.use import note_use
+note_use(os.environ)  # as a script that trains does
 rank = read_topology(os.environ, "host").rank
 here = Path(__file__).parent
 def wait_for(name):
@@ -267,6 +269,23 @@ sys.exit({status})
     done = train.run(script, "-n", "2", "--oversubscribe", "--launcher", launcher, "--restarts", "3")
     assert done.returncode == status
     assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize("ending", ["pass", "sys.exit()"])
+def test_a_script_that_did_not_use_hpcdl_on_several_ranks_is_told_the_three_lines(
+    train: Train, ending: str
+) -> None:
+    script = (
+        f"del os.environ['HPCDL_USED_BY']\n{ending}"  # a plain script, which trains on each rank by itself
+    )
+    assert train.run(script).returncode == 0  # alone it may do as it likes
+    done = train.run(script, "-n", "2", "--oversubscribe", "--launcher", "gloo")
+    assert done.returncode == 2
+    (told,) = done.stderr.splitlines()[1:]
+    assert told.startswith("hpcdl: a script that runs on several ranks must train through hpcdl; received ")
+    assert told.index("hpcdl.init()") < told.index("run.scope()") < told.index("run.fit(model")
+    planned = train.run(script, "-n", "2", "--oversubscribe", "--dry-run")
+    assert (planned.returncode, planned.stderr) == (2, told + "\n")
 
 
 def test_bad_input_that_only_the_ranks_can_see_is_one_line_and_leaves_no_logs(
