@@ -50,10 +50,11 @@ def init(
         run_dir: Where the run keeps its records and checkpoints; None: ``runs/<title>-<digest>``.
 
     Raises:
-        BadInput: The strategy does not fit the world, Horovod is missing, or the world that it sees is not the one
-            that the launcher started.
+        BadInput: The strategy does not fit the world, Keras has another backend than TensorFlow, Horovod is missing, or
+            the world that it sees is not the one that the launcher started.
     """
     uncaught.install()
+    _check_backend(os.environ)
     settings = RunSettings.from_environ(os.environ)
     topology = read_topology(os.environ, socket.gethostname())
     planned_world = os.environ.get("HPCDL_PLAN_WORLD_SIZE")
@@ -100,6 +101,16 @@ def init(
         settings,
         bench,
     )
+
+
+def _check_backend(environ: Mapping[str, str]) -> None:
+    """Refuses Keras on anything but TensorFlow, before it is loaded: it may not even be there."""
+    backend = environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in ("", "tensorflow"):
+        raise BadInput(
+            f"Keras must compute with TensorFlow, whose steps hpcdl joins; received KERAS_BACKEND={backend};"
+            " unset it, or set KERAS_BACKEND=tensorflow"
+        )
 
 
 def _planned(topology: Topology, world_size: int) -> Topology:

@@ -7,37 +7,18 @@ import pytest
 import tensorflow as tf
 
 import hpcdl
-from hpcdl.common.bench import BenchSettings
 from hpcdl.common.errors import BadInput
-from hpcdl.common.topology import Choice, Topology
-from hpcdl.common.words import RunSettings
 from hpcdl.runtime.execution import Execution
-from hpcdl.runtime.processes import Alone
-from hpcdl.runtime.replicas import Replicas
-from hpcdl.runtime.training import Run
+from tests.runtime.runs import TwoRanks, make_run
 
 keras = tf.keras
 LOSSES = keras.losses
 
 
-class TwoRanks(Alone):
-    """Rank 0 of a world of two whose other rank must never be waited for."""
-
-    size = 2
-
-    def sum(self, tensors):
-        raise AssertionError("a refusal must come before the first exchange")
-
-    broadcast = gather = gather_json = sum
-
-
 @pytest.fixture
 def run(tmp_path):
     """A run of two ranks, as rank 0 sees it before the first exchange."""
-    topology = Topology(0, 2, 0, 2, 0, 1, "node1", "openmpi")
-    replicas = Replicas(TwoRanks(), ["CPU:0"])
-    where = tmp_path / "run"
-    return Run(topology, Choice("horovod", 1), replicas, 0, where, False, RunSettings(), BenchSettings())
+    return make_run(tmp_path / "run", TwoRanks())
 
 
 def model(layers=(), optimizer="sgd", **compiled):
@@ -133,3 +114,9 @@ def test_what_keras_compiles_by_itself_is_not_refused_but_said(run, monkeypatch)
 def test_a_strategy_that_is_not_known_is_refused_with_the_near_name():
     with pytest.raises(BadInput, match="mirrored"):
         hpcdl.init(strategy="miror")
+
+
+def test_another_backend_of_keras_is_refused_before_it_is_loaded(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(BadInput, match="received KERAS_BACKEND=jax; unset it"):
+        hpcdl.init()

@@ -6,23 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hpcdl.common.bench import BenchSettings
 from hpcdl.common.errors import BadInput
-from hpcdl.common.topology import Choice, Topology
-from hpcdl.common.words import RunSettings
 from hpcdl.runtime.custom_loops import shard
-from hpcdl.runtime.processes import Alone
-from hpcdl.runtime.replicas import Replicas
-from hpcdl.runtime.training import Run
+from tests.runtime.runs import make_run
 
 keras = tf.keras
-
-
-def alone(world_size=1, is_plan_only=False):
-    topology = Topology(0, world_size, 0, world_size, 0, 1, "node1", "none")
-    replicas = Replicas(Alone(), ["CPU:0"])
-    choice = Choice("single", 1)
-    return Run(topology, choice, replicas, 0, None, is_plan_only, RunSettings(), BenchSettings())
 
 
 def model():
@@ -35,14 +23,14 @@ def test_alone_gradients_are_their_own_mean_and_dense():
     rows = tf.IndexedSlices(tf.constant([[1.0], [2.0]]), tf.constant([1, 1]), tf.constant([3, 1]))
     given = [tf.constant([1.0, 2.0]), None, rows]
     for weight in (None, 7, tf.constant(3)):
-        first, nothing, dense = alone().average_gradients(given, weight)
+        first, nothing, dense = make_run().average_gradients(given, weight)
         np.testing.assert_array_equal(first, [1.0, 2.0])
         assert nothing is None
         np.testing.assert_array_equal(dense, [[0.0], [3.0], [0.0]])
 
 
 def test_where_no_replica_has_a_sample_the_mean_is_0():
-    assert float(alone().average_gradients([tf.constant(np.nan)], weight=0)[0]) == 0.0
+    assert float(make_run().average_gradients([tf.constant(np.nan)], weight=0)[0]) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -68,7 +56,7 @@ def test_a_dataset_of_unknown_length_is_divided_as_one_of_a_known_length(element
 
 def test_what_cannot_be_divided_is_refused():
     with pytest.raises(BadInput, match=r"received list; make one"):
-        alone().shard([1, 2])
+        make_run().shard([1, 2])
     with pytest.raises(BadInput, match="received 2 elements for 3 ranks"):
         shard(tf.data.Dataset.range(2), 0, 3)
 
@@ -76,7 +64,7 @@ def test_what_cannot_be_divided_is_refused():
 def test_a_saved_model_is_whole_and_replaces_the_one_before(tmp_path):
     first, second = model(), model()
     for made in (first, second):
-        alone().save(made, str(tmp_path / "new" / "model.keras"))
+        make_run().save(made, str(tmp_path / "new" / "model.keras"))
     loaded = keras.models.load_model(tmp_path / "new" / "model.keras")
     np.testing.assert_array_equal(loaded.get_weights()[0], second.get_weights()[0])
     assert type(loaded.optimizer) is type(keras.optimizers.get("sgd"))
@@ -95,7 +83,7 @@ def test_a_saved_model_is_whole_and_replaces_the_one_before(tmp_path):
 )
 def test_a_plan_ends_where_a_loop_of_the_scripts_own_begins(begin, tmp_path, capsys):
     with pytest.raises(SystemExit) as leaving:
-        begin(alone(4, is_plan_only=True), tmp_path)
+        begin(make_run(world_size=4, is_plan_only=True), tmp_path)
     assert leaving.value.code == 0
     assert "a loop of its own" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
