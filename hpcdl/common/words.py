@@ -166,6 +166,7 @@ class WorkloadOptions:
         f"compute in NAME: {', '.join(PRECISIONS)} (default: float32)",
         name_out_of(PRECISIONS),
     )
+    xla: bool = switch("compile the steps by XLA (in one process of one replica only)")
     data_dir: Optional[str] = option(None, "DIR", "read the data set from DIR", folder)
     data: Optional[str] = option(
         None, "MODULE:FUNCTION", "take the data for module:function from this function", _function

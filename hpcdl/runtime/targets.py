@@ -20,6 +20,7 @@ import inspect
 import os
 import pkgutil
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
@@ -162,10 +163,15 @@ def train(run: Any, target: Target, options: WorkloadOptions) -> None:
     """
     import tensorflow as tf
 
-    if options.precision.startswith("mixed_"):
-        tf.keras.mixed_precision.set_global_policy(options.precision)
-    else:
+    if options.xla and run.num_replicas > 1:
+        raise BadInput(
+            "--xla compiles the steps of one replica in one process, since XLA cannot compile the exchange; received it"
+            f" with {run.num_replicas} replicas; leave it out, or start one process"
+        )
+    if not options.precision.startswith("mixed_"):
         tf.keras.backend.set_floatx(options.precision)
+    # Also else: Keras 3 keeps the policy of the first layer, which a user's module may have made.
+    tf.keras.mixed_precision.set_global_policy(options.precision)
     per_replica = options.per_replica_batch_size
     if per_replica is None and options.global_batch_size is None:
         per_replica = target.per_replica_batch_size
@@ -174,6 +180,8 @@ def train(run: Any, target: Target, options: WorkloadOptions) -> None:
     )
     with run.scope():
         model = target.build(options.learning_rate)
+        if options.xla:
+            _compile_by_xla(model)
     history = run.fit(
         model,
         *data.train,
@@ -256,6 +264,16 @@ def _set_learning_rate(model: Any, learning_rate: float) -> None:
             " leave it out, or change the schedule"
         )
     variable.assign(learning_rate)
+
+
+def _compile_by_xla(model: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Keras goes on without: here that is refused
+        model.jit_compile = True
+    if not model.jit_compile:
+        raise BadInput(
+            f"--xla needs layers that XLA can compile; received {model.name}, which has others; leave it out"
+        )
 
 
 def _modules_beside(parent: str) -> List[str]:

@@ -43,6 +43,7 @@ OPTIONS = WorkloadOptions(
     warmup_epochs=0.5,
     scale_epochs=True,
     precision="mixed_bfloat16",
+    xla=True,
     data_dir="/data/é",
 )
 COMMANDS = [

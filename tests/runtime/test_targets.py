@@ -6,9 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime.targets import Data, final_metrics, load_function, of_functions
+from hpcdl.common.words import WorkloadOptions
+from hpcdl.runtime.targets import Data, Target, final_metrics, load_function, of_functions, train
+from tests.runtime.runs import TwoRanks, make_run
+
+keras = tf.keras
 
 MODULE = """
 import numpy
@@ -142,3 +147,45 @@ def test_a_function_that_returns_no_compiled_model_is_refused(build, received):
 )
 def test_the_result_is_the_metric_of_the_last_epoch(history, text):
     assert final_metrics({name: list(np.array(values)) for name, values in history.items()}) == text
+
+
+def small(learning_rate=None):
+    inputs = keras.Input((4,))
+    hidden = keras.layers.BatchNormalization()(keras.layers.Dense(8, activation="tanh")(inputs))
+    made = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(hidden))
+    optimizer = keras.optimizers.Adam(0.01, clipnorm=0.5)
+    made.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    MADE.append(made)
+    return made
+
+
+MADE = []
+ROWS = np.random.default_rng(0).normal(size=(170, 4))
+SMALL = Target("small", small, lambda dtype, least: Data((ROWS, ROWS.argmax(axis=1) % 3), None, "random"))
+
+
+def test_steps_that_xla_compiles_are_those_that_it_does_not(tmp_path):
+    before = keras.backend.floatx()
+    keras.layers.Dense(1)  # as a user's module may have, before the precision is known
+    try:
+        for xla in (False, True):
+            keras.utils.set_random_seed(0)
+            train(
+                make_run(tmp_path / str(xla)), SMALL, WorkloadOptions(epochs=2, precision="float64", xla=xla)
+            )
+    finally:
+        keras.backend.set_floatx(before)
+        keras.mixed_precision.set_global_policy(before)
+    plain, compiled = MADE[-2:]
+    assert (bool(plain.jit_compile), compiled.jit_compile) == (False, True)
+    for ours, theirs in zip(compiled.get_weights(), plain.get_weights()):
+        assert ours.dtype == "float64"
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_xla_is_refused_on_several_replicas_before_anything_is_made(tmp_path):
+    made = len(MADE)
+    with pytest.raises(BadInput, match="received it with 2 replicas; leave it out"):
+        train(make_run(tmp_path / "run", TwoRanks()), SMALL, WorkloadOptions(xla=True))
+    assert len(MADE) == made
+    assert not (tmp_path / "run").exists()
