@@ -16,8 +16,6 @@ import sys
 import warnings
 from typing import Any, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-import tensorflow as tf
-
 from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan
 from hpcdl.runtime.identity import architecture, digest, plain
@@ -35,7 +33,7 @@ def describe(model: Any, plan: Plan, identity: Mapping[str, Any], validation: An
         model: Compiled, with its variables.
         plan: Of the run.
         identity: Of the run; here it gets the model itself in place of its digest.
-        validation: Nest of arrays; None without a validation.
+        validation: The data of the validation (`hpcdl.runtime.sources.Source`); None without one.
     """
     return {
         "versions": versions(),
@@ -45,7 +43,7 @@ def describe(model: Any, plan: Plan, identity: Mapping[str, Any], validation: An
         **identity,
         "model": architecture(model),
         "metrics": _metrics(model),
-        "validation": [[list(a.shape), str(a.dtype)] for a in tf.nest.flatten(validation) if a is not None],
+        "validation": validation and {"spec": validation.spec, "content": validation.description},
     }
 
 

@@ -43,7 +43,7 @@ class Checkpointing:
         signals: That came to this rank.
         time_left: Of this rank.
         callbacks: What they remember.
-        describe: Gives what else belongs into the meta of a checkpoint, as JSON.
+        describe: Gives what else belongs into the meta of a checkpoint after so many steps of the run, as JSON.
         steps_at_save: Steps that were done when the last checkpoint was written.
     """
 
@@ -57,7 +57,7 @@ class Checkpointing:
     signals: StopSignals
     time_left: TimeLeft
     callbacks: CallbackStates
-    describe: Callable[[], Dict[str, Any]]
+    describe: Callable[[int], Dict[str, Any]]
     steps_at_save: int = 0
     _saved_at: float = field(default_factory=time.monotonic)
 
@@ -151,7 +151,7 @@ class Checkpointing:
                 "epochs": self.plan.epochs_to_run,
                 "callbacks": values,
                 "score": self._score(logs or {}),
-                **self.describe(),
+                **self.describe(steps_done),
             }
             try:
                 self.folder.checkpoints.save(steps_done, meta, {**arrays, **of_callbacks})

@@ -69,6 +69,32 @@ def with_class_weight(class_weight: Optional[Mapping[int, float]], y: Any, sampl
 
 def check_model(model: Any, replicas: Replicas) -> None:
     """Refuses a model that is not compiled, or that cannot be trained exactly in this world."""
+    check_compiled(model, replicas)
+    check_plain(model.optimizer)
+
+
+def check_compiled(model: Any, replicas: Replicas) -> None:
+    """Refuses a model that is not compiled, or whose losses are none of a global batch."""
+    check_keras(model)
+    if getattr(model, "optimizer", None) is None:
+        raise BadInput(
+            "the model must be compiled; received one without an optimizer; call model.compile(...) first"
+        )
+    check_place(model, replicas)
+    if replicas.num_replicas == 1:
+        return
+    for loss in tf.nest.flatten(model.loss):
+        reduction = getattr(loss, "reduction", "sum")
+        if reduction in (None, "none"):
+            raise BadInput(
+                "a loss must be one number for a batch; received"
+                f" {type(loss).__name__} with reduction={reduction!r}; use reduction='sum_over_batch_size' or 'sum'"
+            )
+    synchronized_layers(model)
+
+
+def check_keras(model: Any) -> None:
+    """Refuses what is no model of the Keras that TensorFlow uses."""
     if not isinstance(model, tf.keras.Model):
         raise BadInput(
             "the model must be made by the Keras that TensorFlow uses, here"
@@ -76,11 +102,10 @@ def check_model(model: Any, replicas: Replicas) -> None:
             f" {type(model).__module__}.{type(model).__name__}; make it with tf.keras, and for tf_keras set"
             " TF_USE_LEGACY_KERAS=1 before Python starts"
         )
-    if getattr(model, "optimizer", None) is None:
-        raise BadInput(
-            "the model must be compiled; received one without an optimizer; call model.compile(...) first"
-        )
-    check_plain(model.optimizer)
+
+
+def check_place(model: Any, replicas: Replicas) -> None:
+    """Refuses a model that does not have its variables, or not on the devices of this process."""
     if not model.built:
         raise BadInput(
             f"the model must have its variables; received {model.name}, which is not built; give it a"
@@ -92,16 +117,6 @@ def check_model(model: Any, replicas: Replicas) -> None:
             "the model must be built inside `with run.scope():`, since each replica needs a copy of its variables;"
             f" received {model.name}, which was built outside; indent what builds it"
         )
-    if replicas.num_replicas == 1:
-        return
-    for loss in tf.nest.flatten(model.loss):
-        reduction = getattr(loss, "reduction", "sum")
-        if reduction in (None, "none"):
-            raise BadInput(
-                "a loss must be one number for a batch; received"
-                f" {type(loss).__name__} with reduction={reduction!r}; use reduction='sum_over_batch_size' or 'sum'"
-            )
-    synchronized_layers(model)
 
 
 def learning_rate(model: Any) -> Optional[float]:

@@ -13,19 +13,21 @@ Synopsis::
     order = Order(num_samples=60_000, global_batch_size=256, seed=0)
     order.batch(epoch=0, step=3)                       # indices of the global batch
     order.share(epoch=0, step=3, replica=1, num_replicas=2)   # replica 1's part of them
-    dataset = feed((x, y), order, replicas, epochs=12)
+    dataset = Arrays((x, y), num_samples=60_000).feed(order, replicas, epochs=12)
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import tensorflow as tf
 
 from hpcdl.common.schedule import shares, steps_per_epoch
+from hpcdl.runtime.identity import digest_of_arrays
 from hpcdl.runtime.replicas import Replicas
 
 
@@ -60,25 +62,44 @@ class Order:
 
     def share(self, epoch: int, step: int, replica: int, num_replicas: int) -> np.ndarray:
         """Gives the indices of a replica's part of a global batch."""
-        return part(self.batch(epoch, step), replica, num_replicas)
+        batch = self.batch(epoch, step)
+        first, size, _ = place(len(batch), replica, num_replicas)
+        return batch[first : first + size]
 
     def cut(self, permutation: np.ndarray, step: int) -> np.ndarray:
         """Cuts a step's global batch out of an epoch's permutation."""
         return permutation[step * self.global_batch_size : (step + 1) * self.global_batch_size]
 
 
-def part(batch: np.ndarray, replica: int, num_replicas: int) -> np.ndarray:
-    """Gives a replica's contiguous share of a batch; the whole of one that is too small to share."""
-    if len(batch) < num_replicas:
-        return batch
-    sizes = shares(len(batch), num_replicas)
-    first = sum(sizes[:replica])
-    return batch[first : first + sizes[replica]]
+class Place(NamedTuple):
+    """A replica's part of a batch: which rows, and what they count for.
+
+    Attributes:
+        first: The part's first row in the batch.
+        size: Its rows.
+        info: [share in a mean over replicas, fraction of the batch, whether it counts in metrics, number of its first
+            row in the data set].
+    """
+
+    first: int
+    size: int
+    info: List[float]
 
 
-def counts_in_metrics(batch_size: int, replica: int, num_replicas: int) -> bool:
-    """Says whether a replica adds its part to the metrics: of a batch that all compute, only replica 0 does."""
-    return batch_size >= num_replicas or replica == 0
+def place(batch_size: int, replica: int, num_replicas: int, rows_before: int = 0) -> Place:
+    """Gives a replica's contiguous part of a batch: the whole of one that is too small to share.
+
+    Args:
+        batch_size: Rows of the global batch.
+        replica: Global number of the replica.
+        num_replicas: Of the run.
+        rows_before: Rows of the data set before this batch.
+    """
+    if batch_size < num_replicas:  # all compute it; only replica 0 adds it to the metrics
+        return Place(0, batch_size, [1, 1, replica == 0, rows_before])
+    sizes = shares(batch_size, num_replicas)
+    first, size = sum(sizes[:replica]), sizes[replica]
+    return Place(first, size, [size * num_replicas / batch_size, size / batch_size, 1, rows_before + first])
 
 
 class _Indices:
@@ -97,11 +118,51 @@ class _Indices:
                 self._permutations[epoch] = self._order.permutation(epoch)
             permutation = self._permutations[epoch]
         batch = self._order.cut(permutation, step)
-        indices = part(batch, int(replica), self._num_replicas)
-        counts = counts_in_metrics(len(batch), int(replica), self._num_replicas)
-        fraction = len(indices) / len(batch)
-        share = 1 if len(batch) < self._num_replicas else len(indices) * self._num_replicas / len(batch)
-        return indices.astype(np.int64), np.array([share, fraction, counts], np.float64)
+        first, size, info = place(
+            len(batch), int(replica), self._num_replicas, step * self._order.global_batch_size
+        )
+        return batch[first : first + size].astype(np.int64), np.array(info, np.float64)
+
+
+class Arrays:
+    """Arrays in memory, as what a fit reads (the interface: `hpcdl.runtime.sources.Source`).
+
+    Args:
+        arrays: A nest of arrays with ``num_samples`` rows each.
+        num_samples: Of the data.
+    """
+
+    batch_size = None
+    has_order = True
+
+    def __init__(self, arrays: Any, num_samples: int) -> None:
+        self.rows, self.num_samples = arrays, num_samples
+        self.spec = [[list(a.shape), str(a.dtype)] for a in tf.nest.flatten(arrays)]
+        self.description = digest_of_arrays(arrays)
+
+    def feed(
+        self,
+        order: Order,
+        replicas: Replicas,
+        epochs: Optional[int],
+        first_step: int = 0,
+        mark: Any = None,
+        is_cached: bool = False,
+    ) -> Any:
+        """Makes the elements of this process; of more rows than the order has, the first ones are taken."""
+        return feed(self.rows, order, replicas, epochs or 1, first_step, is_cached)
+
+    def mark(self, steps_done: int) -> None:
+        """Nothing has to be remembered: the order follows from seed, epoch and step."""
+
+    def callbacks(self, order: Order, replicas: Replicas) -> List[Any]:
+        """Nothing has to be compared: `identity` did."""
+        return []
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Nothing can go wrong later."""
+        yield
 
 
 def feed(
@@ -119,8 +180,7 @@ def feed(
         is_cached: Whether the first batch comes again and again, from memory, for a benchmark.
 
     Returns:
-        Elements ``(rows, [share in a mean over replicas, fraction of the batch, whether they count in metrics])``,
-        one for each local replica and step.
+        Elements ``(rows, info)``, one for each local replica and step; info is that of `Place`.
     """
     with tf.device("CPU:0"):
         tensors = tf.nest.map_structure(tf.constant, arrays)
@@ -130,7 +190,7 @@ def feed(
         run_step, local = k // replicas.per_process, k % replicas.per_process
         rows, info = tf.numpy_function(indices, [run_step, replicas.first + local], (tf.int64, tf.float64))
         rows.set_shape([None])
-        info.set_shape([3])
+        info.set_shape([4])
         return tf.nest.map_structure(lambda t: tf.gather(t, rows), tensors), info
 
     def dataset(_: Any = None) -> tf.data.Dataset:

@@ -2,7 +2,7 @@
 
 Synopsis::
 
-    done = Fit(model=model, data=(x, y), plan=plan, ...).run()
+    done = Fit(model=model, source=source, plan=plan, ...).run()
     done.history, done.samples_per_second
 """
 
@@ -33,7 +33,7 @@ from hpcdl.runtime.checkpointing import Checkpointing, Leaving
 from hpcdl.runtime.checkpoints import Checkpoint
 from hpcdl.runtime.clock import Clock
 from hpcdl.runtime.execution import Execution
-from hpcdl.runtime.feed import Order, feed
+from hpcdl.runtime.feed import Order
 from hpcdl.runtime.following import Following
 from hpcdl.runtime.identity import differences
 from hpcdl.runtime.processes import broadcast_arrays, from_rank_0
@@ -42,6 +42,7 @@ from hpcdl.runtime.rates import scaled_rate
 from hpcdl.runtime.record import new_record, now, peak_bytes, versions
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.run_folder import RunFolder
+from hpcdl.runtime.sources import Source
 from hpcdl.runtime.state import layout, restore
 from hpcdl.runtime.stopping import StopSignals, TimeLeft, Wishes
 from hpcdl.runtime.tracing import Tracing, trace_folder
@@ -69,8 +70,8 @@ class Fit:
 
     Attributes:
         model: Compiled and built.
-        data: Nest of the arrays to train on.
-        validation: Nest of the arrays to validate on, and their number of rows; None: no validation.
+        source: The data to train on.
+        validation: The data to validate on; None: no validation.
         plan: Of the run.
         identity: Of the run.
         seed: Of the run.
@@ -91,8 +92,8 @@ class Fit:
     """
 
     model: Any
-    data: Any
-    validation: Optional[Tuple[Any, int]]
+    source: Source
+    validation: Optional[Source]
     plan: Plan
     identity: Dict[str, Any]
     seed: int
@@ -118,10 +119,9 @@ class Fit:
             BadInput: The ranks differ, or the folder belongs to another run.
             SystemExit: With status 85, on all ranks: stopped in order to be started again.
         """
-        validation = self.validation[0] if self.validation is not None else None
         agreement.check(
             self.replicas.processes,
-            agreement.describe(self.model, self.plan, self.identity, validation),
+            agreement.describe(self.model, self.plan, self.identity, self.validation),
         )
         time_left = TimeLeft(self.end_time)
         folder = RunFolder(self.run_dir, self.keep_checkpoints)
@@ -142,7 +142,7 @@ class Fit:
     def _run_in(self, folder: RunFolder, before: Optional[Dict[str, Any]], time_left: TimeLeft) -> Done:
         is_writer = self.topology.is_rank_0
         with self.replicas.scope():
-            rows = tf.nest.map_structure(lambda a: tf.constant(a[:1]), self.data)
+            rows = tf.nest.map_structure(lambda a: tf.constant(a[:1]), self.source.rows)
             keras_edge.build_metrics(self.model, rows)
         found: List[Checkpoint] = []
 
@@ -214,14 +214,16 @@ class Fit:
             clock = Clock(log, plan.steps_per_epoch)
             others = [
                 *self.execution.callbacks(plan.steps_per_epoch, validation_steps),
+                *self.source.callbacks(order, replicas),
                 *self.users_callbacks,
             ]
             if self.bench.trace_from is not None:
                 others.append(Tracing(trace_folder(self.run_dir, self.topology.rank), self.bench.trace_from))
             history = tf.keras.callbacks.History()
 
-            def describe() -> Dict[str, Any]:
+            def describe(steps_done: int) -> Dict[str, Any]:
                 return {
+                    "data": self.source.mark(steps_done),
                     "checkpoint_version": _CHECKPOINT_VERSION,
                     "time": now(),
                     "identity": self.identity,
@@ -261,8 +263,12 @@ class Fit:
                 following, clock, others, history, checkpointing, start, model, plan, self.verbose
             )
             self.bench.meet()
+            stack.enter_context(self.source.explained())
+            mark = meta.get("data") if meta is not None else None
             model.fit(
-                feed(self.data, order, replicas, plan.epochs_to_run, first_step, self.bench.cached_input),
+                self.source.feed(
+                    order, replicas, plan.epochs_to_run, first_step, mark, self.bench.cached_input
+                ),
                 initial_epoch=epoch,
                 epochs=plan.epochs_to_run,
                 steps_per_epoch=plan.steps_per_epoch,
@@ -338,9 +344,9 @@ class Fit:
     def _validation_arguments(self) -> Tuple[Dict[str, Any], int]:
         if self.validation is None:
             return {}, 0
-        arrays, num_samples = self.validation
-        order = Order(num_samples, self.plan.batches.global_batch_size, None)
-        data = feed(arrays, order, self.replicas, epochs=1)
+        size = self.validation.batch_size or self.plan.batches.global_batch_size
+        order = Order(self.validation.num_samples, size, None)
+        data = self.validation.feed(order, self.replicas, epochs=None)
         return {"validation_data": data, "validation_steps": order.steps_per_epoch}, order.steps_per_epoch
 
     def _why_not_usable(self, meta: Any) -> Optional[str]:

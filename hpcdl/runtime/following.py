@@ -26,7 +26,32 @@ from hpcdl.runtime.keras_edge import (
 from hpcdl.runtime.replicas import Replicas
 
 
-class Following(tf.keras.callbacks.Callback):
+class MetricSums(tf.keras.callbacks.Callback):
+    """Makes the metrics of an evaluation those of all replicas, in its last step.
+
+    Args:
+        replicas: Of the run.
+        test_steps: Steps of an evaluation; 0 without one.
+    """
+
+    def __init__(self, replicas: Replicas, test_steps: int) -> None:
+        super().__init__()
+        self._replicas, self._test_steps = replicas, test_steps
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch >= self._test_steps - 1:
+            self._sum_metrics()
+
+    def _sum_metrics(self) -> None:
+        """Sums the metric states over the replicas; Keras then works out global values from them by itself."""
+        variables = metric_variables(self.model)
+        for variable, total in zip(variables, self._replicas.sums(variables)):
+            # Keras sums the copies in this process: one holds the total.
+            for r, copy in enumerate(self._replicas.copies(variable)):
+                copy.assign(total if r == 0 else tf.zeros_like(total))
+
+
+class Following(MetricSums):
     """Follows the steps of one `Run.fit`.
 
     Args:
@@ -45,9 +70,8 @@ class Following(tf.keras.callbacks.Callback):
         validation_steps: int,
         guard_every: Optional[int] = 100,
     ) -> None:
-        super().__init__()
-        self._replicas, self._hook, self._plan = replicas, hook, plan
-        self._validation_steps, self._guard_every = validation_steps, guard_every
+        super().__init__(replicas, validation_steps)
+        self._hook, self._plan, self._guard_every = hook, plan, guard_every
         self._epoch = 0
         self._steps_seen: Optional[int] = None
         self._results: Dict[str, Any] = {}
@@ -89,15 +113,3 @@ class Following(tf.keras.callbacks.Callback):
         Where a train_step of the user's logs more than metrics, Keras takes all it logs from this replica's last step.
         """
         return {**logs, **{name: np.asarray(v)[()] for name, v in self._results.items() if name in logs}}
-
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        if batch >= self._validation_steps - 1:
-            self._sum_metrics()
-
-    def _sum_metrics(self) -> None:
-        """Sums the metric states over the replicas; Keras then works out global values from them by itself."""
-        variables = metric_variables(self.model)
-        for variable, total in zip(variables, self._replicas.sums(variables)):
-            # Keras sums the copies in this process: one holds the total.
-            for r, copy in enumerate(self._replicas.copies(variable)):
-                copy.assign(total if r == 0 else tf.zeros_like(total))

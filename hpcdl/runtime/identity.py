@@ -5,7 +5,7 @@ of epochs, ranks and strategy do not: a run may go on with others.
 
 Synopsis::
 
-    mine = identity(model, data, plan, seed=0, shuffle=True)
+    mine = identity(model, digest_of_arrays((x, y)), plan, seed=0, shuffle=True)
     digest(mine)[:8]                                       # "3f9a01c2"
     differences(recorded, mine)                            # ["global_batch_size 256, now 512"]
 """
@@ -31,7 +31,7 @@ def identity(model: Any, data: Any, plan: Plan, seed: int, shuffle: bool) -> Dic
 
     Args:
         model: Compiled and built, its weights as they are: they do not count.
-        data: Nest of the arrays to train on.
+        data: What tells the data to train on from others, as JSON.
         plan: Of the run.
         seed: Of the run.
         shuffle: Whether the samples are shuffled.
@@ -42,7 +42,7 @@ def identity(model: Any, data: Any, plan: Plan, seed: int, shuffle: bool) -> Dic
         "optimizer": _optimizer(model.optimizer),
         "loss": plain(model.loss),
         "loss_weights": plain(getattr(model, "loss_weights", None)),
-        "data": digest([_describe(array) for array in tf.nest.flatten(data)]),
+        "data": data,
         "num_samples": plan.num_samples,
         "global_batch_size": plan.batches.global_batch_size,
         "lr_factor": plan.factor,
@@ -51,6 +51,11 @@ def identity(model: Any, data: Any, plan: Plan, seed: int, shuffle: bool) -> Dic
         "shuffle": shuffle,
         "seed": seed,
     }
+
+
+def digest_of_arrays(arrays: Any) -> str:
+    """Tells a nest of arrays from others, by shapes, dtypes and some rows."""
+    return digest([_describe(array) for array in tf.nest.flatten(arrays)])
 
 
 def digest(value: Any) -> str:

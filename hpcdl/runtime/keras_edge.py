@@ -152,6 +152,11 @@ def steps_per_execution(model: Any) -> int:
     return int(steps.numpy()) if hasattr(steps, "numpy") else int(steps)
 
 
+def one_step_per_execution(model: Any) -> Dict[str, Any]:
+    """Gives the attributes with which ``model.predict`` reads no step beyond the last one; Keras 2 never does."""
+    return {} if hasattr(model, "_steps_per_execution") else {"steps_per_execution": 1}
+
+
 def compiles_by_choice_of_keras(model: Any) -> bool:
     """Says whether Keras 3 lets XLA compile this model by itself, on a GPU; it does not keep what the user said."""
     choose = getattr(model, "_resolve_auto_jit_compile", None)
@@ -195,3 +200,17 @@ def build_optimizer(model: Any) -> None:
         getattr(optimizer, "inner_optimizer", optimizer)._create_all_weights(model.trainable_variables)
     elif not getattr(optimizer, "built", False):
         optimizer.build(model.trainable_variables)
+
+
+def seeds_of_shuffles(dataset: Any) -> List[Any]:
+    """Lists the two seeds of each shuffle that a data set is made of: none of the two where nobody gave a seed.
+
+    Those within functions, such as that of an interleave, are not seen.
+    """
+    seeds, to_see = [], [dataset]
+    while to_see:
+        seen = to_see.pop()
+        to_see += seen._inputs()
+        if "Shuffle" in type(seen).__name__ and hasattr(seen, "_seed2"):
+            seeds.append((int(seen._seed), int(seen._seed2)))
+    return seeds

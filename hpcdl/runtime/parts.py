@@ -35,12 +35,23 @@ class Parts:
 
     @contextmanager
     def step(self, info: Any) -> Iterator[None]:
-        """Holds for one step of the replica that calls it; info is ``[share, fraction, whether it counts]``."""
-        self._of_thread.info = info
+        """Holds for one step of the replica that calls it.
+
+        Args:
+            info: What `hpcdl.runtime.feed.Place` says of the part; or ``[rows]`` where no rank knows those of the
+                others: then they are summed.
+        """
+        self._of_thread.info = self._settled(info)
         try:
             yield
         finally:
             self._of_thread.info = None
+
+    def _settled(self, info: Any) -> Any:
+        if info.shape[0] != 1:
+            return info
+        rows, total = info[0], self.sum(info)[0]
+        return tf.stack([rows * self._replicas.num_replicas / total, rows / total, tf.ones_like(rows)])
 
     @property
     def share(self) -> Optional[tf.Tensor]:
@@ -51,6 +62,11 @@ class Parts:
     def fraction(self) -> Optional[tf.Tensor]:
         """The replica's samples / samples of the global batch; None outside of a step."""
         return self._info(1)
+
+    @property
+    def counts(self) -> Optional[tf.Tensor]:
+        """Whether the part counts in the metrics, as a number; None outside of a step."""
+        return self._info(2)
 
     def _info(self, position: int) -> Optional[tf.Tensor]:
         info = getattr(self._of_thread, "info", None)

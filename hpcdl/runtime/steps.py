@@ -7,6 +7,8 @@ Synopsis::
 
     with exact_steps(model, replicas, overrides={}) as hook:
         model.fit(feed(...), callbacks=[...])
+    with exact_tests(model, Parts(replicas), replicas, overrides={}):
+        model.evaluate(feed(...), callbacks=[MetricSums(...)])
 """
 
 from __future__ import annotations
@@ -51,38 +53,23 @@ def exact_steps(
         wishes: Of all ranks; they ride in the steps.
         on_first_trace: Is told the graph that holds the first train_step, if it is not run eagerly.
     """
-    train_step, test_step, symbolic_build = (
-        model.train_step,
-        model.test_step,
-        getattr(model, "_symbolic_build", None),
-    )
+    train_step, symbolic_build = model.train_step, getattr(model, "_symbolic_build", None)
     parts = Parts(replicas)
     with ExitStack() as stack:
         hook = stack.enter_context(averaged_gradients(model.optimizer, parts, wishes))
         stack.enter_context(updates_across_replicas(model.optimizer, replicas))
-        if replicas.num_replicas > 1:
-            stack.enter_context(global_losses(model, parts, replicas))
-        # On one replica too: there Keras 2.12's own fails in float64.
-        stack.enter_context(synchronized_normalization(model, parts))
-        means = Means(parts, stack)
         to_tell = [on_first_trace]
 
         def train(element: Any) -> Any:
             data, info = element
             means.reach(model)
             with parts.step(info):
-                logs = _averaged_logs(model, _counted(model, train_step, data, info[2]), parts)
+                logs = _averaged_logs(model, _counted(model, train_step, data, parts), parts)
             if to_tell and not tf.executing_eagerly():
                 to_tell.pop()(tf.compat.v1.get_default_graph())
             return logs
 
-        def test(element: Any) -> Any:
-            data, info = element
-            means.reach(model)
-            with parts.step(info):
-                return _counted(model, test_step, data, info[2])
-
-        overrides = {**overrides, "train_step": train, "test_step": test}
+        overrides = {**overrides, "train_step": train}
         if hasattr(model, "_distribute_reduction_method"):
             # What a train_step logs is a mean over all replicas already; Keras 2 would add the local ones up.
             overrides["_distribute_reduction_method"] = "first"
@@ -93,15 +80,65 @@ def exact_steps(
                 return symbolic_build(data_batch=data_batch[0])
 
             overrides["_symbolic_build"] = build_from_data
-        stack.enter_context(attributes(model, **overrides))
+        means = stack.enter_context(exact_tests(model, parts, replicas, overrides))
+        yield hook
+
+
+@contextmanager
+def exact_tests(
+    model: Any, parts: Parts, replicas: Replicas, overrides: Mapping[str, Any]
+) -> Iterator[Means]:
+    """Makes the test steps of a compiled model those of the whole world; yields what reaches its Mean metrics.
+
+    Args:
+        model: Compiled.
+        parts: Of the replicas.
+        replicas: Of the run.
+        overrides: Other attributes of the model meanwhile.
+    """
+    test_step = model.test_step
+    with ExitStack() as stack:
+        if replicas.num_replicas > 1:
+            stack.enter_context(global_losses(model, parts, replicas))
+        # On one replica too: there Keras 2.12's own fails in float64.
+        stack.enter_context(synchronized_normalization(model, parts))
+        means = Means(parts, stack)
+
+        def test(element: Any) -> Any:
+            data, info = element
+            means.reach(model)
+            with parts.step(info):
+                return _counted(model, test_step, data, parts)
+
+        stack.enter_context(attributes(model, **{**overrides, "test_step": test}))
         _forget_functions(model)
         stack.callback(_forget_functions, model)
-        yield hook
+        yield means
+
+
+@contextmanager
+def numbered_predictions(model: Any, parts: Parts, overrides: Mapping[str, Any]) -> Iterator[None]:
+    """Makes ``model.predict`` give ``(outputs, the number of each row in the data set)``."""
+    predict_step = model.predict_step
+
+    def predict(element: Any) -> Any:
+        data, info = element
+        with parts.step(info):
+            outputs = predict_step(data)
+        size = tf.shape(tf.nest.flatten(outputs)[0], out_type=tf.int64)[0]
+        return outputs, tf.cast(info[3], tf.int64) + tf.range(size)
+
+    with ExitStack() as stack:
+        stack.enter_context(synchronized_normalization(model, parts))
+        stack.enter_context(attributes(model, **{**overrides, "predict_step": predict}))
+        _forget_functions(model)
+        stack.callback(_forget_functions, model)
+        yield
 
 
 def _forget_functions(model: Any) -> None:
     """Drops the compiled functions, which hold the steps that they were made of."""
-    model.train_function = model.test_function = None
+    model.train_function = model.test_function = model.predict_function = None
 
 
 class Means:
@@ -131,12 +168,12 @@ class Means:
         return update
 
 
-def _counted(model: Any, step: Callable[[Any], Any], data: Any, counts: tf.Tensor) -> Any:
+def _counted(model: Any, step: Callable[[Any], Any], data: Any, parts: Parts) -> Any:
     """Runs a step, and keeps the metric states as they were where this replica's part does not count."""
     before = [(v, tf.identity(v)) for v in metric_variables(model)]
     logs = step(data)
     for variable, old in before:
-        variable.assign(tf.where(counts > 0, tf.convert_to_tensor(variable), old))
+        variable.assign(tf.where(parts.counts > 0, tf.convert_to_tensor(variable), old))
     return logs
 
 

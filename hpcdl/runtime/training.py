@@ -11,6 +11,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import socket
@@ -171,7 +172,9 @@ class Run(World):
         global_batch_size: Optional[int] = None,
         reference_batch_size: Optional[int] = None,
         epochs: int = 1,
-        validation_data: Optional[Sequence[Any]] = None,
+        steps_per_epoch: Optional[int] = None,
+        validation_data: Any = None,
+        validation_steps: Optional[int] = None,
         lr_scaling: str = "none",
         warmup_epochs: float = 0,
         scale_epochs: bool = False,
@@ -190,21 +193,28 @@ class Run(World):
 
         Args:
             model: Compiled, with a plain Keras optimizer.
-            x: Array, or a list or dict of arrays, of N rows.
-            y: Targets, likewise.
-            sample_weight: N weights.
-            per_replica_batch_size: Samples per replica and step; or give ``global_batch_size``.
+            x: Array, or a list or dict of arrays, of N rows. Or (docs/data.md) a ``tf.data.Dataset`` or
+                ``keras.utils.PyDataset`` of *global* batches ``(x, y)`` or ``(x, y, sample_weight)``; or a function
+                ``data(shard)`` that returns a data set of the batches of one replica (`hpcdl.runtime.shards.Shard`).
+            y: Targets, likewise; None with a data set.
+            sample_weight: N weights; None with a data set.
+            per_replica_batch_size: Samples per replica and step; or give ``global_batch_size``. A data set has its own:
+                what is given beside it must agree.
             global_batch_size: Samples per step; num_replicas must divide it.
             reference_batch_size: The batch size that the learning rate was chosen for.
             epochs: Times that each sample is seen.
-            validation_data: ``(x, y)`` or ``(x, y, sample_weight)``.
+            steps_per_epoch: Batches of a data set that make an epoch; None: as many as it has. Needed where it repeats
+                without end.
+            validation_data: ``(x, y)`` or ``(x, y, sample_weight)``, or what ``x`` may be else.
+            validation_steps: Batches of it, if it is a data set; None: as many as it has.
             lr_scaling: ``linear``, ``sqrt`` or ``none``, by global / reference batch size.
             warmup_epochs: Epochs over which the scaling grows from 1 (Goyal et al. 2017, section 2.2).
             scale_epochs: Divide the epochs by num_replicas, rounded up.
             class_weight: Weight of the samples of each class; a class that is not named has 1.
             callbacks: Keras callbacks. Those that write (ModelCheckpoint, TensorBoard, CSVLogger, ProgbarLogger), and
                 those that say ``rank_0_only = True``, run on rank 0; all others on every rank, on the same values.
-            shuffle: Take the samples in a new order in each epoch, the same in every world.
+            shuffle: Take the samples in a new order in each epoch, the same in every world; of a PyDataset the batches;
+                a ``tf.data.Dataset`` has its own order.
             verbose: As in Keras, on rank 0.
             checkpoint_every: Time, steps or epochs, whichever comes first, such as ``"10min,1epoch"`` (the default),
                 or ``"never"``: only at the end, and when the run is stopped.
@@ -229,6 +239,7 @@ class Run(World):
         from hpcdl.runtime.execution import Execution
         from hpcdl.runtime.fitting import Fit
         from hpcdl.runtime.identity import digest, identity
+        from hpcdl.runtime.sources import World, batch_sizes, open_source, open_validation
         from hpcdl.runtime.values import check_values
 
         note_use(os.environ)
@@ -240,18 +251,22 @@ class Run(World):
         from hpcdl.runtime.stopping import end_time
 
         title = title or Path(sys.argv[0]).stem or "run"
-        batches = resolve_batches(
-            *self._bench.batches(per_replica_batch_size, global_batch_size),
-            reference_batch_size,
-            num_replicas=self.num_replicas,
-        )
+        sizes = self._bench.batches(per_replica_batch_size, global_batch_size)
         checks.check_model(model, self._replicas)
         execution = Execution(model, self._replicas)
         with self._replicas.scope():
             keras_edge.build_optimizer(model)
-        data, num_samples = checks.nest_of_arrays(
-            (x, y, checks.with_class_weight(class_weight, y, sample_weight))
+        world = World(
+            self._replicas,
+            self.num_replicas,
+            self.seed,
+            sizes[0] or (sizes[1] or 0) // self.num_replicas or None,
         )
+        source = open_source(
+            x, y, sample_weight, world=world, class_weight=class_weight, steps_per_epoch=steps_per_epoch
+        )
+        batches = batch_sizes(source, *sizes, reference_batch_size, self.num_replicas)
+        num_samples = source.num_samples
         if self._bench.steps is not None:
             num_samples, epochs = self._bench.cut(num_samples, batches.global_batch_size)
             validation_data, scale_epochs, verbose = None, False, 0
@@ -274,26 +289,27 @@ class Run(World):
         if self._is_plan_only:
             print(render(plan))
             raise SystemExit(0)
-        validation = checks.nest_of_arrays(tuple(validation_data)) if validation_data is not None else None
-        check_values(model, data, "training data")
+        world = dataclasses.replace(world, per_replica_batch_size=batches.per_replica_batch_size)
+        validation = open_validation(validation_data, world, validation_steps)
+        check_values(model, source.rows, "training data")
         if validation is not None:
-            check_values(model, validation[0], "validation data")
+            check_values(model, validation.rows, "validation data")
         if self.is_rank_0 and verbose != 0:
             print(render(plan), flush=True)
             for notice in execution.notices:
                 say(notice)
-        mine = identity(model, data, plan, self.seed, shuffle)
+        mine = identity(model, source.description, plan, self.seed, shuffle)
         self.run_dir = self._run_dir_of_next_fit(title, digest(mine)[:8])
         done = Fit(
             model=model,
-            data=data,
+            source=source,
             validation=validation,
             plan=plan,
             identity=mine,
             seed=self.seed,
             shuffle=shuffle,
             users_callbacks=of_this_rank(callbacks, self.is_rank_0),
-            verbose=(1 if verbose == "auto" else int(verbose)) if self.is_rank_0 else 0,
+            verbose=self._verbosity(verbose),
             topology=self.topology,
             replicas=self._replicas,
             run_dir=self.run_dir,
@@ -308,6 +324,105 @@ class Run(World):
         ).run()
         self.samples_per_second = done.samples_per_second
         return done.history
+
+    def evaluate(
+        self,
+        model: Any,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        per_replica_batch_size: Optional[int] = None,
+        global_batch_size: Optional[int] = None,
+        steps: Optional[int] = None,
+        callbacks: Sequence[Any] = (),
+        verbose: Any = "auto",
+        return_dict: bool = False,
+    ) -> Any:
+        """Evaluates as ``model.evaluate`` does in one process; every rank calls it, and gets the same values.
+
+        Args:
+            model: Compiled, built in `scope`; the weights of rank 0 count.
+            x: As for `fit`.
+            y: As for `fit`.
+            sample_weight: As for `fit`.
+            per_replica_batch_size: Samples per replica and step, by default 32; or give ``global_batch_size``.
+            global_batch_size: Samples per step.
+            steps: Batches of a data set that are taken; None: as many as it has.
+            callbacks: Keras callbacks; which run where, as for `fit`.
+            verbose: As in Keras, on rank 0.
+            return_dict: As in Keras: metrics by name, instead of a list.
+
+        Returns:
+            The loss and the metrics over all samples, as Keras gives them.
+
+        Raises:
+            BadInput: An argument breaks a rule, or the model cannot be evaluated exactly.
+        """
+        from hpcdl.runtime import checks, evaluation
+        from hpcdl.runtime.callback_list import of_this_rank
+        from hpcdl.runtime.values import check_values
+
+        checks.check_compiled(model, self._replicas)
+        sizes = (per_replica_batch_size, global_batch_size)
+        source, order = self._opened((x, y, sample_weight), sizes, steps)
+        check_values(model, source.rows, "data to evaluate on")
+        shown = self._verbosity(verbose)
+        users = of_this_rank(callbacks, self.is_rank_0)
+        return evaluation.evaluate(model, source, order, self._replicas, shown, return_dict, users)
+
+    def predict(
+        self,
+        model: Any,
+        x: Any,
+        *,
+        per_replica_batch_size: Optional[int] = None,
+        global_batch_size: Optional[int] = None,
+        steps: Optional[int] = None,
+        verbose: Any = "auto",
+    ) -> Any:
+        """Predicts as ``model.predict`` does in one process; every rank calls it, and predicts its part.
+
+        Args:
+            model: Built in `scope`; the weights of rank 0 count.
+            x: As for `fit`, but no function ``data(shard)``, whose rows have no order.
+            per_replica_batch_size: Samples per replica and step, by default 32; or give ``global_batch_size``.
+            global_batch_size: Samples per step.
+            steps: Batches of a data set that are taken; None: as many as it has.
+            verbose: As in Keras, on rank 0.
+
+        Returns:
+            The outputs for all rows, in the order of the data, on rank 0; None on the others.
+
+        Raises:
+            BadInput: An argument breaks a rule.
+        """
+        from hpcdl.runtime import checks, evaluation
+
+        checks.check_keras(model)
+        checks.check_place(model, self._replicas)
+        source, order = self._opened((x,), (per_replica_batch_size, global_batch_size), steps)
+        if not source.has_order:
+            raise BadInput(
+                "predictions come in the order of the data; received a function data(shard), whose shards have none;"
+                " pass arrays, a tf.data.Dataset or a keras.utils.PyDataset"
+            )
+        return evaluation.predict(model, source, order, self._replicas, self._verbosity(verbose))
+
+    def _opened(self, data: Any, sizes: Any, steps: Optional[int]) -> Any:
+        """Opens data to evaluate or to predict on, in their own order."""
+        from hpcdl.runtime.feed import Order
+        from hpcdl.runtime.sources import World, open_source
+
+        per_replica, global_ = sizes if any(sizes) else (32, None)
+        batches = resolve_batches(per_replica, global_, num_replicas=self.num_replicas)
+        world = World(self._replicas, self.num_replicas, self.seed, batches.per_replica_batch_size)
+        source = open_source(*data, world=world, steps_per_epoch=steps)
+        return source, Order(source.num_samples, source.batch_size or batches.global_batch_size, None)
+
+    def _verbosity(self, verbose: Any) -> int:
+        """Gives what Keras shows on this rank."""
+        return (1 if verbose == "auto" else int(verbose)) if self.is_rank_0 else 0
 
     def _run_dir_of_next_fit(self, title: str, digest: str) -> Path:
         """Names the folder of a fit: the first one of a script has the run's, later ones have folders in it."""

@@ -14,7 +14,8 @@ from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan
 from hpcdl.common.schedule import resolve_batches
 from hpcdl.runtime.agreement import check, describe, differences
-from hpcdl.runtime.identity import identity
+from hpcdl.runtime.feed import Arrays
+from hpcdl.runtime.identity import digest_of_arrays, identity
 
 keras = tf.keras
 X, Y = np.zeros((20, 4), "float32"), np.zeros((20,), "int32")
@@ -41,7 +42,12 @@ def model(rate=0.5, activation="relu", momentum=0.0, loss="mse", metrics=("accur
 
 def described(made=None, of_plan=None, data=(X, Y), validation=None, seed=0, shuffle=True):
     made, of_plan = made or model(), of_plan or plan()
-    return describe(made, of_plan, identity(made, data, of_plan, seed, shuffle), validation)
+    return describe(
+        made,
+        of_plan,
+        identity(made, digest_of_arrays(data), of_plan, seed, shuffle),
+        validation and Arrays(validation, 20),
+    )
 
 
 class Subclassed(keras.Model):

@@ -1,0 +1,106 @@
+"""Evaluation and prediction by all replicas, as one process would do them.
+
+Synopsis::
+
+    evaluate(model, source, order, replicas, verbose=0)      # Keras' values, the same on all ranks
+    predict(model, source, order, replicas, verbose=0)       # all rows, in the order of the data, on rank 0
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from hpcdl.common.errors import BadInput
+from hpcdl.runtime.execution import Execution
+from hpcdl.runtime.feed import Order
+from hpcdl.runtime.following import MetricSums
+from hpcdl.runtime.keras_edge import one_step_per_execution, own_variables, plain_variable
+from hpcdl.runtime.parts import Parts
+from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.sources import Source
+from hpcdl.runtime.steps import exact_tests, numbered_predictions
+
+
+def evaluate(
+    model: Any,
+    source: Source,
+    order: Order,
+    replicas: Replicas,
+    verbose: int,
+    return_dict: bool = False,
+    callbacks: Sequence[Any] = (),
+) -> Any:
+    """Gives what ``model.evaluate`` gives in one process: metric states are summed before a metric is worked out.
+
+    Args:
+        model: Compiled, with its variables; those of replica 0 count.
+        source: The data.
+        order: Of them.
+        replicas: Of the run; a collective.
+        verbose: As in Keras.
+        return_dict: As in Keras.
+        callbacks: The user's, of this rank.
+    """
+    _share_weights(model, replicas)
+    execution = Execution(model, replicas)
+    steps = order.steps_per_epoch
+    own = [MetricSums(replicas, steps), *execution.callbacks(0, steps)]
+    with exact_tests(model, Parts(replicas), replicas, execution.overrides), source.explained():
+        return model.evaluate(
+            source.feed(order, replicas, epochs=None),
+            steps=steps,
+            verbose=verbose,
+            return_dict=return_dict,
+            callbacks=[*own, *callbacks],
+        )
+
+
+def predict(model: Any, source: Source, order: Order, replicas: Replicas, verbose: int) -> Optional[Any]:
+    """Gives what ``model.predict`` gives in one process: the outputs for all rows; None on other ranks than 0.
+
+    Args:
+        model: With its variables; those of replica 0 count.
+        source: The data.
+        order: Of them.
+        replicas: Of the run; a collective.
+        verbose: As in Keras.
+    """
+    _share_weights(model, replicas)
+    with numbered_predictions(model, Parts(replicas), one_step_per_execution(model)), source.explained():
+        feed = source.feed(order, replicas, epochs=None)
+        outputs, numbers = model.predict(feed, steps=order.steps_per_epoch, verbose=verbose)
+    counts = replicas.processes.gather(np.int64(len(numbers)))
+    of_ranks = _gathered(replicas, numbers, counts)
+    is_rank_0 = replicas.processes.rank == 0
+
+    def in_order(array: np.ndarray) -> Optional[np.ndarray]:
+        rows = _gathered(replicas, array, counts)
+        if not is_rank_0:
+            return None
+        # Of a batch that all replicas have computed the rows come several times, and are the same.
+        ordered = np.empty((of_ranks.max() + 1, *rows.shape[1:]), rows.dtype)
+        ordered[of_ranks] = rows
+        return ordered
+
+    ordered = tf.nest.map_structure(in_order, outputs)
+    return ordered if is_rank_0 else None
+
+
+def _gathered(replicas: Replicas, array: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Joins the rows of all ranks, which have different numbers of them."""
+    if not isinstance(array, np.ndarray):
+        raise BadInput(
+            f"predictions must be arrays of one shape; received {type(array).__name__}; let the model give rows of one"
+            " length, or call model.predict on one rank"
+        )
+    padded = np.zeros((counts.max(), *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return np.concatenate([rows[:n] for rows, n in zip(replicas.processes.gather(padded), counts)])
+
+
+def _share_weights(model: Any, replicas: Replicas) -> None:
+    replicas.broadcast([plain_variable(v) for v in model.trainable_variables])
+    replicas.broadcast(own_variables(model))

@@ -1,0 +1,195 @@
+"""What a fit reads: arrays, a ``tf.data.Dataset``, a ``PyDataset``, or a function that gives each replica its own part.
+
+All have one interface, so that nothing else asks what the data are.
+
+Synopsis::
+
+    source = open_source(x, y, None, world=World(replicas, num_replicas=4, seed=0))
+    batches = batch_sizes(source, per_replica_batch_size=None, global_batch_size=None, ...)
+    order = Order(source.num_samples, batches.global_batch_size, seed=0)
+    elements = source.feed(order, replicas, epochs=12, first_step=0)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ContextManager, List, Mapping, Optional
+
+import tensorflow as tf
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.schedule import Batches, resolve_batches
+from hpcdl.runtime.checks import nest_of_arrays, with_class_weight
+from hpcdl.runtime.feed import Arrays, Order
+from hpcdl.runtime.pipelines import Pipeline
+from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.sequences import Items
+from hpcdl.runtime.shards import KINDS, Shards
+
+
+class Source:
+    """The interface of `Arrays`, `Pipeline`, `Items` and `Shards`.
+
+    Attributes:
+        rows: ``(x, y, sample_weight)`` as arrays, without Nones at the end: all of them, or a first batch.
+        batch_size: Global batch size of the data; None: the fit decides.
+        has_order: Whether its rows have an order that is the same in every world.
+        num_samples: Of an epoch; of data in batches, whose last one may be smaller, that many batches.
+        spec: Shapes and dtypes, as JSON.
+        description: What tells the data from others, as JSON, the same on all ranks.
+    """
+
+    rows: Any
+    batch_size: Optional[int]
+    has_order: bool
+    num_samples: int
+    spec: Any
+    description: Any
+
+    def feed(
+        self,
+        order: Order,
+        replicas: Replicas,
+        epochs: Optional[int],
+        first_step: int = 0,
+        mark: Any = None,
+        is_cached: bool = False,
+    ) -> Any:
+        """Makes the data set of this process.
+
+        Args:
+            order: Steps of an epoch, and the seed of an order that hpcdl decides on.
+            replicas: Of the run.
+            epochs: Of the run; None: the same epoch again and again.
+            first_step: Steps of the whole run that are left out.
+            mark: What `mark` gave when they were done.
+            is_cached: Whether the first batch comes again and again, from memory, for a benchmark.
+
+        Returns:
+            Elements ``(rows, info)``, one for each local replica and step; info as `Parts.step` takes it.
+        """
+        raise NotImplementedError
+
+    def mark(self, steps_done: int) -> Any:
+        """Gives, as JSON, what tells whether the data of a later start come in the order of this one."""
+        raise NotImplementedError
+
+    def callbacks(self, order: Order, replicas: Replicas) -> List[Any]:
+        """Gives the callbacks that a fit on it takes, on every rank."""
+        raise NotImplementedError
+
+    def explained(self) -> ContextManager[None]:
+        """Makes one line of what reading may raise during the fit."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class World:
+    """Who reads.
+
+    Attributes:
+        replicas: Of the run.
+        num_replicas: Of the run, or of the one that is planned.
+        seed: Of the run.
+        per_replica_batch_size: What the user said, if anything.
+    """
+
+    replicas: Replicas
+    num_replicas: int
+    seed: int
+    per_replica_batch_size: Optional[int] = None
+
+
+def open_source(
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    world: World,
+    what: str = "x",
+    class_weight: Optional[Mapping[int, float]] = None,
+    steps_per_epoch: Optional[int] = None,
+) -> Any:
+    """Makes a source of what the user passed; all ranks do so together.
+
+    Raises:
+        BadInput: It is nothing that can be read, by rules that the message says.
+    """
+    is_data_set = isinstance(x, tf.data.Dataset)
+    is_items = isinstance(x, tf.keras.utils.Sequence)
+    is_function = callable(x) and not hasattr(x, "__array__") and not is_data_set and not is_items
+    if is_data_set or is_items or is_function:
+        if y is not None or sample_weight is not None:
+            raise BadInput(
+                f"a data set gives (x, y) or (x, y, sample_weight) itself; received {type(x).__name__} and y or"
+                " sample_weight beside it; put them into its elements"
+            )
+        arguments = {"what": what, "class_weight": class_weight, "steps_per_epoch": steps_per_epoch}
+        if is_data_set:
+            return Pipeline(x, world.replicas, **arguments)
+        if is_items:
+            return Items(x, world.replicas, **arguments)
+        size = world.per_replica_batch_size
+        return Shards(x, world.replicas, world.num_replicas, size, world.seed, **arguments)
+    if hasattr(x, "__next__") or isinstance(x, tf.distribute.DistributedDataset):
+        raise BadInput(
+            f"{what} must be arrays, {KINDS}; received {type(x).__name__}, which is read once, and cannot be divided;"
+            " pass tf.data.Dataset.from_generator(...) of global batches, or the plain data set"
+        )
+    if steps_per_epoch is not None:
+        raise BadInput(
+            f"steps_per_epoch counts batches of a data set; received {steps_per_epoch} with arrays, of which an epoch"
+            " takes all; leave it out, or pass fewer rows"
+        )
+    return Arrays(*nest_of_arrays((x, y, with_class_weight(class_weight, y, sample_weight))))
+
+
+def open_validation(data: Any, world: World, steps: Optional[int]) -> Any:
+    """Makes a source of validation data; None of None."""
+    if data is None:
+        return None
+    parts = tuple(data) if isinstance(data, (tuple, list)) else (data,)
+    if len(parts) > 3:
+        raise BadInput(
+            "validation_data must be (x, y), (x, y, sample_weight) or a data set; received"
+            f" {len(parts)} parts; put several inputs into one list or dict"
+        )
+    return open_source(*parts, world=world, what="validation_data", steps_per_epoch=steps)
+
+
+def batch_sizes(
+    source: Any,
+    per_replica: Optional[int],
+    global_: Optional[int],
+    reference: Optional[int],
+    num_replicas: int,
+) -> Batches:
+    """Gives the batch sizes of a fit: those that the user said, or those of the data.
+
+    Raises:
+        BadInput: They are not those of the data, or the replicas cannot share a batch evenly.
+    """
+    size = source.batch_size
+    if size is None or (per_replica is not None and global_ is not None):
+        return resolve_batches(per_replica, global_, reference, num_replicas=num_replicas)
+    if size % num_replicas:
+        down = size // num_replicas * num_replicas
+        near = f"{down} or {down + num_replicas}" if down else str(num_replicas)
+        raise BadInput(
+            f"num_replicas must divide the batches of the data set; received batches of {size} and {num_replicas}"
+            f" replicas; batch by e.g. {near}: the data set has global batches, of which each replica takes its part"
+        )
+    said = global_ if per_replica is None else per_replica * num_replicas
+    if said is not None and said != size:
+        raise BadInput(
+            f"a data set of batches has the global batch size of its batches, here {size}; received"
+            + (
+                f" global_batch_size={global_}"
+                if per_replica is None
+                else f" per_replica_batch_size={per_replica}"
+            )
+            + f" for {num_replicas} replicas; leave the batch sizes out, or batch the data set by {said}"
+        )
+    return resolve_batches(
+        per_replica, size if per_replica is None else None, reference, num_replicas=num_replicas
+    )

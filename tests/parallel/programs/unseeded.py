@@ -1,0 +1,18 @@
+"""Trains on a data set whose ranks see other batches: ``unseeded.py [later]``: from the first on, or from the second."""
+
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+import hpcdl
+
+rows = tf.data.Dataset.from_tensor_slices((np.arange(80.0).reshape(20, 4), np.zeros((20, 1))))
+unseeded = rows.shuffle(20).batch(4)  # before init(), which seeds TensorFlow
+run = hpcdl.init()
+if sys.argv[1:] == ["later"]:
+    unseeded = rows.take(4).concatenate(rows.skip(4).shuffle(16, seed=run.rank)).batch(4)
+with run.scope():
+    model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse", jit_compile=False)
+run.fit(model, unseeded, verbose=0)

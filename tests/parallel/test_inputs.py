@@ -1,0 +1,80 @@
+"""Data sets of all kinds train, evaluate and predict as plain Keras does in one process on the same global batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.parallel.launching import IS_OLDEST, NOT_IN_OLDEST, run_program
+from tests.parallel.programs.inputs import EPOCHS, GLOBAL_BATCH_SIZE, KINDS, NUM_SAMPLES
+
+WORLDS = {"single": (1, 1), "mirrored": (1, 2), "horovod": (2, 1), "hybrid": (2, 2)}
+TRIED = ["single", "hybrid"] if IS_OLDEST else list(WORLDS)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Gives the folder of what a world has written; each is started once."""
+    folders = {}
+
+    def of(world):
+        if world not in folders:
+            num_ranks, replicas = WORLDS[world]
+            folders[world] = tmp_path_factory.mktemp(world)
+            run_program(folders[world], "inputs.py", folders[world], np=num_ranks, replicas=replicas)
+        return folders[world]
+
+    return of
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("world", TRIED)
+def test_every_kind_of_data_trains_as_one_process_does(world, kind, results):
+    num_ranks, replicas = WORLDS[world]
+    count = num_ranks * replicas if kind == "function" else 1
+    plain = np.load(results("single") / f"plain-{kind}-{count}.npz")
+    for rank in range(num_ranks):
+        mine = np.load(results(world) / f"{kind}-{rank}.npz")
+        assert np.abs(mine["weights"] - plain["weights"]).max() <= 1e-12
+        assert set(plain.files) <= set(mine.files)
+        for name in set(plain.files) - {"weights"}:
+            np.testing.assert_allclose(mine[name], plain[name], atol=1e-6, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("world", TRIED)
+def test_items_are_read_once_in_each_epoch_and_told_of_its_end(world, results):
+    num_steps = -(-NUM_SAMPLES // GLOBAL_BATCH_SIZE)
+    for rank in range(WORLDS[world][0]):
+        noted = np.load(results(world) / f"items-{rank}.npz")
+        read = noted["read"].tolist()[2:]  # the first two are read once more, to know what items are like
+        assert [sorted(read[:num_steps]), sorted(read[num_steps:])] == [list(range(num_steps))] * EPOCHS
+        assert noted["ended"] == EPOCHS
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset", "items"])
+@pytest.mark.parametrize("world", TRIED)
+def test_metrics_and_predictions_are_those_of_one_process(world, kind, results):
+    plain = np.load(results("single") / "plain-evaluated.npz")
+    for rank in range(WORLDS[world][0]):
+        mine = np.load(results(world) / f"evaluated-{rank}.npz")
+        assert len(mine[kind]) >= 7  # loss, accuracy, AUC, precision, recall, IoU, mean squared error
+        np.testing.assert_allclose(mine[kind], plain[kind], atol=1e-6, rtol=0)
+    predicted = np.load(results(world) / "evaluated-0.npz")[f"{kind}-predicted"]
+    assert predicted.shape == plain[f"{kind}-predicted"].shape
+    np.testing.assert_allclose(predicted, plain[f"{kind}-predicted"], atol=1e-12, rtol=0)
+
+
+@NOT_IN_OLDEST
+def test_a_shuffle_without_a_seed_stops_the_run(tmp_path):
+    done = run_program(tmp_path, "unseeded.py", np=2, status=2)
+    said = [line for line in done.stderr.splitlines() if "the first batch of rank 1" in line]
+    assert len(said) == 1
+    assert "give each shuffle of the data a seed" in said[0]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@NOT_IN_OLDEST
+def test_batches_that_differ_later_stop_the_run_at_the_end_of_the_epoch(tmp_path):
+    done = run_program(tmp_path, "unseeded.py", "later", np=2, status=1)
+    assert "those of epoch 1 are others on rank 1 than on rank 0" in done.stderr
