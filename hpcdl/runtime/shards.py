@@ -94,15 +94,20 @@ class Shards:
             )
         first = self._streams[0]
         self.rows, self.spec = first.first, first.spec
-        mine = [[s.batch_size, s.steps, s.checksum, s.is_seeded, _is_static(s)] for s in self._streams]
+        mine = [
+            [s.batch_size, s.steps, s.checksum, s.is_seeded, _is_static(s), s.batches] for s in self._streams
+        ]
         of_all = [row for rows in replicas.processes.gather_json(mine) for row in rows]
-        sizes, steps, checksums, are_seeded, are_static = zip(*of_all)
+        sizes, steps, checksums, are_seeded, are_static, batches = zip(*of_all)
         if len(set(sizes)) > 1:
             raise BadInput(
                 f"batches of all shards must have the same size; received first batches of {list(sizes)} rows of"
                 f" {what}; give every shard as many samples, and batch by shard.per_replica_batch_size"
             )
         self._steps = min(steps)
+        if None not in batches:
+            for stream in self._streams:
+                stream.batches = min(batches)
         self._is_even = all(are_static)
         self.batch_size = sizes[0] * num_replicas
         self.num_samples = self._steps * self.batch_size
@@ -124,10 +129,7 @@ class Shards:
             "batches": self._steps,
             "first_batch": list(checksums) if all(are_seeded) else None,
         }
-        self._watches = [Watch(replicas, self._size_of(s)) for s in self._streams]
-
-    def _size_of(self, stream: Stream) -> Optional[int]:
-        return None if stream.batches is None else min(self._steps, stream.batches)
+        self._watches = [Watch(replicas, s.batches) for s in self._streams]
 
     def feed(
         self,
@@ -141,7 +143,6 @@ class Shards:
         """Makes the elements of this process; epochs None: as many as are asked for."""
         seen = []
         for k, (stream, watch) in enumerate(zip(self._streams, self._watches)):
-            stream.batches = self._size_of(stream)
             if mark is not None and first_step > 0:
                 watch.expect(watch.iteration(first_step - 1), mark[k])
             batches = stream.from_step(first_step, watch)

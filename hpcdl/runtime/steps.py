@@ -53,7 +53,7 @@ def exact_steps(
         wishes: Of all ranks; they ride in the steps.
         on_first_trace: Is told the graph that holds the first train_step, if it is not run eagerly.
     """
-    train_step, symbolic_build = model.train_step, getattr(model, "_symbolic_build", None)
+    train_step = model.train_step
     parts = Parts(replicas)
     with ExitStack() as stack:
         hook = stack.enter_context(averaged_gradients(model.optimizer, parts, wishes))
@@ -73,13 +73,6 @@ def exact_steps(
         if hasattr(model, "_distribute_reduction_method"):
             # What a train_step logs is a mean over all replicas already; Keras 2 would add the local ones up.
             overrides["_distribute_reduction_method"] = "first"
-        if symbolic_build is not None:
-
-            def build_from_data(iterator: Any = None, data_batch: Any = None) -> Any:
-                # Keras 3 builds from an element when there is a strategy: it must see the user's part of it.
-                return symbolic_build(data_batch=data_batch[0])
-
-            overrides["_symbolic_build"] = build_from_data
         means = stack.enter_context(exact_tests(model, parts, replicas, overrides))
         yield hook
 
@@ -96,7 +89,8 @@ def exact_tests(
         replicas: Of the run.
         overrides: Other attributes of the model meanwhile.
     """
-    test_step = model.test_step
+    test_step, symbolic_build = model.test_step, getattr(model, "_symbolic_build", None)
+    overrides = dict(overrides)
     with ExitStack() as stack:
         if replicas.num_replicas > 1:
             stack.enter_context(global_losses(model, parts, replicas))
@@ -110,6 +104,13 @@ def exact_tests(
             with parts.step(info):
                 return _counted(model, test_step, data, parts)
 
+        if symbolic_build is not None:
+
+            def build_from_data(iterator: Any = None, data_batch: Any = None) -> Any:
+                # Keras 3 builds from an element when there is a strategy: it must see the user's part of it.
+                return symbolic_build(data_batch=data_batch[0])
+
+            overrides["_symbolic_build"] = build_from_data
         stack.enter_context(attributes(model, **{**overrides, "test_step": test}))
         _forget_functions(model)
         stack.callback(_forget_functions, model)

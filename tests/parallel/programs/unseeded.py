@@ -1,4 +1,4 @@
-"""Trains on a data set whose ranks see other batches: ``unseeded.py [later]``: from the first on, or from the second."""
+"""Trains on batches that differ between ranks: ``unseeded.py [later]``: the first one, or the second and later ones."""
 
 import sys
 
