@@ -164,24 +164,25 @@ def evaluate(run, out):
     keras.utils.set_random_seed(1)
     with run.scope() if run else contextlib.nullcontext():
         model = build_binary()
-    results = {}
-    for kind in ("arrays", "dataset", "items"):
-        arrays = {"x": x, "y": y, "sample_weight": weights}
-        passed = {"dataset": {"x": dataset((x, y, weights))}, "items": {"x": Items((x, y, weights))}}
-        passed = passed.get(kind, arrays)
+    alone = {"batch_size": GLOBAL_BATCH_SIZE, "verbose": 0}
+    all_replicas = {"global_batch_size": GLOBAL_BATCH_SIZE, "verbose": 0}
+    if run is None:
+        results = {
+            "arrays": model.evaluate(x, y, sample_weight=weights, **alone),
+            "dataset": model.evaluate(dataset((x, y, weights)), verbose=0),
+            "predicted": model.predict(x, **alone),
+        }
+    else:
         rows = tf.data.Dataset.from_tensor_slices((x,)).batch(41)
-        to_predict = {"arrays": x, "dataset": rows, "items": Items((x,))}[kind]
-        if run is None:
-            batch = {"batch_size": GLOBAL_BATCH_SIZE} if kind == "arrays" else {}
-            results[kind] = model.evaluate(**passed, **batch, verbose=0)
-            results[f"{kind}-predicted"] = model.predict(to_predict, **batch, verbose=0)
-            continue
-        batch = {"global_batch_size": GLOBAL_BATCH_SIZE} if kind == "arrays" else {}
-        results[kind] = run.evaluate(model, **passed, **batch, verbose=0)
-        predicted = run.predict(model, to_predict, **batch, verbose=0)
-        assert (predicted is None) == (run.rank > 0)
-        if predicted is not None:
-            results[f"{kind}-predicted"] = predicted
+        predicted = [run.predict(model, rows, verbose=0), run.predict(model, Items((x,)), verbose=0)]
+        results = {
+            "arrays": run.evaluate(model, x, y, weights, **all_replicas),
+            "dataset": list(
+                run.evaluate(model, dataset((x, y, weights)), verbose=0, return_dict=True).values()
+            ),
+            **({"of-dataset": predicted[0], "of-items": predicted[1]} if run.rank == 0 else {}),
+        }
+        assert run.rank == 0 or predicted == [None, None]
     np.savez(out, **results)
 
 

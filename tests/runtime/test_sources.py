@@ -1,0 +1,250 @@
+"""What a fit reads: what is refused, and that a run which was stopped goes on with the same batches."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import hpcdl
+from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.runtime.feed import place
+from hpcdl.runtime.processes import Alone
+from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.sources import World, batch_sizes, open_source, open_validation
+from tests.runtime.test_resume import FailAt, Fails, assert_same, build
+
+keras = tf.keras
+X = np.random.default_rng(0).normal(size=(50, 4)).astype("float32")
+Y = (X.sum(axis=1) > 0).astype("int32")
+ROWS = tf.data.Dataset.from_tensor_slices((X, Y))
+
+
+@pytest.fixture(scope="module")
+def world():
+    replicas = Replicas(Alone(), ["CPU:0"])
+    return World(replicas, num_replicas=2, seed=0, per_replica_batch_size=5)
+
+
+class Batches(keras.utils.Sequence):
+    """Global batches by number."""
+
+    def __init__(self, size=8, seed=0):
+        if hasattr(keras, "ops"):
+            super().__init__()
+        self.size, self.rng = size, np.random.default_rng(seed)
+        self.rows, self.read = np.arange(50), []
+
+    def __len__(self):
+        return -(-50 // self.size)
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        rows = self.rows[index * self.size : (index + 1) * self.size]
+        return X[rows], Y[rows]
+
+    def on_epoch_end(self):
+        self.rows = self.rng.permutation(50)
+
+
+def generator():
+    yield X[:4], Y[:4]
+
+
+def needs_two(shard, more):
+    return ROWS.batch(4)
+
+
+REFUSED = {
+    "a generator": (generator(), {}, "from_generator"),
+    "a generator function": (generator, {}, "from_generator"),
+    "samples without batches": (ROWS, {}, ".batch("),
+    "no end": (ROWS.batch(4).repeat(), {}, "pass steps_per_epoch"),
+    "no batch": (ROWS.take(0).batch(4), {}, "must have a batch"),
+    "y beside a data set": (ROWS.batch(4), {"y": Y}, "beside it"),
+    "four parts": (ROWS.map(lambda x, y: (x, y, y, y)).batch(4), {}, "(x, y, sample_weight)"),
+    "ragged rows": (tf.data.Dataset.from_tensors(tf.ragged.constant([[1], [2, 3]])), {}, "to_tensor"),
+    "parts that do not match": (tf.data.Dataset.from_tensors((X[:4], Y[:3])), {}, "[4, 3]"),
+    "a function of two arguments": (needs_two, {}, "def data(shard)"),
+    "a function that returns no data set": (lambda shard: (X, Y), {}, "tf.data.Dataset of a shard"),
+    "more steps than items": (Batches(), {"steps_per_epoch": 9}, "smaller steps_per_epoch"),
+    "steps of arrays": (X, {"y": Y, "steps_per_epoch": 3}, "arrays"),
+    "no steps": (ROWS.batch(4), {"steps_per_epoch": 0}, "steps_per_epoch"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(REFUSED))
+def test_what_cannot_be_read_is_refused_in_one_line(case, world):
+    x, arguments, said = REFUSED[case]
+    with pytest.raises(BadInput) as refusal:
+        open_source(x, **arguments, world=world)
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert ";" in str(refusal.value)  # the rule; what was received; the way out
+
+
+@pytest.mark.parametrize(
+    ("size", "arguments", "said"),
+    [
+        (5, (None, None), "batch by e.g. 4 or 6"),
+        (1, (None, None), "batch by e.g. 2"),
+        (8, (None, 10), "here 8; received global_batch_size=10"),
+        (8, (8, None), "received per_replica_batch_size=8 for 2 replicas"),
+        (8, (4, 8), "exactly one"),
+    ],
+)
+def test_batch_sizes_that_are_not_those_of_the_data_are_refused(size, arguments, said, world):
+    with pytest.raises(BadInput, match=said):
+        batch_sizes(open_source(ROWS.batch(size), world=world), *arguments, None, 2)
+
+
+def test_a_data_set_has_the_global_batch_size(world):
+    source = open_source(ROWS.batch(8), world=world)
+    batches = batch_sizes(source, None, None, None, 2)
+    assert (batches.global_batch_size, batches.per_replica_batch_size, batches.factor) == (8, 4, 1)
+    assert (
+        batch_sizes(source, 4, None, None, 2).factor == 2
+    )  # as with arrays: the size of a replica is the reference
+    assert source.num_samples == 56  # 7 batches, of which the last one may be smaller
+
+
+def test_what_cannot_validate_is_refused(world):
+    assert open_validation(None, world, None) is None
+    with pytest.raises(BadInput, match="validation_data must be"):
+        open_validation((X, Y, Y, Y), world, None)
+    with pytest.raises(BadInput, match="validation_data must be a data set of batches"):
+        open_validation(ROWS, world, None)
+
+
+def test_shards_that_begin_alike_or_are_longer_are_said(capfd):
+    two = World(Replicas(Alone(), ["CPU:0", "CPU:0"][:1]), num_replicas=2, seed=0, per_replica_batch_size=5)
+    two.replicas.per_process = 2  # both shards are read here
+    source = open_source(lambda shard: ROWS.take(50 - 10 * shard.index).batch(5), world=two)
+    said = capfd.readouterr().err
+    assert "have 8 to 10 batches; an epoch has 8 steps" in said
+    assert "begin with the same samples" in said
+    assert (source.batch_size, source.num_samples) == (10, 80)
+    with pytest.raises(BadInput, match="must have the same size; received first batches of \\[5, 4\\]"):
+        open_source(lambda shard: ROWS.batch(5 - shard.index), world=two)
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 7, 20])
+def test_parts_of_a_batch_make_the_whole(batch_size, num_replicas):
+    places = [place(batch_size, replica, num_replicas, 100) for replica in range(num_replicas)]
+    assert sum(p.info[0] for p in places) == pytest.approx(num_replicas)  # shares in a mean
+    counted = [row for p in places if p.info[2] for row in range(p.first, p.first + p.size)]
+    assert counted == list(range(batch_size))
+    assert all(p.info[3] == 100 + p.first for p in places)
+
+
+def train(run_dir, x, callbacks=(), **arguments):
+    run = hpcdl.init(run_dir=str(run_dir))
+    with run.scope():
+        model = build()
+    arguments = {"epochs": 3, "checkpoint_every": "2steps,1epoch", "verbose": 0, **arguments}
+    history = run.fit(model, x, callbacks=list(callbacks), **arguments)
+    return model, history.history
+
+
+def shuffled():
+    """A new order in each epoch."""
+    return ROWS.shuffle(50, seed=3).batch(8)
+
+
+def nested():
+    """An order of batches in an order of samples: the second is asked for only when the first is read."""
+    return ROWS.shuffle(50, seed=3).batch(8).shuffle(4, seed=5)
+
+
+def of_shard(shard):
+    return shuffled()
+
+
+KINDS = {
+    "dataset": lambda: (shuffled(), {}),
+    "nested": lambda: (nested(), {}),
+    "repeating": lambda: (ROWS.shuffle(50, seed=3).repeat().batch(8), {"steps_per_epoch": 5}),
+    "items": lambda: (Batches(), {}),
+    "function": lambda: (of_shard, {"per_replica_batch_size": 8}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_failed_goes_on_with_the_same_batches(kind, tmp_path, capfd):
+    x, arguments = KINDS[kind]()
+    whole = train(tmp_path / "whole", x, **arguments)
+    steps = arguments.get("steps_per_epoch", 7)
+    for name, where in {"in-epoch": (1, 3), "at-its-end": (1, steps - 1)}.items():
+        x, arguments = KINDS[kind]()
+        with pytest.raises(Fails):
+            train(tmp_path / name, x, callbacks=[FailAt(*where)], **arguments)
+        x, arguments = KINDS[kind]()
+        assert_same(train(tmp_path / name, x, **arguments), whole)
+    said = capfd.readouterr().err
+    assert "going on with" in said
+    assert "will not be bit-exact" not in said
+
+
+def test_another_order_after_a_stop_is_said(tmp_path, capfd):
+    def data():
+        return ROWS.shuffle(50, seed=3).repeat(2).batch(10)
+
+    with pytest.raises(Fails):
+        train(tmp_path / "run", data(), callbacks=[FailAt(2, 3)])
+    train(tmp_path / "run", data())
+    assert "the data come in another order than before the stop" in capfd.readouterr().err
+
+
+def test_items_that_are_done_are_not_read_again(tmp_path):
+    with pytest.raises(Fails):
+        train(tmp_path / "run", Batches(), callbacks=[FailAt(1, 4)], shuffle=False)
+    items = Batches()
+    train(tmp_path / "run", items, shuffle=False)
+    assert items.read == [
+        0,
+        1,
+        0,
+        *range(4, 7),
+        *range(7),
+    ]  # what items are like; whether they are the same; the rest
+
+
+def test_a_folder_of_other_data_is_refused_with_what_differs(tmp_path):
+    train(tmp_path / "run", ROWS.batch(10), epochs=1)
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["identity"]["data"]
+    assert recorded["batches"] == 5
+    for other, said in (
+        (ROWS.take(40).batch(10), "data batches 5, now 4"),
+        (ROWS.skip(1).batch(10), "data first_batch"),
+        (ROWS.map(lambda x, y: (x, y, 1.0)).batch(10), "data spec"),
+    ):
+        with pytest.raises(BadInput, match="a run folder goes on with the run that it holds") as refused:
+            train(tmp_path / "run", other, epochs=1)
+        assert said in str(refused.value)
+
+
+def test_a_shorter_iteration_is_one_line(tmp_path):
+    sizes = iter([50, 50, 50, 30, 30])  # looked at, counted, trained on, ...
+
+    def rows():
+        n = next(sizes)
+        return iter(zip(X[:n], Y[:n]))
+
+    signature = (tf.TensorSpec((4,), tf.float32), tf.TensorSpec((), tf.int32))
+    data = tf.data.Dataset.from_generator(rows, output_signature=signature).batch(10)
+    with pytest.raises(HpcdlError, match="must give as many batches; received fewer than 5"):
+        train(tmp_path / "run", data)
+
+
+def test_class_weights_are_those_of_arrays(tmp_path):
+    weights = {0: 1.0, 1: 3.0}
+    of_arrays = hpcdl.init(run_dir=str(tmp_path / "arrays"))
+    with of_arrays.scope():
+        model = build()
+    of_arrays.fit(model, X, Y, global_batch_size=10, class_weight=weights, shuffle=False, verbose=0)
+    of_dataset, _ = train(tmp_path / "dataset", ROWS.batch(10), epochs=1, class_weight=weights)
+    for a, b in zip(model.get_weights(), of_dataset.get_weights()):
+        np.testing.assert_allclose(a, b, atol=1e-6)
