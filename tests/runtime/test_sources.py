@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,3 +252,14 @@ def test_class_weights_are_those_of_arrays(tmp_path):
     of_dataset, _ = train(tmp_path / "dataset", ROWS.batch(10), epochs=1, class_weight=weights)
     for a, b in zip(model.get_weights(), of_dataset.get_weights()):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_examples_of_the_documents_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text().partition("\n## Your own data")[2]
+    shown: dict = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), shown)
+    assert 0 <= shown["accuracy"] <= 1
+    assert set(shown["values"]) == {"loss", "accuracy"}
+    assert shown["outputs"].shape == (200, 4)
+    assert len(list(tmp_path.glob("runs/*/**/run.json"))) == 5
