@@ -4,7 +4,7 @@ All have one interface, so that nothing else asks what the data are.
 
 Synopsis::
 
-    source = open_source(x, y, None, world=World(replicas, num_replicas=4, seed=0))
+    source = open_source(x, y, None, reader=Reader(replicas, num_replicas=4, seed=0))
     batches = batch_sizes(source, per_replica_batch_size=None, global_batch_size=None, ...)
     order = Order(source.num_samples, batches.global_batch_size, seed=0)
     elements = source.feed(order, replicas, epochs=12, first_step=0)
@@ -84,7 +84,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class World:
+class Reader:
     """Who reads.
 
     Attributes:
@@ -105,7 +105,7 @@ def open_source(
     y: Any = None,
     sample_weight: Any = None,
     *,
-    world: World,
+    reader: Reader,
     what: str = "x",
     class_weight: Optional[Mapping[int, float]] = None,
     steps_per_epoch: Optional[int] = None,
@@ -126,11 +126,11 @@ def open_source(
             )
         arguments = {"what": what, "class_weight": class_weight, "steps_per_epoch": steps_per_epoch}
         if is_data_set:
-            return Pipeline(x, world.replicas, **arguments)
+            return Pipeline(x, reader.replicas, **arguments)
         if is_items:
-            return Items(x, world.replicas, **arguments)
-        size = world.per_replica_batch_size
-        return Shards(x, world.replicas, world.num_replicas, size, world.seed, **arguments)
+            return Items(x, reader.replicas, **arguments)
+        size = reader.per_replica_batch_size
+        return Shards(x, reader.replicas, reader.num_replicas, size, reader.seed, **arguments)
     if hasattr(x, "__next__") or isinstance(x, tf.distribute.DistributedDataset):
         raise BadInput(
             f"{what} must be arrays, {KINDS}; received {type(x).__name__}, which is read once, and cannot be divided;"
@@ -144,7 +144,7 @@ def open_source(
     return Arrays(*nest_of_arrays((x, y, with_class_weight(class_weight, y, sample_weight))))
 
 
-def open_validation(data: Any, world: World, steps: Optional[int]) -> Any:
+def open_validation(data: Any, reader: Reader, steps: Optional[int]) -> Any:
     """Makes a source of validation data; None of None."""
     if data is None:
         return None
@@ -154,7 +154,7 @@ def open_validation(data: Any, world: World, steps: Optional[int]) -> Any:
             "validation_data must be (x, y), (x, y, sample_weight) or a data set; received"
             f" {len(parts)} parts; put several inputs into one list or dict"
         )
-    return open_source(*parts, world=world, what="validation_data", steps_per_epoch=steps)
+    return open_source(*parts, reader=reader, what="validation_data", steps_per_epoch=steps)
 
 
 def batch_sizes(

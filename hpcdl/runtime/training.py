@@ -239,7 +239,7 @@ class Run(World):
         from hpcdl.runtime.execution import Execution
         from hpcdl.runtime.fitting import Fit
         from hpcdl.runtime.identity import digest, identity
-        from hpcdl.runtime.sources import World, batch_sizes, open_source, open_validation
+        from hpcdl.runtime.sources import Reader, batch_sizes, open_source, open_validation
         from hpcdl.runtime.values import check_values
 
         note_use(os.environ)
@@ -256,14 +256,10 @@ class Run(World):
         execution = Execution(model, self._replicas)
         with self._replicas.scope():
             keras_edge.build_optimizer(model)
-        world = World(
-            self._replicas,
-            self.num_replicas,
-            self.seed,
-            sizes[0] or (sizes[1] or 0) // self.num_replicas or None,
-        )
+        per_replica = sizes[0] or (sizes[1] or 0) // self.num_replicas or None
+        reader = Reader(self._replicas, self.num_replicas, self.seed, per_replica)
         source = open_source(
-            x, y, sample_weight, world=world, class_weight=class_weight, steps_per_epoch=steps_per_epoch
+            x, y, sample_weight, reader=reader, class_weight=class_weight, steps_per_epoch=steps_per_epoch
         )
         batches = batch_sizes(source, *sizes, reference_batch_size, self.num_replicas)
         num_samples = source.num_samples
@@ -289,8 +285,8 @@ class Run(World):
         if self._is_plan_only:
             print(render(plan))
             raise SystemExit(0)
-        world = dataclasses.replace(world, per_replica_batch_size=batches.per_replica_batch_size)
-        validation = open_validation(validation_data, world, validation_steps)
+        reader = dataclasses.replace(reader, per_replica_batch_size=batches.per_replica_batch_size)
+        validation = open_validation(validation_data, reader, validation_steps)
         check_values(model, source.rows, "training data")
         if validation is not None:
             check_values(model, validation.rows, "validation data")
@@ -412,12 +408,13 @@ class Run(World):
     def _opened(self, data: Any, sizes: Any, steps: Optional[int]) -> Any:
         """Opens data to evaluate or to predict on, in their own order."""
         from hpcdl.runtime.feed import Order
-        from hpcdl.runtime.sources import World, open_source
+        from hpcdl.runtime.sources import Reader, open_source
 
+        note_use(os.environ)
         per_replica, global_ = sizes if any(sizes) else (32, None)
         batches = resolve_batches(per_replica, global_, num_replicas=self.num_replicas)
-        world = World(self._replicas, self.num_replicas, self.seed, batches.per_replica_batch_size)
-        source = open_source(*data, world=world, steps_per_epoch=steps)
+        reader = Reader(self._replicas, self.num_replicas, self.seed, batches.per_replica_batch_size)
+        source = open_source(*data, reader=reader, steps_per_epoch=steps)
         return source, Order(source.num_samples, source.batch_size or batches.global_batch_size, None)
 
     def _verbosity(self, verbose: Any) -> int:
