@@ -155,7 +155,7 @@ class Fit:
         arrays = found[0].arrays() if found else None
         record = new_record(self.plan, self.model, self.seed, self.topology, self.identity, os.environ)
         record["config"]["xla"] = self.execution.uses_xla
-        record["config"]["samples_in_data"] = len(tf.nest.flatten(self.data)[0])
+        record["config"]["samples_in_data"] = self.source.num_samples
         if before is not None and meta is not None:
             record["started"] = before.get("started", record["started"])
             record["resumed"] = [*before.get("resumed", []), {"time": now(), **_position(meta)}]

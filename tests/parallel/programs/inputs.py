@@ -14,7 +14,7 @@ import hpcdl
 from hpcdl.runtime.feed import Order
 
 keras = tf.keras
-NUM_FEATURES, NUM_CLASSES, NUM_SAMPLES, NUM_TEST = 6, 3, 187, 61
+NUM_FEATURES, NUM_CLASSES, NUM_SAMPLES, NUM_TEST = 6, 3, 187, 66
 GLOBAL_BATCH_SIZE, EPOCHS = 20, 2
 NUMS_OF_REPLICAS = (1, 2, 4)  # of all worlds: the global batches of a function depend on it
 KINDS = ("dataset", "counted", "repeating", "items", "shuffled-items", "function")
