@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.parallel.launching import IS_OLDEST, NOT_IN_OLDEST, run_program
-from tests.parallel.programs.inputs import EPOCHS, GLOBAL_BATCH_SIZE, KINDS, NUM_SAMPLES
+from tests.parallel.programs.inputs import ALONE, EPOCHS, GLOBAL_BATCH_SIZE, KINDS, NUM_SAMPLES
 
 WORLDS = {"single": (1, 1), "mirrored": (1, 2), "horovod": (2, 1), "hybrid": (2, 2)}
 TRIED = ["single", "hybrid"] if IS_OLDEST else list(WORLDS)
@@ -27,8 +27,10 @@ def results(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("world", TRIED)
+@pytest.mark.parametrize(
+    ("world", "kind"),
+    [(world, kind) for world in TRIED for kind in KINDS + ALONE * (world == "single")],
+)
 def test_every_kind_of_data_trains_as_one_process_does(world, kind, results):
     num_ranks, replicas = WORLDS[world]
     count = num_ranks * replicas if kind == "function" else 1
