@@ -56,9 +56,9 @@ class Watch:
         """Gives the number of the iteration that a step of the run reads from."""
         return 0 if self.batches_per_iteration is None else run_step // self.batches_per_iteration
 
-    def expect(self, iteration: int, checksum: int) -> None:
+    def expect(self, iteration: int, checksum: Optional[int]) -> None:
         """Says aloud, on rank 0, if the first batch of an iteration is not the one that it was before a stop."""
-        self._expected = (iteration, checksum)
+        self._expected = None if checksum is None else (iteration, checksum)
 
     def first_of_iteration(self, run_step: int) -> Optional[int]:
         """Gives the checksum of the first batch of a step's iteration; None if it was not read."""
