@@ -170,7 +170,7 @@ def batch_sizes(
         BadInput: They are not those of the data, or the replicas cannot share a batch evenly.
     """
     size = source.batch_size
-    if size is None or (per_replica is not None and global_ is not None):
+    if size is None:
         return resolve_batches(per_replica, global_, reference, num_replicas=num_replicas)
     if size % num_replicas:
         down = size // num_replicas * num_replicas

@@ -256,7 +256,8 @@ class Run(World):
         execution = Execution(model, self._replicas)
         with self._replicas.scope():
             keras_edge.build_optimizer(model)
-        per_replica = sizes[0] or (sizes[1] or 0) // self.num_replicas or None
+        said = None if sizes == (None, None) else resolve_batches(*sizes, num_replicas=self.num_replicas)
+        per_replica = None if said is None else said.per_replica_batch_size
         reader = Reader(self._replicas, self.num_replicas, self.seed, per_replica)
         source = open_source(
             x, y, sample_weight, reader=reader, class_weight=class_weight, steps_per_epoch=steps_per_epoch

@@ -94,7 +94,6 @@ def test_what_cannot_be_read_is_refused_in_one_line(case, reader):
         (1, (None, None), "batch by e.g. 2"),
         (8, (None, 10), "here 8; received global_batch_size=10"),
         (8, (8, None), "received per_replica_batch_size=8 for 2 replicas"),
-        (8, (4, 8), "exactly one"),
     ],
 )
 def test_batch_sizes_that_are_not_those_of_the_data_are_refused(size, arguments, said, reader):
