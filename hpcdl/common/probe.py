@@ -9,6 +9,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import resource
@@ -41,6 +42,7 @@ def look_around(folders: Sequence[str], environ: Mapping[str, str]) -> Dict[str,
         "fabrics": _names("/sys/class/infiniband"),
         "interfaces": [name for name in _names("/sys/class/net") if name != "lo"],
         "gpus": read_gpus(_nvidia_smi()),
+        "cuda_compat": bool(glob.glob("/usr/local/cuda*/compat/**/libcuda.so.*", recursive=True)),
         "gpus_visible": environ.get("CUDA_VISIBLE_DEVICES"),
         "folders": {folder: try_folder(folder) for folder in folders},
     }

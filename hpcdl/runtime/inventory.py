@@ -45,6 +45,7 @@ def describe_tensorflow() -> Optional[Dict[str, Any]]:
         "version": tensorflow.__version__,
         "include": tensorflow.sysconfig.get_include(),
         "cuda": str(build.get("cuda_version") or "unknown") if tensorflow.test.is_built_with_cuda() else None,
+        "gpu_code": [str(one) for one in build.get("cuda_compute_capabilities") or ()],
     }
 
 

@@ -60,6 +60,7 @@ def test_a_healthy_cluster_is_green_for_an_ordinary_user_and_the_report_says_all
         "--gpus-per-node",
         "0",
         *NODES,
+        *("--launcher", "mpi"),
         "--report",
         "ticket.txt",
     ]
@@ -68,6 +69,8 @@ def test_a_healthy_cluster_is_green_for_an_ordinary_user_and_the_report_says_all
     assert done.stdout.splitlines()[-1].endswith("0 failed")
     for words in (
         "2 ranks met through mpi",
+        "two ranks met by --mpi=pmix",
+        "pmi2: each rank is alone",
         "sums at",
         "on node1, node2",
         "TensorFlow 2.21.0",

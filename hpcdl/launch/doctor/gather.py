@@ -21,13 +21,17 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from hpcdl.common.errors import BadInput
 from hpcdl.common.probe import try_folder
 from hpcdl.launch.container import BY_FILE, program_of
+from hpcdl.launch.doctor.hello import read_hello
 from hpcdl.launch.doctor.host import HostFacts, Place
+from hpcdl.launch.doctor.quota import read_quota
 from hpcdl.launch.sites.live import parse_mpi_types, parse_partitions, run_text
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.executors import unset_names
 
 #: TensorFlow's first import from a cold parallel file system takes minutes.
 _INSIDE_S = 300
+#: A server of quotas that is down must not hold up the rest.
+_QUOTA_S = 20
 _MOUNTS = ("squashfuse_ll", "squashfuse", "fusermount3", "fusermount")
 
 
@@ -39,6 +43,7 @@ def gather_host(
     environ: Mapping[str, str],
     ask: Callable[[Sequence[str]], str] = run_text,
     which: Callable[[str], Optional[str]] = shutil.which,
+    printed: Optional[Callable[[Sequence[str]], str]] = None,
 ) -> HostFacts:
     """Gathers what this machine tells.
 
@@ -50,6 +55,7 @@ def gather_host(
         environ: The variables of this shell.
         ask: Runs a command and gives what it prints; raises `BadInput`.
         which: Looks a name up on PATH.
+        printed: Runs a command and gives what it prints, whatever its exit status.
     """
     container = profile.site.container
     slurm, slurm_problem = None, "no sbatch here"
@@ -73,7 +79,7 @@ def gather_host(
         image=image,
         image_problem=_image_problem(image) if container.kind in BY_FILE else None,
         account=account,
-        places=tuple(_place(folder) for folder in dict.fromkeys(folders)),
+        places=_places(folders, environ, printed or _printed, which),
         inherited={} if "SLURM_JOB_ID" in environ else inherited,
         job_id=environ.get("SLURM_JOB_ID"),
     )
@@ -87,6 +93,7 @@ def gather_inside(
     folders: Sequence[str],
     environ: Mapping[str, str],
     quick: bool = False,
+    enter_bare: Sequence[str] = (),
 ) -> Dict[str, Any]:
     """Asks the Python that ranks would run with.
 
@@ -98,6 +105,8 @@ def gather_inside(
         folders: What a run reads and writes.
         environ: Variables of this shell.
         quick: Whether to load nothing of TensorFlow.
+        enter_bare: As ``enter``, without the flags that give an image the GPUs; () if there are none. It is tried where
+            TensorFlow does not load with them.
 
     Returns:
         Facts by section; ``error`` alone, if nothing starts.
@@ -120,6 +129,11 @@ def gather_inside(
             facts.update({name: answer for name in words[1:]})
         else:
             facts.update(answer)
+    if enter_bare and "error" in (facts.get("tensorflow") or {}):
+        words = [*enter_bare, *python, str(lib), "hpcdl.runtime.inventory", "tensorflow"]
+        answer = _run_inside(words, setup, environ)
+        facts["gpu_flags"] = [word for word in enter if word not in enter_bare]
+        facts["without_gpu_flags"] = answer.get("tensorflow", answer)
     facts["library_path"] = _library_path(enter, environ)
     facts["seconds"] = round(time.monotonic() - started, 1)
     return facts
@@ -185,11 +199,39 @@ def _image_problem(image: Optional[str]) -> Optional[str]:
     return None if os.access(image, os.R_OK) else "it may not be read"
 
 
-def _place(folder: str) -> Place:
-    there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
-    usage = os.statvfs(str(there))
-    files = usage.f_favail if usage.f_files else None
-    return Place(folder, try_folder(str(there)), usage.f_bavail * usage.f_frsize / 1e9, files)
+def _places(
+    folders: Sequence[str],
+    environ: Mapping[str, str],
+    printed: Callable[[Sequence[str]], str],
+    which: Callable[[str], Optional[str]],
+) -> Tuple[Place, ...]:
+    """Looks at the folders of a run, and at the user's home."""
+    home, user = environ.get("HOME"), environ.get("USER") or environ.get("LOGNAME")
+    found = []
+    for folder in dict.fromkeys([*folders, *([home] if home and os.path.isdir(home) else [])]):
+        there = str(next(path for path in (Path(folder), *Path(folder).parents) if path.exists()))
+        usage = os.statvfs(there)
+        files = usage.f_favail if usage.f_files else None
+        quota = read_quota(there, user, printed, which) if user else None
+        free_gb = usage.f_bavail * usage.f_frsize / 1e9
+        is_home = folder == home and folder not in folders
+        found.append(Place(folder, try_folder(there), free_gb, files, quota, is_home))
+    return tuple(found)
+
+
+def _printed(argv: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_QUOTA_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode(errors="replace")
 
 
 def read_ranks(folder: Path, name: str) -> List[Dict[str, Any]]:
@@ -199,3 +241,12 @@ def read_ranks(folder: Path, name: str) -> List[Dict[str, Any]]:
         tree = json.loads(path.read_text(encoding="utf-8"))
         found.append((tree["rank"], tree))
     return [tree for _, tree in sorted(found, key=lambda pair: pair[0])]
+
+
+def read_hellos(folder: Path) -> Dict[str, Optional[str]]:
+    """Reads what came of the hellos of two ranks, by srun's type: what went wrong; None: nothing."""
+    found = {}
+    for path in sorted(folder.glob("hello-*.txt")):
+        name = path.stem[len("hello-") :]
+        found[name] = read_hello(path.read_text(encoding="utf-8", errors="replace"))
+    return found

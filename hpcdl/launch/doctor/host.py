@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Iterator, List, Mapping, Optional, Tuple
 
 from hpcdl.launch.container import BY_FILE, FILE_SYSTEM, program_of
+from hpcdl.launch.doctor.hello import candidates
+from hpcdl.launch.doctor.quota import Quota
 from hpcdl.launch.doctor.verdict import FAILED, OK, WARNING, Finding
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.layout import Layout
@@ -24,12 +26,23 @@ _MIN_FREE_FILES = 10_000
 
 @dataclass(frozen=True)
 class Place:
-    """A folder that a run writes into: what is wrong with writing there, and what is free."""
+    """A folder that a run writes into: what is wrong with writing there, and what is free.
+
+    Attributes:
+        path: The folder.
+        problem: What is wrong with writing there; None: nothing.
+        free_gb: What its file system has left.
+        free_files: Files that may still be made there; None: the file system does not count them.
+        quota: What the user may have there; None: nobody tells.
+        is_home: Whether it is the user's home, where caches grow.
+    """
 
     path: str
     problem: Optional[str]
     free_gb: float
     free_files: Optional[int]
+    quota: Optional[Quota] = None
+    is_home: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,12 +140,14 @@ def _mpi_type(facts: HostFacts, profile: Profile) -> Finding:
     mpi = profile.site.mpi
     if mpi in facts.mpi_types:
         return _finding("mpi type", OK, f"srun --mpi={mpi}")
-    offered = [name for name in facts.mpi_types if name != "none"]
+    offered = candidates(facts.mpi_types)
     return _finding(
         "mpi type",
         FAILED,
         f"srun has no --mpi={mpi}; it has {', '.join(facts.mpi_types) or 'none'}",
-        f"set mpi = '{offered[0]}' in your own file for the site" if offered else "pass --launcher gloo",
+        f"set mpi = '{offered[0]}' in your own file for the site, or pass --launcher gloo"
+        if offered
+        else "pass --launcher gloo",
     )
 
 
@@ -172,19 +187,36 @@ def _container(facts: HostFacts, profile: Profile) -> Iterator[Finding]:
 
 
 def _place(place: Place) -> Finding:
+    check = "home" if place.is_home else "folder"
     if place.problem is not None:
+        cure = f"chmod u+rwx {place.path}"
         return _finding(
-            "folder",
+            check,
             FAILED,
             f"{place.path}: {place.problem}",
-            f"chmod u+rwx {place.path}, or take another by --run-dir and --jobs-dir",
+            cure if place.is_home else f"{cure}, or take another by --run-dir and --jobs-dir",
         )
-    files = "" if place.free_files is None else f", {place.free_files} files"
-    evidence = f"{place.path}: {place.free_gb:.1f} GB{files} free"
-    is_short = place.free_gb < _MIN_FREE_GB
-    if is_short or (place.free_files is not None and place.free_files < _MIN_FREE_FILES):
-        return _finding("folder", WARNING, evidence, "free some room there; a full disk ends checkpoints")
-    return _finding("folder", OK, evidence)
+    quota = place.quota
+    inodes = "" if place.free_files is None else f", {place.free_files} files"
+    evidence = f"{place.path}: {place.free_gb:.1f} GB{inodes} free"
+    if quota is not None:
+        evidence += f"; {quota.describe()}"
+    free_gb = [place.free_gb, quota.free_gb if quota else None]
+    free_files = [place.free_files, quota.free_files if quota else None]
+    is_short = any(free is not None and free < _MIN_FREE_GB for free in free_gb) or any(
+        free is not None and free < _MIN_FREE_FILES for free in free_files
+    )
+    if not is_short:
+        return _finding(check, OK, evidence)
+    is_over = quota is not None and any(
+        free is not None and free <= 0 for free in (quota.free_gb, quota.free_files)
+    )
+    if place.is_home:
+        cure = "free some room there; caches grow in it: move them by APPTAINER_CACHEDIR, PIP_CACHE_DIR, XDG_CACHE_HOME"
+        return _finding(check, WARNING, evidence, cure)
+    return _finding(
+        check, FAILED if is_over else WARNING, evidence, "free some room there; a full disk ends checkpoints"
+    )
 
 
 def _inherited(facts: HostFacts) -> Finding:

@@ -10,18 +10,19 @@ from __future__ import annotations
 import re
 from typing import Any, Iterator, List, Mapping, Optional, Tuple
 
+from hpcdl.launch.doctor.cuda import driver_findings
 from hpcdl.launch.doctor.verdict import FAILED, OK, WARNING, Finding
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.layout import Layout
 
 _OLDEST_PYTHON = (3, 8)
 _TENSORFLOWS = ((2, 12), (2, 21))
-#: CUDA's major version -> the oldest driver that runs it (NVIDIA's compatibility table, Linux).
-_DRIVERS = {11: (450, 80), 12: (525, 60), 13: (580, 65)}
 #: (MPI in the image, srun's --mpi) that are known not to meet, and what happens.
 _BAD_PAIRS = {
     ("Open MPI", "pmi2"): "each rank is alone, as rank 0 of 1, without a word",
     ("Open MPI", "cray_shasta"): "Open MPI does not speak Cray's PMI",
+    ("Open MPI", "none"): "each rank is alone, as rank 0 of 1, without a word",
+    ("MPICH", "none"): "each rank is alone, as rank 0 of 1, without a word",
     ("MPICH", "pmix"): "MPICH speaks PMI2 and Cray's PMI; PMIx only if it was built so",
 }
 
@@ -32,8 +33,9 @@ def check_image(
     """Checks what an interpreter, in the image or the environment, says of itself.
 
     Args:
-        facts: Sections of `hpcdl.runtime.inventory`, ``around`` of `hpcdl.common.probe`, ``outside`` of the same on
-            the host; or ``error``, if nothing starts there.
+        facts: Sections of `hpcdl.runtime.inventory`, ``around`` of `hpcdl.common.probe`; where TensorFlow does not load
+            with the flags that give an image the GPUs, ``gpu_flags`` and what it says ``without_gpu_flags``; or
+            ``error``, if nothing starts there.
         profile: The site.
         layout: What is to run.
         image: The image; None: the environment.
@@ -77,6 +79,13 @@ def _tensorflow(facts: Mapping[str, Any], image: Optional[str]) -> Iterator[Find
     if not tensorflow or "error" in tensorflow:
         why = tensorflow["error"] if tensorflow else "there is none"
         cure = "take another --image" if image else "load the module or environment that brings it, in setup"
+        flags = " ".join(facts.get("gpu_flags") or ())
+        if "version" in (facts.get("without_gpu_flags") or {}):
+            why += f"; without {flags} it loads"
+            cure = (
+                f"what {flags} brings in from this host does not suit the image: take a newer image, or other"
+                " gpu_flags in your own file for the site"
+            )
         yield _finding("tensorflow", FAILED, f"TensorFlow: {why}", cure)
         return
     version = tensorflow["version"]
@@ -217,24 +226,9 @@ def _gpus(facts: Mapping[str, Any], layout: Layout) -> Iterator[Finding]:
             "the job asks for GPUs, and this TensorFlow knows none",
             "take an image with CUDA or ROCm, or pass --gpus-per-node 0",
         )
-    if cuda and gpus:
-        yield driver_finding("image", cuda, gpus)
-
-
-def driver_finding(where: str, cuda: str, gpus: List[Mapping[str, str]]) -> Finding:
-    """Judges whether a driver runs a TensorFlow's CUDA."""
-    numbers = _numbers(cuda)
-    oldest = _DRIVERS.get(numbers[0]) if numbers else None
-    driver = gpus[0]["driver"]
-    if oldest is not None and _numbers(driver)[:2] < oldest:
-        return Finding(
-            "driver",
-            where,
-            FAILED,
-            f"driver {driver} is older than CUDA {cuda} needs, {oldest[0]}.{oldest[1]}",
-            "take an image with an older CUDA, or ask the centre for a newer driver",
-        )
-    return Finding("driver", where, OK, f"driver {driver}, CUDA {cuda}, {gpus[0]['name']}")
+    yield from driver_findings(
+        "image", facts.get("tensorflow") or {}, gpus, bool(facts["around"].get("cuda_compat"))
+    )
 
 
 def _flavour(version: str) -> str:

@@ -118,6 +118,7 @@ class Site:
     setup: Tuple[str, ...] = _value("texts", "shell lines before the run, such as module load")
     environ: Mapping[str, str] = _value("table", "variables that every rank gets")
     socket_ifname: Optional[str] = _value("text", "network interfaces for NCCL and Gloo")
+    allreduce_gb_per_s: Optional[float] = _value("number", "speed of a 16 MiB sum between nodes, in GB/s")
     scratch: Optional[str] = _value("text", "node-local scratch, as a shell word")
     scratch_flag: Optional[str] = _value("text", "what a job must ask for to have it")
     charge_unit: Optional[str] = _value("text", "the site's unit of account")

@@ -10,6 +10,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import socket
 import statistics
@@ -25,6 +26,8 @@ from hpcdl.common.words import RunSettings
 
 _BYTES = 16 * 2**20
 _TIMES = 5
+#: Ranks that cannot meet, since their MPI and srun's PMI do not suit each other, may wait for ever.
+_MEETING_S = 180
 
 
 def main(argv: List[str]) -> None:
@@ -43,17 +46,21 @@ def main(argv: List[str]) -> None:
     from hpcdl.runtime.processes import Alone, start_horovod
 
     controller = RunSettings.from_environ(os.environ).controller
+    # Also a thread that waits in C++ is ended by this, with its stack in the rank's log.
+    faulthandler.dump_traceback_later(_MEETING_S, exit=True)
     started = time.monotonic()
     processes = Alone() if topology.world_size == 1 else start_horovod(topology, controller, os.environ)
     start_s = time.monotonic() - started
     (total,) = processes.sum([tf.constant([1.0])])
     message = tf.zeros([_BYTES // 4], tf.float32)
-    seconds = []
+    seconds, clocks = [], []
     for _ in range(_TIMES):
         processes.barrier()
+        clocks.append(time.time())
         started = time.monotonic()
         processes.sum([message])[0].numpy()
         seconds.append(time.monotonic() - started)
+    faulthandler.cancel_dump_traceback_later()
     met = {
         "size": processes.size,
         "sum": float(total.numpy()[0]),
@@ -61,6 +68,7 @@ def main(argv: List[str]) -> None:
         "interface": os.environ.get("HOROVOD_GLOO_IFACE"),  # that the meeting took
         "bytes": _BYTES,
         "seconds": statistics.median(seconds),
+        "clocks": clocks,  # read as the ranks left the same barrier
         "gpus": len(tf.config.list_physical_devices("GPU")),
     }
     write_json(status_dir / f"met-{topology.rank:04d}.json", {**place, **met})

@@ -49,6 +49,7 @@ _AROUND: Dict[str, Any] = {
     "fabrics": [],
     "interfaces": ["eth0"],
     "gpus": [],
+    "cuda_compat": False,
     "gpus_visible": None,
     "folders": {"/work/hpcdl-jobs": None},
 }
@@ -109,7 +110,9 @@ def met() -> List[Dict[str, Any]]:
         "start_s": 0.3,
         "interface": "eth0",
         "bytes": 16 * 2**20,
+        "clocks": [1795544670.0, 1795544671.0],
         "seconds": 0.05,
         "gpus": 0,
     }
-    return [{"rank": rank, "node_rank": rank // 2, "world_size": 4, **common} for rank in range(4)]
+    place = [{"rank": rank, "node_rank": rank // 2, "world_size": 4} for rank in range(4)]
+    return [{**one, **copy.deepcopy(common)} for one in place]

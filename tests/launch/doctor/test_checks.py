@@ -11,6 +11,7 @@ from hpcdl.common.provenance import without_secrets
 from hpcdl.launch.doctor.host import Place, check_host
 from hpcdl.launch.doctor.image import check_image
 from hpcdl.launch.doctor.nodes import check_nodes
+from hpcdl.launch.doctor.quota import Quota
 from hpcdl.launch.doctor.verdict import Finding, is_ill, render
 from tests.launch.doctor.facts import HOST, inside, layout, met, profile, seen
 
@@ -46,6 +47,9 @@ def test_a_healthy_cluster_is_all_green() -> None:
         ({"places": (Place("/w", "Permission denied", 9.0, None),)}, ("folder", "failed")),
         ({"places": (Place("/w", None, 0.5, None),)}, ("folder", "warning")),
         ({"places": (Place("/w", None, 99.0, 12),)}, ("folder", "warning")),
+        ({"places": (Place("/w", None, 99.0, None, Quota(9.0, 10.0, 7, None)),)}, ("folder", "warning")),
+        ({"places": (Place("/w", None, 99.0, None, Quota(9.0, 99.0, 90, 90)),)}, ("folder", "failed")),
+        ({"places": (Place("/h", None, 99.0, None, Quota(26.0, 25.0, 7, None), True),)}, ("home", "warning")),
         ({"inherited": {"SLURM_CPU_BIND_LIST": "0x1"}}, ("inherited", "failed")),
         ({"inherited": {"SLURM_NTASKS": "2"}}, ("inherited", "warning")),
     ],
@@ -145,11 +149,31 @@ def test_gpus_need_an_image_with_cuda_nccl_and_a_driver_that_is_new_enough() -> 
     planned = layout(site, gpus="2")
     assert _bad(check_image(facts, site, planned, IMAGE)) == [("horovod", "warning"), ("gpu", "failed")]
     facts["horovod"].update(nccl=True, cuda=True)
-    facts["tensorflow"]["cuda"] = "12.2"
-    facts["around"]["gpus"] = [{"name": "V100", "capability": "7.0", "driver": "470.57.02"}]
+    facts["tensorflow"].update(cuda="12.2", gpu_code=["sm_60", "sm_70", "compute_80"])
+    gpu = {"name": "V100", "capability": "7.0", "driver": "470.57.02"}
+    facts["around"]["gpus"] = [gpu]
     assert _bad(check_image(facts, site, planned, IMAGE)) == [("driver", "failed")]
-    facts["around"]["gpus"][0]["driver"] = "535.104.05"
+    facts["around"]["cuda_compat"] = True
+    assert _bad(check_image(facts, site, planned, IMAGE)) == [("driver", "warning")]
+    gpu["driver"] = "535.104.05"
     assert _bad(check_image(facts, site, planned, IMAGE)) == []
+    gpu["capability"] = "9.0"  # only by what is compiled at start
+    assert _bad(check_image(facts, site, planned, IMAGE)) == [("gpu code", "warning")]
+    gpu["capability"] = "3.7"
+    assert _bad(check_image(facts, site, planned, IMAGE)) == [("gpu code", "failed")]
+    facts["tensorflow"]["gpu_code"] = []  # nobody knows
+    assert _bad(check_image(facts, site, planned, IMAGE)) == []
+
+
+def test_what_the_flags_for_gpus_spoil_is_told_from_what_is_broken_anyway() -> None:
+    site, facts = profile(), inside()
+    facts.update(tensorflow={"error": "ImportError: GLIBC_2.38 not found"}, gpu_flags=["--nv"])
+    facts["without_gpu_flags"] = {"version": "2.15.1", "cuda": "12.2"}
+    (finding,) = [one for one in check_image(facts, site, layout(site), IMAGE) if one.status != "ok"]
+    assert "without --nv it loads" in finding.evidence
+    facts["without_gpu_flags"] = {"error": "ImportError"}
+    (finding,) = [one for one in check_image(facts, site, layout(site), IMAGE) if one.status != "ok"]
+    assert "without --nv" not in finding.evidence
 
 
 SpoilRanks = Callable[[List[Dict[str, Any]], List[Dict[str, Any]]], Any]
@@ -164,7 +188,11 @@ SpoilRanks = Callable[[List[Dict[str, Any]], List[Dict[str, Any]]], Any]
         (lambda s, m: s[2].update(memlock_kb=64), [("locked memory", "failed")]),
         (lambda s, m: s[2].update(memlock_kb=None), []),
         (lambda s, m: s[0].update(shm_mb=64), [("shared memory", "warning")]),
-        (lambda s, m: s[3].update(time=s[0]["time"] + 99), [("clocks", "warning")]),
+        (lambda s, m: m[3].update(clocks=[t + 5 for t in m[3]["clocks"]]), [("clocks", "warning")]),
+        (
+            lambda s, m: m[3].update(clocks=[m[3]["clocks"][0] + 5, m[3]["clocks"][1]]),
+            [],
+        ),  # it left one barrier late
         (lambda s, m: s[3]["folders"].update({"/w": "Read-only file system"}), [("folder", "failed")]),
         (lambda s, m: m.pop(), [("horovod", "failed")]),
         (lambda s, m: [one.update(size=1, sum=1.0) for one in m], [("horovod", "failed")]),
@@ -189,6 +217,27 @@ def test_ranks_that_see_no_gpu_of_their_own_or_different_kinds_are_told() -> Non
     what[3].update(gpus_visible="")
     what[2]["gpus"][0]["name"] = "A100"
     assert _bad(check_nodes(what, met(), site, planned, {})) == [("gpu kinds", "warning"), ("gpus", "failed")]
+
+
+def test_ranks_that_take_long_to_start_at_once_and_clocks_of_a_quick_look_are_told() -> None:
+    site, what = profile(), seen()
+    assert _bad(check_nodes(what, [], site, layout(site), {"started": what[0]["time"] - 3}, quick=True)) == []
+    what[3]["time"] += 99
+    state = {"started": what[0]["time"] - 3}
+    assert _bad(check_nodes(what, [], site, layout(site), state, quick=True)) == [
+        ("starts", "warning"),
+        ("clocks", "warning"),
+    ]
+
+
+@pytest.mark.parametrize(("expected", "status"), [(0.5, "ok"), (1.5, "warning")])
+def test_sums_are_held_to_what_the_profile_expects(expected: float, status: str) -> None:
+    site = profile(allreduce_gb_per_s=expected)
+    (finding,) = [
+        one for one in check_nodes(seen(), met(), site, layout(site), {}) if one.check == "bandwidth"
+    ]
+    assert finding.status == status
+    assert f"the profile expects {expected:g}" in finding.evidence
 
 
 def test_nobody_started_says_what_the_keeper_said() -> None:

@@ -1,0 +1,236 @@
+"""One visit to the doctor: gathers the facts here, in the image and in a short job, and has them checked.
+
+Synopsis::
+
+    findings, facts = Examination(options, job, os.environ).run(with_nodes=True)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import hpcdl
+from hpcdl.common.errors import BadInput
+from hpcdl.common.options import folder, name_out_of, option, switch
+from hpcdl.common.saying import say
+from hpcdl.common.words import parse_train
+from hpcdl.launch.config import Config, read_config
+from hpcdl.launch.container import enter_argv, find_image
+from hpcdl.launch.doctor.cuda import driver_findings
+from hpcdl.launch.doctor.gather import gather_host, gather_inside, read_hellos, read_ranks
+from hpcdl.launch.doctor.hello import candidates, check_hellos, hello_lines
+from hpcdl.launch.doctor.host import HostFacts, check_host
+from hpcdl.launch.doctor.image import check_image
+from hpcdl.launch.doctor.nodes import check_nodes
+from hpcdl.launch.doctor.verdict import FAILED, WARNING, Finding, is_ill
+from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
+from hpcdl.launch.sites.profile import Profile
+from hpcdl.launch.submission.command import hand_over, prepare, ranks_python, refuse_inside_job
+from hpcdl.launch.submission.folders import Submitted, ask_queue, default_parent, state_of
+from hpcdl.launch.submission.job import Job, rank_names, run_folders, typed_cwd, write_lib
+from hpcdl.launch.submission.keeper import read_state
+from hpcdl.launch.submission.layout import Layout, lay_out
+from hpcdl.launch.submission.words import LAUNCHERS, JobOptions, PlaceOptions, SubmitCommand, one_line
+
+_EXAMINING = "hpcdl/runtime/examining/ranks.py"
+_POLL_S = 0.5
+_ASK_S = 5.0
+_MINUTES = "10"
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What is examined, and where the findings go."""
+
+    site: Optional[str] = option(
+        None, "NAME", "examine site NAME (default: of config.toml, else the host name tells)", one_line
+    )
+    image: Optional[str] = option(
+        None, "FILE", "look into this image; none: without one (default: the site's newest)", one_line
+    )
+    python: Optional[str] = option(None, "COMMAND", "ask this Python (default: as for submit)", one_line)
+    launcher: str = option(
+        "auto", "NAME", "examine this way to start ranks (default: auto)", name_out_of(LAUNCHERS)
+    )
+    run_dir: Optional[str] = option(None, "DIR", "also try to write into DIR, of a run", folder)
+    jobs_dir: Optional[str] = option(None, "DIR", "job folders are in DIR (default: as for submit)", folder)
+    quick: bool = switch("load no TensorFlow, in the image or on the nodes")
+    json: bool = switch("write findings and facts as JSON")
+    report: Optional[str] = option(None, "FILE", "write a text for a support ticket to FILE", one_line)
+
+
+class Examination:
+    """One visit to the doctor: each part is only looked at if those before it let it be.
+
+    Args:
+        options: What is examined.
+        job: What a job would ask for.
+        environ: Variables of this shell.
+    """
+
+    def __init__(self, options: DoctorOptions, job: JobOptions, environ: Mapping[str, str]) -> None:
+        self._options = options
+        self._job = job
+        self._environ = environ
+        self._config_dir = config_dir(environ)
+        self._config: Config = read_config(self._config_dir)
+        name, how = choose_site(options.site, self._config.site, environ, self._config_dir, otherwise="local")
+        say(f"site {name} ({how})")
+        self._profile: Profile = load_profile(name, self._config_dir)
+
+    def run(self, with_nodes: bool) -> Tuple[List[Finding], Dict[str, Any]]:
+        """Looks at everything; gives the findings, and the facts behind them."""
+        has_slurm = self._profile.site.scheduler == "slurm"
+        if with_nodes and not has_slurm and self._job.nodes > 1:
+            raise BadInput(
+                f"site {self._profile.name} is one machine; received --nodes {self._job.nodes}; leave it out"
+            )
+        asked = dataclasses.replace(self._job, time=self._job.time or _MINUTES)
+        train = parse_train(self._train_words())
+        layout = lay_out(self._profile, asked, train.settings, self._options.launcher, self._config.partition)
+        image, problem = self._image()
+        account = self._job.account or self._config.account
+        host = gather_host(self._profile, image, account, self._folders(), self._environ)
+        if problem is not None:
+            host = dataclasses.replace(host, image_problem=problem)
+        findings = check_host(host, self._profile, layout)
+        facts: Dict[str, Any] = {"host": dataclasses.asdict(host), "layout": dataclasses.asdict(layout)}
+        if any(one.status == FAILED and one.check in ("container", "image", "folder") for one in findings):
+            return [*findings, _not_tried("image")], facts
+        inside = self._look_inside(image, layout)
+        facts["image"] = inside
+        findings += check_image(inside, self._profile, layout, image)
+        if not with_nodes:
+            return findings, facts
+        if is_ill(findings):
+            return [*findings, _not_tried("nodes")], facts
+        more, facts["nodes"] = self._visit_nodes(asked, layout, host, inside)
+        return [*findings, *more], facts
+
+    def _train_words(self) -> List[str]:
+        run_dir = [f"--run-dir={self._options.run_dir}"] if self._options.run_dir is not None else []
+        return [*run_dir, "fashion_mnist/fc64"]
+
+    def _jobs_dir(self) -> Path:
+        return default_parent(self._options.jobs_dir or self._config.jobs_dir)
+
+    def _folders(self) -> List[str]:
+        run_dir = [os.path.abspath(self._options.run_dir)] if self._options.run_dir is not None else []
+        return [str(self._jobs_dir()), *run_dir]
+
+    def _image(self) -> Tuple[Optional[str], Optional[str]]:
+        """Gives the image, and what is wrong if there is none."""
+        asked = self._options.image or self._config.image
+        try:
+            return find_image(self._profile.site.container, asked), None
+        except BadInput as problem:
+            return asked or "no image", str(problem)
+
+    def _look_inside(self, image: Optional[str], layout: Layout) -> Dict[str, Any]:
+        cwd = typed_cwd(self._environ)
+        # A folder that is yet to be made is as good as the one that it will be made in.
+        jobs, *runs = [_existing(Path(folder)) for folder in self._folders()]
+        with tempfile.TemporaryDirectory(prefix="hpcdl-doctor-", dir=jobs) as name:
+            lib = Path(name) / "lib"
+            write_lib(Path(hpcdl.__file__).resolve().parent, lib)
+            bound = run_folders(Path(name), cwd, None, self._options.run_dir)
+            with_gpus = layout.gpus_per_node > 0
+            return gather_inside(
+                self._enter(image, bound, cwd, with_gpus),
+                ranks_python(self._options.python, self._profile, image),
+                self._profile.site.setup,
+                lib,
+                [name, *runs],
+                self._environ,
+                self._options.quick,
+                self._enter(image, bound, cwd, with_gpus=False) if with_gpus else (),
+            )
+
+    def _enter(self, image: Optional[str], bound: Sequence[str], cwd: str, with_gpus: bool) -> List[str]:
+        if image is None:
+            return []
+        container = self._profile.site.container
+        enter = enter_argv(container, image, folders=bound, cwd=cwd, with_gpus=with_gpus)
+        return [*enter, *rank_names({"PYTHONPATH": ""})]
+
+    def _visit_nodes(
+        self, asked: JobOptions, layout: Layout, host: HostFacts, inside: Mapping[str, Any]
+    ) -> Tuple[List[Finding], Dict[str, Any]]:
+        refuse_inside_job(self._environ)
+        options = self._options
+        place = PlaceOptions(
+            site=self._profile.name,
+            image=options.image,
+            python=options.python,
+            launcher=options.launcher,
+            jobs_dir=options.jobs_dir,
+        )
+        asked = dataclasses.replace(asked, job_name=asked.job_name or "hpcdl-doctor", no_requeue=True)
+        command = SubmitCommand(parse_train(self._train_words()), asked, place)
+        quick = ["--quick"] if options.quick else []
+
+        def program(folder: Path) -> List[str]:
+            seen = [
+                str(folder),
+                *([os.path.dirname(os.path.abspath(options.run_dir))] if options.run_dir else []),
+            ]
+            return ["hpcdl.runtime", str(folder / "lib" / _EXAMINING), *quick, *seen]
+
+        job, tree = prepare(command, self._profile, self._config, ["doctor"], self._environ, program)
+        library = (inside.get("mpi") or {}).get("library")
+        if library is not None and layout.world_size > 1 and layout.launcher != "here":
+            job = self._with_hellos(job, layout, host, library)
+        job_id = hand_over(job, tree, self._environ)
+        say(f"job {job_id}, folder {job.folder}; Ctrl-C leaves it to `hpcdl cancel {job_id}`")
+        _wait(Submitted(job_id, job))
+        state = read_state(Path(job.folder))
+        seen, met = read_ranks(job.log_dir, "seen"), read_ranks(job.log_dir, "met")
+        findings = check_nodes(seen, met, self._profile, layout, state, options.quick)
+        hellos = read_hellos(job.log_dir)
+        findings += check_hellos(hellos, self._profile, layout)
+        gpus = [gpu for one in seen for gpu in one["gpus"]]
+        has_compat = any(one["cuda_compat"] for one in seen)
+        findings += driver_findings("nodes", inside.get("tensorflow") or {}, gpus, has_compat)
+        facts = {
+            "job": job_id,
+            "folder": job.folder,
+            "state": state,
+            "seen": seen,
+            "met": met,
+            "hellos": hellos,
+        }
+        return findings, facts
+
+    def _with_hellos(self, job: Job, layout: Layout, host: HostFacts, library: str) -> Job:
+        """Lets two ranks say hello by each of srun's types, before the ranks start."""
+        image = job.record.get("image")
+        bound = run_folders(Path(job.folder), job.cwd, None, self._options.run_dir)
+        python = ranks_python(self._options.python, self._profile, image)
+        enter = self._enter(image, bound, job.cwd, with_gpus=False)
+        start = [*enter, *python, str(Path(job.folder) / "lib")]
+        lines = hello_lines(candidates(host.mpi_types), layout, start, library, str(job.log_dir))
+        return dataclasses.replace(job, setup=(*job.setup, *lines))
+
+
+def _existing(folder: Path) -> str:
+    return str(next(one for one in (folder, *folder.parents) if one.exists()))
+
+
+def _wait(submitted: Submitted) -> None:
+    asked = time.monotonic()
+    while read_state(submitted.folder).get("state") in (None, "running"):
+        time.sleep(_POLL_S)
+        if time.monotonic() - asked > _ASK_S:
+            asked = time.monotonic()
+            if state_of(submitted, ask_queue([submitted])).is_over:
+                return
+
+
+def _not_tried(where: str) -> Finding:
+    return Finding("(all)", where, WARNING, "not tried", "cure what failed above, then ask again")
