@@ -5,7 +5,7 @@ variables that say who is who and where that server is; ``horovodrun`` supplies 
 do it, whoever started them, with nothing but a folder that all of them can see:
 
 1. every rank announces itself in the folder: ``rank-0007.json``;
-2. rank 0 waits for all, starts Horovod's own rendezvous server and publishes ``plan.json``: its address, and
+2. rank 0 waits for all, starts the rendezvous server and publishes ``plan.json``: its address, and
    the place of every rank;
 3. every rank takes its variables from the plan. The server closes itself when all ranks are connected.
 

@@ -1,7 +1,9 @@
-"""Horovod's rendezvous server, guarded as far as its clients allow, and closed when its work is done.
+"""The server through which Gloo's ranks exchange addresses: guarded as far as its clients allow, closed when done.
 
-Limit: Gloo connects all pairs, about 2.5 requests for each, and a Python server answers about 1,000 a second:
-comfortable up to some hundred ranks.
+It speaks the little HTTP that Horovod's client speaks: PUT, GET and DELETE of ``/scope/key``, a connection for each.
+Horovod's own server starts a thread and Python's mail parser for each request, and sends an answer in two small
+packets, of which the second waits for an acknowledgement. Since Gloo connects all pairs, the server is what limits the
+number of ranks; tools/rendezvous_limit.py measures it, and docs/launching.md has the table.
 
 Synopsis::
 
@@ -10,15 +12,22 @@ Synopsis::
 
 from __future__ import annotations
 
-import socketserver
+import contextlib
+import selectors
+import socket
 import threading
-from typing import AbstractSet, Any, Set, Tuple
+from typing import AbstractSet, Dict, Optional, Set
 
-_POLL_S = 0.05
-_LISTEN_QUEUE = 1024  # Horovod's 5 makes ranks that all come at once wait and retry
+_LISTEN_QUEUE = 1024
+_CHUNK_BYTES = 1 << 16
+#: What a rank may send at most: its addresses, for some ten thousand ranks.
+_LIMIT_BYTES = 1 << 21
+#: What the last answers get to leave.
+_LINGER_S = 1.0
+_OK, _NOT_FOUND, _BAD = b"200 OK", b"404 Not Found", b"400 Bad Request"
 
 
-def serve(address: str, world_size: int, allowed: AbstractSet[str]) -> int:
+def serve(address: str, world_size: int, allowed: AbstractSet[str], store: Optional[Store] = None) -> int:
     """Starts the server in a thread, which ends when all ranks have said that they are connected.
 
     There is no server any more for process sets that are added later: hpcdl uses none.
@@ -30,47 +39,140 @@ def serve(address: str, world_size: int, allowed: AbstractSet[str]) -> int:
         address: Own IPv4 address to listen on.
         world_size: Number of ranks that will come.
         allowed: Addresses that they may come from.
+        store: Keeps what they write; None: a new one.
 
     Returns:
         The port.
     """
-    from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
+    listener = socket.create_server((address, 0), backlog=_LISTEN_QUEUE)
+    listener.setblocking(False)
+    server = _Server(listener, store or Store(world_size), allowed)
+    threading.Thread(target=server.run, name="hpcdl-rendezvous", daemon=True).start()
+    return int(listener.getsockname()[1])
 
-    connected: Set[str] = set()
-    lock = threading.Lock()
 
-    class Handler(RendezvousHandler):  # type: ignore[misc]
-        def _put_value(self, scope: str, key: str, value: bytes) -> None:
-            with self.server.cache_lock:
-                self.server.cache.setdefault(scope, {}).setdefault(key, value)
+class Store:
+    """Values by path, each written once; and which ranks have said that they are connected.
 
-        def do_DELETE(self) -> None:
+    Args:
+        world_size: Number of ranks.
+    """
+
+    def __init__(self, world_size: int) -> None:
+        self._world_size = world_size
+        self._values: Dict[bytes, bytes] = {}
+        self._connected: Set[bytes] = set()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all ranks are connected."""
+        return len(self._connected) == self._world_size
+
+    def answer(self, method: bytes, path: bytes, value: bytes) -> bytes:
+        """Takes a request, and gives the answer as it goes over the wire."""
+        status, content = _OK, b""
+        if method == b"GET":
+            found = self._values.get(path)
+            status, content = (_NOT_FOUND, b"") if found is None else (_OK, found)
+        elif method == b"PUT":
+            self._values.setdefault(path, value)
+        elif method == b"DELETE":
             # A rank deletes its key in a communicator once all are connected there. It does so six times: in the
             # global, local and cross one, then in those of the process set of all ranks, of which cross is last.
-            self.send_status_code(200)
-            with lock:
-                if self.path.startswith("/cross_") and "_process_set_" in self.path:
-                    connected.add(self.path)
-                is_complete = len(connected) == world_size
-            if is_complete:
-                self.server.shutdown()
+            if path.startswith(b"/cross_") and b"_process_set_" in path:
+                self._connected.add(path)
+        else:
+            status = _BAD
+        return b"HTTP/1.0 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(content), content)
 
-    class Server(RendezvousHTTPServer):  # type: ignore[misc]
-        request_queue_size = _LISTEN_QUEUE
-        daemon_threads = True
 
-        def server_bind(self) -> None:
-            # HTTPServer's own asks for this host's full name, which can take seconds and is never used.
-            socketserver.TCPServer.server_bind(self)
+class _Connection:
+    """One request, as it comes, and its answer, as it goes."""
 
-        def verify_request(self, request: Any, client_address: Tuple[str, int]) -> bool:
-            return client_address[0] in allowed
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.incoming = bytearray()
+        self.outgoing: Optional[memoryview] = None
 
-    server = Server((address, 0), Handler, 0)
+    def receive(self, store: Store) -> bool:
+        """Takes what has come, and answers when it is all there; tells whether the connection is of use any longer."""
+        chunk = self.socket.recv(_CHUNK_BYTES)
+        self.incoming += chunk
+        head, blank, body = bytes(self.incoming).partition(b"\r\n\r\n")
+        if blank and len(body) >= _content_length(head):
+            words = head.split(b"\r\n", 1)[0].split(b" ")
+            method, path = words[0], words[1] if len(words) > 1 else b""
+            self.outgoing = memoryview(store.answer(method, path, body))
+            return self.send()
+        return bool(chunk) and len(self.incoming) < _LIMIT_BYTES
 
-    def serve_until_connected() -> None:
-        with server:
-            server.serve_forever(poll_interval=_POLL_S)
+    def send(self) -> bool:
+        """Sends what the client takes; tells whether there is more."""
+        assert self.outgoing is not None
+        self.outgoing = self.outgoing[self.socket.send(self.outgoing) :]
+        return bool(self.outgoing)
 
-    threading.Thread(target=serve_until_connected, name="hpcdl-rendezvous", daemon=True).start()
-    return int(server.server_address[1])
+
+class _Server:
+    """Answers all connections in one thread, without waiting for any of them."""
+
+    def __init__(self, listener: socket.socket, store: Store, allowed: AbstractSet[str]) -> None:
+        self._listener = listener
+        self._store = store
+        self._allowed = allowed
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> None:
+        """Serves until all ranks are connected, and what they were told has left."""
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        try:
+            self._serve()
+        finally:
+            for key in list(self._selector.get_map().values()):
+                (self._listener if key.data is None else key.data.socket).close()
+            self._selector.close()
+
+    def _serve(self) -> None:
+        open_connections = 0
+        while not self._store.is_done or open_connections:
+            ready = self._selector.select(_LINGER_S if self._store.is_done else None)
+            if not ready:  # somebody holds a connection and does not speak
+                break
+            for key, _ in ready:
+                if key.data is None:
+                    open_connections += self._accept()
+                elif not self._go_on(key.data):
+                    open_connections -= 1
+
+    def _accept(self) -> int:
+        with contextlib.suppress(OSError):  # it has gone away already
+            connection, (address, _) = self._listener.accept()
+            if address in self._allowed:
+                connection.setblocking(False)
+                self._selector.register(connection, selectors.EVENT_READ, _Connection(connection))
+                return 1
+            connection.close()
+        return 0
+
+    def _go_on(self, one: _Connection) -> bool:
+        """Receives or sends; tells whether the connection is still open."""
+        try:
+            goes_on = one.receive(self._store) if one.outgoing is None else one.send()
+        except BlockingIOError:
+            goes_on = True
+        except OSError:
+            goes_on = False
+        if not goes_on:
+            self._selector.unregister(one.socket)
+            one.socket.close()
+        elif one.outgoing is not None:
+            self._selector.modify(one.socket, selectors.EVENT_WRITE, one)
+        return goes_on
+
+
+def _content_length(head: bytes) -> int:
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-length" and value.strip().isdigit():
+            return int(value)
+    return 0

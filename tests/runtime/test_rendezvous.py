@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -168,7 +169,6 @@ def serving() -> bool:
 
 @pytest.fixture
 def client() -> Any:
-    pytest.importorskip("horovod")
     from hpcdl.runtime.rendezvous_server import serve
 
     client = Client(serve("127.0.0.1", 2, {"127.0.0.1"}))
@@ -183,6 +183,31 @@ def test_the_first_value_of_a_key_is_the_one_that_counts(client: Client) -> None
     assert client.ask("PUT", "/global/0", b"mine")[0] == 200
     assert client.ask("PUT", "/global/0", b"another one's")[0] == 200
     assert client.ask("GET", "/global/0") == (200, b"mine")
+
+
+def test_an_answer_comes_in_one_piece_since_the_second_would_wait_for_an_acknowledgement(
+    client: Client,
+) -> None:
+    client.ask("PUT", "/global/0", b"x" * 576)
+    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as connection:
+        connection.sendall(b"GET /global/0 HTTP/1.1\r\n\r\n")
+        assert connection.recv(1 << 16).endswith(b"x" * 576)
+
+
+def test_a_request_may_come_in_pieces_and_a_silent_one_holds_up_nobody(client: Client) -> None:
+    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as silent, socket.create_connection(
+        ("127.0.0.1", client.port), timeout=10
+    ) as slow:
+        slow.sendall(b"PUT /global/1 HTTP/1.1\r\nContent-Le")
+        assert client.ask("GET", "/global/1")[0] == 404
+        slow.sendall(b"ngth: 6\r\n\r\nabc")
+        assert client.ask("GET", "/global/1")[0] == 404
+        slow.sendall(b"def")
+        assert slow.recv(99).startswith(b"HTTP/1.0 200 ")
+        assert client.ask("GET", "/global/1") == (200, b"abcdef")
+        for rank in range(2):
+            client.ask("DELETE", f"/cross_{rank}_process_set_hash_1/0")
+        assert silent.recv(99) == b""  # the server ends, whoever is still connected
 
 
 def test_the_server_ends_when_all_ranks_are_connected_and_not_before(client: Client) -> None:
@@ -202,7 +227,6 @@ def test_the_server_ends_when_all_ranks_are_connected_and_not_before(client: Cli
 
 
 def test_strangers_are_not_served() -> None:
-    pytest.importorskip("horovod")
     from hpcdl.runtime.rendezvous_server import serve
 
     allowed = {"10.9.8.7"}
