@@ -45,8 +45,8 @@ from hpcdl.launch.submission.allocation import (
     lay_out_allocation,
     read_allocation,
 )
+from hpcdl.launch.submission.argv import srun_argv
 from hpcdl.launch.submission.explain import describe
-from hpcdl.launch.submission.layout import srun_argv
 from hpcdl.launch.submission.srun import run_step
 from hpcdl.launch.watch import Interrupts, LogFollower, watch
 

@@ -21,9 +21,10 @@ from hpcdl.common.words import RunSettings, parse_train
 from hpcdl.launch.container import enter_argv
 from hpcdl.launch.sites.library import load_profile
 from hpcdl.launch.sites.profile import Container, Profile
+from hpcdl.launch.submission.argv import srun_argv
 from hpcdl.launch.submission.executors import batch_script, end_time_lines, parameters
 from hpcdl.launch.submission.job import Inside, Job, make_job
-from hpcdl.launch.submission.layout import lay_out, srun_argv
+from hpcdl.launch.submission.layout import lay_out
 from hpcdl.launch.submission.words import JobOptions
 
 _ACCOUNT = "CHANGE_ME"

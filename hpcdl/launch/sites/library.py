@@ -19,7 +19,8 @@ from typing import List, Mapping, Optional, Tuple
 
 from hpcdl.common.checks import one_of
 from hpcdl.common.errors import BadInput
-from hpcdl.launch.sites.profile import Layer, Profile, Source, parse_profile
+from hpcdl.launch.sites.profile import Profile, Source
+from hpcdl.launch.sites.reading import Layer, parse_profile
 from hpcdl.launch.toml import read_toml
 
 _SHIPPED = Path(__file__).resolve().parent

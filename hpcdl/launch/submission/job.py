@@ -24,7 +24,8 @@ from hpcdl.common.records import write_json
 from hpcdl.common.words import TrainCommand, train_argv
 from hpcdl.launch.container import BY_FILE, enter_argv
 from hpcdl.launch.sites.profile import Profile
-from hpcdl.launch.submission.layout import Layout, mpirun_argv, srun_argv
+from hpcdl.launch.submission.argv import mpirun_argv, srun_argv
+from hpcdl.launch.submission.layout import Layout
 from hpcdl.launch.submission.words import JobOptions
 
 SCHEMA_VERSION = 1

@@ -14,13 +14,12 @@ single             1 in all
 Synopsis::
 
     layout = lay_out(profile, command.job, command.train.settings, launcher="auto", default_partition=None)
-    srun_argv(layout, ["python3", "train.py"])
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Mapping, Optional, Sequence, Tuple
+from typing import Mapping, Optional, Tuple
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.topology import Topology, choose_strategy
@@ -145,44 +144,6 @@ def lay_out(
         gpu_kind=kind_name,
         queue_name=choice.name,
     )
-
-
-def srun_argv(layout: Layout, command: Sequence[str], watched: bool = True) -> List[str]:
-    """Builds the srun that starts a command once per rank, numbered node by node as Horovod needs it.
-
-    Args:
-        layout: Where the ranks run.
-        command: What each one runs.
-        watched: Whether a keeper ends ranks that are left behind. It knows a rank that has left to be requeued from
-            one that has failed; srun would end rank 0 while that still writes.
-    """
-    return [
-        "srun",
-        f"--nodes={layout.num_nodes}",
-        f"--ntasks={layout.world_size}",
-        f"--ntasks-per-node={layout.processes_per_node}",
-        # Slurm 22.05 to 23.02 do not pass the job's own on to srun.
-        *([f"--cpus-per-task={layout.cores_per_process}"] if layout.cores_per_process is not None else []),
-        "--distribution=block",
-        f"--kill-on-bad-exit={0 if watched else 1}",
-        f"--wait={0 if watched else 60}",
-        *layout.srun_options,
-        *command,
-    ]
-
-
-def mpirun_argv(layout: Layout, command: Sequence[str]) -> List[str]:
-    """Builds the mpirun of the host that starts a command once per rank of the allocation."""
-    return [
-        "mpirun",
-        "-np",
-        str(layout.world_size),
-        "--map-by",
-        f"ppr:{layout.processes_per_node}:node",
-        "--bind-to",
-        "none",
-        *command,
-    ]
 
 
 def _lay_out_here(job: JobOptions, settings: RunSettings, launcher: str) -> Layout:

@@ -7,7 +7,8 @@ from typing import Any, Dict, List
 
 from hpcdl.common.words import RunSettings
 from hpcdl.launch.doctor.host import HostFacts, Place
-from hpcdl.launch.sites.profile import Layer, Profile, Source, parse_profile
+from hpcdl.launch.sites.profile import Profile, Source
+from hpcdl.launch.sites.reading import Layer, parse_profile
 from hpcdl.launch.submission.layout import Layout, lay_out
 from hpcdl.launch.submission.words import JobOptions
 

@@ -10,7 +10,8 @@ import pytest
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.sites.command import list_lines, main, show_lines
 from hpcdl.launch.sites.library import guess_site, load_profile, own_path, site_names
-from hpcdl.launch.sites.profile import Layer, Profile, Source, parse_profile
+from hpcdl.launch.sites.profile import Profile, Source
+from hpcdl.launch.sites.reading import Layer, parse_profile
 
 OWN = Source("mine", "2026-11-24", "confirmed")
 SHIPPED = (

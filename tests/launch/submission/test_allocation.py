@@ -18,7 +18,7 @@ from hpcdl.launch.submission.allocation import (
     lay_out_allocation,
     read_allocation,
 )
-from hpcdl.launch.submission.layout import srun_argv
+from hpcdl.launch.submission.argv import srun_argv
 
 RECORDED = Path(__file__).resolve().parents[2] / "common" / "environments"
 TWO_NODES = Allocation("7", num_nodes=2, num_tasks=4, cores_per_node=8, gpus_per_node=0, is_here=False)

@@ -10,9 +10,11 @@ import pytest
 from hpcdl.common.errors import BadInput
 from hpcdl.common.words import RunSettings
 from hpcdl.launch.sites.library import load_profile
-from hpcdl.launch.sites.profile import Layer, Profile, Source, parse_profile
+from hpcdl.launch.sites.profile import Profile, Source
+from hpcdl.launch.sites.reading import Layer, parse_profile
+from hpcdl.launch.submission.argv import mpirun_argv, srun_argv
 from hpcdl.launch.submission.explain import cost, describe, notes
-from hpcdl.launch.submission.layout import Layout, lay_out, mpirun_argv, srun_argv
+from hpcdl.launch.submission.layout import Layout, lay_out
 from hpcdl.launch.submission.words import JobOptions
 
 NOWHERE = Path("/nowhere")
