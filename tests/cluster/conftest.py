@@ -72,7 +72,7 @@ class User:
             self.environ["HPCDL_CACHE"] = str(cache_folder(os.environ))
 
     def types(
-        self, *argv: str, before: Optional[List[str]] = None, timeout: float = 150
+        self, *argv: str, before: Optional[List[str]] = None, timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
         command = [*self._becomes, *(before or []), sys.executable, "-m", "hpcdl", *argv]
         return subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import List
@@ -11,6 +12,7 @@ import pytest
 from hpcdl.common.data_words import parse_data
 from hpcdl.common.words import parse_train
 from hpcdl.launch.cli import COMMANDS, find_command, main
+from hpcdl.launch.sites.profile import Container, Site, leaves
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "".join((ROOT / name).read_text() for name in ("docs/launching.md", "containers/README.md"))
@@ -32,10 +34,9 @@ whole_nodes = true
 """
 
 
-@pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[0] == "submit"], ids=" ".join)
-def test_a_submission_of_the_docs_can_be_made(
-    argv: List[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the user of the docs stands: beside a script, outside of any job, with a profile of their own."""
     sites = tmp_path / "hpcdl" / "sites"
     sites.mkdir(parents=True)
     (sites / "mycluster.toml").write_text(SITE)
@@ -43,6 +44,13 @@ def test_a_submission_of_the_docs_can_be_made(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[0] == "submit"], ids=" ".join)
+def test_a_submission_of_the_docs_can_be_made(
+    argv: List[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["submit", "--dry-run", *(["--oversubscribe"] if "local" in argv else []), *argv[1:]]) == 0
     shown = capsys.readouterr()
     assert ("hpcdl.runtime" in shown.out) if "local" in argv else shown.out.startswith("#!/bin/bash")
@@ -50,12 +58,9 @@ def test_a_submission_of_the_docs_can_be_made(
 
 @pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[0] in ("container", "shell")], ids=" ".join)
 def test_getting_an_image_and_into_it_is_planned_as_the_docs_say(
-    argv: List[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    argv: List[str], home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    (tmp_path / "my.def").write_text("Bootstrap: docker\nFrom: a\n")
+    (home / "my.def").write_text("Bootstrap: docker\nFrom: a\n")
     at = 2 if argv[0] == "container" else 1
     assert main([*argv[:at], "--dry-run", *argv[at:]]) == 0
     assert capsys.readouterr().out
@@ -63,17 +68,32 @@ def test_getting_an_image_and_into_it_is_planned_as_the_docs_say(
 
 @pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[0] == "doctor"], ids=" ".join)
 def test_the_doctor_of_the_docs_finds_that_this_is_not_the_site(
-    argv: List[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    argv: List[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(home))
     assert main(argv) == 1
     shown = capsys.readouterr().out
     assert "no sbatch here" in shown
     assert "not tried" in shown
     if "--report" in argv:
-        assert "no sbatch here" in (tmp_path / "ticket.txt").read_text()
+        assert "no sbatch here" in (home / "ticket.txt").read_text()
+
+
+def test_what_stands_beside_a_line_of_the_centres_script_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    section = TEXT.split("## Coming from the centre's own Horovod scripts")[1].split("\n## ")[0]
+    here = " ".join(line.split(" | ")[-1] for line in section.splitlines() if line.startswith("| "))
+    assert main(["submit", "--help"]) == 0
+    known = capsys.readouterr().out + " ".join(
+        field.name for cls in (Site, Container) for field in leaves(cls)
+    )
+    options = set(re.findall(r"--[a-z-]+(?=[ =`])", here)) - {"--name"}  # that one stands for any
+    assert {option for option in options if option not in known} == set()
+    assert len(options) > 5
+    for name in re.findall(r"`([a-z_]+)`(?: and `[a-z]+`)? in the profile", here):
+        assert name in known
+    training = (ROOT / "hpcdl" / "runtime" / "training.py").read_text()
+    for name in re.findall(r"(\w+)=(?:\"linear\"|3|True|128)", here):
+        assert f"        {name}: " in training
 
 
 def test_all_commands_of_the_docs_exist() -> None:

@@ -30,8 +30,9 @@ from hpcdl.launch.submission.binding import rank_environ, srun_options
 from hpcdl.launch.submission.queues import choose_gpus, choose_queue
 from hpcdl.launch.submission.words import JobOptions
 
-#: Above this many ranks Gloo's full mesh takes minutes to meet through one server (about 2.5 p^2 requests).
-GLOO_MAX_RANKS = 256
+#: Gloo connects all pairs through one server, and gives up after 30 s: the table in docs/launching.md says how far a
+#: core of an ordinary machine gets in half of that.
+GLOO_MAX_RANKS = 128
 #: Where no scheduler limits a job: a week.
 _MINUTES_HERE = 7 * 24 * 60
 

@@ -169,8 +169,8 @@ def test_a_list_of_masks_binds_only_as_many_processes_as_it_has_masks() -> None:
 
 
 def test_ranks_meet_through_gloo_up_to_its_limit_and_then_through_mpi() -> None:
-    assert at("frontier", nodes=32, time="5").launcher == "gloo"
-    assert at("frontier", nodes=33, time="5").launcher == "mpi"
+    assert at("frontier", nodes=16, time="5").launcher == "gloo"
+    assert at("frontier", nodes=17, time="5").launcher == "mpi"
     assert at("lumi", launcher="gloo", nodes=40, time="5", mem="0").launcher == "gloo"
 
 
