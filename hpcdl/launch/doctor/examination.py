@@ -34,9 +34,9 @@ from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.command import hand_over, refuse_inside_job
 from hpcdl.launch.submission.folders import Submitted, ask_queue, default_parent, state_of
 from hpcdl.launch.submission.job import Job, rank_names, run_folders, typed_cwd, write_lib
-from hpcdl.launch.submission.keeper import read_state
 from hpcdl.launch.submission.layout import Layout, lay_out
 from hpcdl.launch.submission.preparing import prepare, ranks_python
+from hpcdl.launch.submission.state import read_state
 from hpcdl.launch.submission.words import LAUNCHERS, JobOptions, PlaceOptions, SubmitCommand, one_line
 
 _EXAMINING = "hpcdl/runtime/examining/ranks.py"

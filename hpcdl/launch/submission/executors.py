@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping
+from typing import Any, Callable, Dict, Iterator, List, Mapping
 
 from submitit.core.utils import FailedJobError
 from submitit.local.debug import DebugExecutor
@@ -28,7 +28,6 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.submission.job import Job
-from hpcdl.launch.submission.keeper import keep
 
 #: What a shell inside a job, or a tmux started there, has and a new job must not inherit: with another job's
 #: SLURM_CPU_BIND all ranks share a core, without a word.
@@ -109,8 +108,10 @@ def submit(job: Job, environ: Mapping[str, str]) -> str:
     Raises:
         BadInput: Slurm refuses the job, or is not there.
     """
+    from hpcdl.launch.submission.keeper import keep  # what it needs, a dry run does not
+
     if job.executor == "slurm":
-        return _submit_to_slurm(job, environ)
+        return _submit_to_slurm(keep, job, environ)
     if job.executor == "local":
         executor = LocalExecutor(job.folder, python=shlex.quote(sys.executable))
         executor.update_parameters(
@@ -147,7 +148,7 @@ def ask_when(job: Job, environ: Mapping[str, str]) -> str:
     return words
 
 
-def _submit_to_slurm(job: Job, environ: Mapping[str, str]) -> str:
+def _submit_to_slurm(keep: Callable[[str], None], job: Job, environ: Mapping[str, str]) -> str:
     _need_sbatch()
     executor = _slurm_executor(job, environ)
     try:

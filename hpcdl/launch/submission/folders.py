@@ -24,7 +24,7 @@ from hpcdl.common.errors import BadInput
 from hpcdl.common.records import write_json
 from hpcdl.launch.processes import Process, identify
 from hpcdl.launch.submission.job import Job, read_job
-from hpcdl.launch.submission.keeper import read_state
+from hpcdl.launch.submission.state import read_state
 
 
 @dataclass(frozen=True)

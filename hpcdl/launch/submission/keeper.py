@@ -11,7 +11,6 @@ Synopsis, as submitit calls it::
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any, Dict, Mapping
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_REQUEUE
-from hpcdl.common.records import write_json
 from hpcdl.launch.container import FILE_SYSTEM, deaf_file_system, describe_image
 from hpcdl.launch.local import run_ranks, tail, write_to_stdout
 from hpcdl.launch.machine import read_machine
@@ -32,6 +30,7 @@ from hpcdl.launch.outcome import Outcome, render, summary
 from hpcdl.launch.placement import place
 from hpcdl.launch.submission.job import Job, read_job
 from hpcdl.launch.submission.srun import run_step
+from hpcdl.launch.submission.state import read_state, write_state
 
 #: submitit's word, from a task of its local executor, for "start me again".
 _LOCAL_REQUEUE = 144
@@ -92,20 +91,6 @@ def rank_environ(job: Job, environ: Mapping[str, str]) -> Dict[str, str]:
     if job.bin_dir.is_dir():
         inherited["PATH"] = os.pathsep.join([str(job.bin_dir), environ.get("PATH", os.defpath)])
     return {**inherited, **({"PYTHONPATH": os.pathsep.join(path)} if path else {}), **job.environ}
-
-
-def read_state(folder: Path) -> Dict[str, Any]:
-    """Reads what the keeper has written; {} before it has started."""
-    try:
-        return dict(json.loads((folder / "state.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
-def write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Writes what becomes of the job; a full disk must not end the run."""
-    with contextlib.suppress(OSError):
-        write_json(folder / "state.json", state)
 
 
 def _stand_in(job: Job) -> None:
