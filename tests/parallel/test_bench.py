@@ -75,6 +75,29 @@ def test_a_quick_study_measures_all_points_and_is_reported(tmp_path):
     assert again == measured
 
 
+def test_a_study_at_a_site_without_a_scheduler_runs_its_jobs_one_after_the_other(tmp_path):
+    few = ("--steps", "5", "--untimed-steps", "10", "--repeat", "1")
+    words = (
+        "--site",
+        "local",
+        "--np",
+        "1,2",
+        "--oversubscribe",
+        *few,
+        "--study",
+        "study",
+        "fashion_mnist/fc64",
+    )
+    bench(tmp_path, *words)
+    (found,) = json.loads(bench(tmp_path, "report", "study", "--format", "json"))
+    assert [(row["num_replicas"], row["global_batch_size"]) for row in found["rows"]] == [(1, 128), (2, 256)]
+    assert found["problems"] == []
+    assert bench(tmp_path, *words).count(": done") == 2
+    for name in ("weak-1", "weak-2"):
+        (text,) = (tmp_path / "study" / "round-000" / name).glob("*/env.txt")
+        assert "HPCDL_BENCH_STEPS=15" in text.read_text()
+
+
 def test_sums_are_timed_by_horovod_and_by_mpi(tmp_path):
     words = ("--oversubscribe", "--bytes", "4K,1M", "--rounds", "1", "--repeats", "3", "--json", "sums.json")
     said = bench(tmp_path, "allreduce", *words)

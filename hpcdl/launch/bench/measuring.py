@@ -33,9 +33,10 @@ from hpcdl.common.provenance import environment_that_matters
 from hpcdl.common.records import read_json, write_json
 from hpcdl.common.step_times import RankSteps, read_step_times
 from hpcdl.launch.bench.load import Load, foreign_load, read_busy
-from hpcdl.launch.bench.surroundings import describe_environment
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.processes import end_with_parent
+from hpcdl.launch.submission.keeper import read_state
+from hpcdl.launch.surroundings import describe_environment
 
 SCHEMA_VERSION = 1
 _KILLED_AFTER_S = 5.0
@@ -147,7 +148,9 @@ def read_measurement(point: Point, window: Window, folder: Path) -> Measurement:
     try:
         card = read_json(folder / "measurement.json")
         load = None if card["load"] is None else Load(**card["load"])
-        seconds = float(card["seconds"])
+        if card.get("job") is not None:
+            card = _of_job(card, folder)
+        seconds = float(card["seconds"] or 0.0)
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise HpcdlError(f"{folder} holds no measurement that can be read: {problem}; remove it") from problem
     slowest, samples, ranks, runs, problems = [], [], [], [], []
@@ -161,6 +164,25 @@ def read_measurement(point: Point, window: Window, folder: Path) -> Measurement:
     rate = sum(window.timed_steps * n / of_slowest for n, of_slowest in zip(samples, slowest))
     step_seconds = max(slowest) / window.timed_steps
     return Measurement(rate, step_seconds, load, seconds, tuple(ranks), tuple(runs), card, tuple(problems))
+
+
+def _of_job(card: Dict[str, Any], folder: Path) -> Dict[str, Any]:
+    """Adds what the keeper of a job says of its end.
+
+    Raises:
+        HpcdlError: The run is not done.
+    """
+    job = card["job"]
+    state = read_state(folder / job["folder"])
+    try:
+        status = read_json(folder / "process-0" / "run.json").get("status")
+    except (OSError, ValueError):
+        status = None
+    if status != "done":
+        how = state.get("words") or state.get("state") or "not begun"
+        raise HpcdlError(f"{folder}: job {job['id']} has not measured it: {how}")
+    seconds = state["ended"] - state["started"] if "ended" in state else None
+    return {**card, "seconds": seconds, "job": {**job, "image": state.get("image")}}
 
 
 def _read_process(place: Path, window: Window) -> Tuple[Tuple[RankSteps, ...], Mapping[str, Any], List[str]]:

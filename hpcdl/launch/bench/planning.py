@@ -38,11 +38,13 @@ _QUICK_STEPS = 30
 TRACED_STEPS = 10
 
 
-def _counts(what: str, text: str) -> Tuple[int, ...]:
+def counts(what: str, text: str) -> Tuple[int, ...]:
+    """Reads different whole numbers, joined by commas; gives them in order."""
     return tuple(sorted({parse_whole_number(what, part) for part in text.split(",")}))
 
 
-def _scalings(what: str, text: str) -> Tuple[str, ...]:
+def scalings(what: str, text: str) -> Tuple[str, ...]:
+    """Reads kinds of scaling, joined by commas."""
     return tuple(one_of(what, part, SCALINGS) for part in text.split(","))
 
 
@@ -55,13 +57,13 @@ class StudyOptions:
     """What a study measures, and how long."""
 
     np: Tuple[int, ...] = option(
-        (1, 2), "LIST", "measure these numbers of ranks (default: 1,2)", _counts, "-n"
+        (1, 2), "LIST", "measure these numbers of ranks (default: 1,2)", counts, "-n"
     )
     scaling: Tuple[str, ...] = option(
         ("weak",),
         "LIST",
         "scale weakly (fixed batch per replica), strongly (fixed global batch), or both",
-        _scalings,
+        scalings,
     )
     rounds: int = option(9, "N", "measure all points in N rounds (default: 9)", at_least(1))
     steps: int = option(80, "N", "time N steps of each launch (default: 80)", at_least(1))
@@ -87,14 +89,24 @@ class StudyOptions:
             BadInput: Too few are left out.
         """
         timed = min(self.steps, _QUICK_STEPS) if self.quick else self.steps
-        least = max(FEWEST_UNTIMED, -(-timed // 9))  # a tenth of all steps
-        if self.untimed_steps < least:
-            raise BadInput(
-                f"at least {FEWEST_UNTIMED} steps and 10 % of all must be left out, in which functions are compiled and"
-                f" caches filled; received untimed_steps={self.untimed_steps} of {self.untimed_steps + timed};"
-                f" pass --untimed-steps {least} or more"
-            )
-        return Window(self.untimed_steps, timed)
+        window = Window(self.untimed_steps, timed)
+        check_window(window)
+        return window
+
+
+def check_window(window: Window) -> None:
+    """Refuses to time the steps in which functions are compiled.
+
+    Raises:
+        BadInput: Too few are left out.
+    """
+    least = max(FEWEST_UNTIMED, -(-window.timed_steps // 9))  # a tenth of all steps
+    if window.untimed_steps < least:
+        raise BadInput(
+            f"at least {FEWEST_UNTIMED} steps and 10 % of all must be left out, in which functions are compiled and"
+            f" caches filled; received untimed_steps={window.untimed_steps} of {window.steps};"
+            f" pass --untimed-steps {least} or more"
+        )
 
 
 @dataclass(frozen=True)

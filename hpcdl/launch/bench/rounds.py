@@ -18,11 +18,12 @@ import fcntl
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 from hpcdl.launch.bench.load import wait_until_calm
 from hpcdl.launch.bench.measuring import Measurement, Point, Window, measure
 
+T = TypeVar("T")
 #: What a measurement takes before one was seen: the start of TensorFlow and some steps.
 FIRST_GUESS_S = 25.0
 
@@ -111,7 +112,7 @@ def run_rounds(
     return rounds
 
 
-def shuffled(points: Sequence[Point], number: int) -> List[Point]:
+def shuffled(points: Sequence[T], number: int) -> List[T]:
     """Gives the order of a round: always the same for its number."""
     return random.Random(number).sample(list(points), len(points))
 

@@ -152,6 +152,8 @@ def make_row(points: Points, point: PlannedPoint) -> Row:
     for measurement in measured.values():
         steps += max(points.window.timed(measurement), key=sum)
     parts = points.parts(point)
+    # Of a rank alone whose input was not measured there is nothing to tell apart.
+    told = parts.values() if point.num_ranks > 1 or points.control("cached", point) else ()
     ceiling = points.rates(f"ceiling-{point.num_ranks}") if point.scaling == "weak" else {}
     return Row(
         point,
@@ -167,7 +169,7 @@ def make_row(points: Points, point: PlannedPoint) -> Row:
         ideal,
         _ratio(rates, {number: ideal * rate for number, rate in base_rates.items()}),
         _ratio(rates, ceiling) if ceiling else None,
-        _estimates([{k: 1e3 * s for k, s in p.by_name().items()} for p in parts.values()]),
+        _estimates([{k: 1e3 * s for k, s in p.by_name().items()} for p in told]),
         _lost(points, point, base, parts),
         _ranks(points, point),
         _slow_ranks(points, point),

@@ -13,29 +13,22 @@ Synopsis::
 
 from __future__ import annotations
 
-import datetime
-import json
 import os
-import re
-import socket
 import sys
-import time
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any, Dict, Sequence
+from dataclasses import replace
+from typing import Sequence
 
-import hpcdl
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import take
-from hpcdl.common.records import read_json, write_json
 from hpcdl.common.words import parse_target, train_parser
+from hpcdl.launch.bench import site
 from hpcdl.launch.bench.measuring import Window, measure
-from hpcdl.launch.bench.planning import TRACED_STEPS, StudyOptions, StudyPlan, describe, plan_study
+from hpcdl.launch.bench.opening import new_folder, open_study
+from hpcdl.launch.bench.planning import TRACED_STEPS, StudyOptions, describe, plan_study
 from hpcdl.launch.bench.rounds import FIRST_GUESS_S, Effort, run_rounds
-from hpcdl.launch.bench.study import SCHEMA_VERSION, read_study, summary
-from hpcdl.launch.bench.surroundings import processor
-from hpcdl.launch.git import source_of
-from hpcdl.launch.machine import Machine, read_machine
+from hpcdl.launch.bench.study import read_study, summary
+from hpcdl.launch.machine import read_machine
+from hpcdl.launch.surroundings import processor
 
 _DESCRIPTION = """\
 Measure how the training of TARGET scales on this machine: the loop of run.fit itself, cut short.
@@ -56,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
         BadInput: The command line is wrong, or asks for more than this machine has.
         HpcdlError: A run failed.
     """
+    if site.is_meant(argv):
+        return site.main(argv)
     prog = "hpcdl bench"
     parser = train_parser(prog, _DESCRIPTION, _EPILOG, {"the study": StudyOptions})
     command, values = parse_target(parser, argv, prog)
@@ -76,8 +71,9 @@ def main(argv: Sequence[str]) -> int:
     print(describe(plan, FIRST_GUESS_S), flush=True)
     if options.dry_run:
         return EXIT_DONE
-    folder = (options.study or _new_folder(command.target)).resolve()
-    _open(folder, plan, machine, argv)
+    folder = (options.study or new_folder(command.target)).resolve()
+    on = {"processor": processor(), "num_cores": machine.num_cores, "num_gpus": machine.num_gpus}
+    open_study(folder, {**plan.to_json(), **on}, argv)
     if options.quick:
         effort = Effort(plan.rounds, most_rounds=plan.rounds, wait_s=0.0, lock=options.lock)
     else:
@@ -91,43 +87,3 @@ def main(argv: Sequence[str]) -> int:
     print("\n" + summary(read_study(folder)))
     print(f"study: {folder}")
     return EXIT_DONE
-
-
-def _new_folder(target: str) -> Path:
-    name = re.sub(r"[^\w.-]+", "-", target)
-    return Path("bench") / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-
-
-def _open(folder: Path, plan: StudyPlan, machine: Machine, argv: Sequence[str]) -> None:
-    """Begins a study, or makes sure that it is this one which goes on."""
-    path = folder / "study.json"
-    mine = plan.to_json()
-    if path.exists():
-        found = read_json(path)
-        differ = [name for name in mine if name != "rounds" and found.get(name) != _as_read(mine[name])]
-        if differ:
-            raise BadInput(
-                f"a study goes on with what it began; received {folder}, in which {', '.join(differ)} differ(s);"
-                " pass another --study, or the same options"
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    source = source_of(Path(hpcdl.__file__).resolve().parent)
-    record: Dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "study",
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "words": list(argv),
-        "hostname": socket.gethostname(),
-        "processor": processor(),
-        "source": None if source is None else asdict(source),
-        "num_cores": machine.num_cores,
-        "num_gpus": machine.num_gpus,
-        **mine,
-    }
-    write_json(path, record)
-
-
-def _as_read(value: Any) -> Any:
-    """Gives a value as JSON gives it back."""
-    return json.loads(json.dumps(value))

@@ -15,6 +15,9 @@ from hpcdl.launch.bench.ratios import FEWEST_ROUNDS
 from hpcdl.launch.bench.rows import Row
 from hpcdl.launch.bench.study import Study, explain
 
+#: The fewest jobs of each point that say how nodes scatter.
+FEWEST_JOBS = 3
+
 
 @dataclass(frozen=True)
 class Said:
@@ -42,6 +45,11 @@ def sentences(study: Study, threshold: float, campaign_epochs: Optional[int] = N
 def count(number: int, one: str) -> str:
     """Writes a number of things."""
     return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
+def _fewest(study: Study) -> int:
+    """Gives the rounds below which nothing is concluded: jobs on other nodes are dearer than launches here."""
+    return FEWEST_JOBS if study.record.get("site") else FEWEST_ROUNDS
 
 
 def _method(study: Study) -> List[str]:
@@ -73,8 +81,12 @@ def _method(study: Study) -> List[str]:
         " with the exact 95 % interval of the sign test.",
         f"Baseline: {base}{share}.",
     ]
-    if study.num_rounds < FEWEST_ROUNDS:
+    if study.num_rounds < _fewest(study):
         said.append("Too few rounds for intervals: a quick look, no evidence.")
+    elif study.num_rounds < FEWEST_ROUNDS:
+        said.append(
+            f"There is an interval of 95 % from {FEWEST_ROUNDS} rounds on; s.e. and MAD say how jobs scatter."
+        )
     if not study.is_calm:
         said.append("Something else kept the machine busy in some of the rounds: take the figures with care.")
     return said

@@ -118,6 +118,10 @@ def _write(job: Job, tree: Optional[Tree]) -> None:
         if tree.git.get("diff"):
             (folder / "code.diff").write_text(tree.git["diff"], encoding="utf-8", errors="surrogateescape")
     write_job(job)
+    if job.executor == "slurm":
+        from hpcdl.launch.submission import executors  # submitit takes a while to load
+
+        (folder / "job.sbatch").write_text(executors.batch_script(job), encoding="utf-8")
 
 
 def _forget(folder: Path) -> None:

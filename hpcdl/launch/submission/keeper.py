@@ -31,6 +31,7 @@ from hpcdl.launch.placement import place
 from hpcdl.launch.submission.job import Job, read_job
 from hpcdl.launch.submission.srun import run_step
 from hpcdl.launch.submission.state import read_state, write_state
+from hpcdl.launch.surroundings import describe_environment
 
 #: submitit's word, from a task of its local executor, for "start me again".
 _LOCAL_REQUEUE = 144
@@ -57,6 +58,9 @@ def keep(folder: str) -> None:
         "image": describe_image(job.record["image"]) if job.record.get("image") else None,
     }
     write_state(path, state)
+    with contextlib.suppress(OSError):
+        text = describe_environment(read_machine(os.environ), rank_environ(job, os.environ))
+        (path / "env.txt").write_text(text, encoding="utf-8")
     outcome = _run(job)
     # Whoever ends the keeper itself, as scancel does, wants no other start.
     is_wanted = outcome.stopped_by is None

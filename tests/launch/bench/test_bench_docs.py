@@ -23,7 +23,7 @@ def test_a_command_of_the_docs_is_taken(argv, tmp_path, monkeypatch, capsys):
     if "--output" in argv:
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
-    for name in ("first", "before", "after"):
+    for name in ("first", "before", "after", "nodes"):
         write_study(tmp_path / "bench" / name, slowness=(1.0,) * 9)
     for count, name in enumerate(("one", "two"), start=1):
         (tmp_path / "runs").mkdir(exist_ok=True)

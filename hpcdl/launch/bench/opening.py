@@ -1,0 +1,66 @@
+"""The folder of a study: begun once, and gone on with only by what began it.
+
+Synopsis::
+
+    folder = new_folder("fashion_mnist/cnn_dropout")               # bench/fashion_mnist-cnn_dropout-20261124T120000Z
+    open_study(folder, plan.to_json(), argv)                       # study.json
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import socket
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, Mapping, Sequence
+
+import hpcdl
+from hpcdl.common.errors import BadInput
+from hpcdl.common.records import read_json, write_json
+from hpcdl.launch.bench.study import SCHEMA_VERSION
+from hpcdl.launch.git import source_of
+
+
+def new_folder(target: str) -> Path:
+    """Names a folder for a study of a TARGET."""
+    name = re.sub(r"[^\w.-]+", "-", target)
+    return Path("bench") / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+
+
+def open_study(folder: Path, mine: Mapping[str, Any], argv: Sequence[str]) -> None:
+    """Begins a study, or makes sure that it is this one which goes on.
+
+    Args:
+        folder: It need not exist.
+        mine: What is measured.
+        argv: The words as they were typed.
+
+    Raises:
+        BadInput: Another study lies there.
+    """
+    path = folder / "study.json"
+    if path.exists():
+        found = read_json(path)
+        as_read: Dict[str, Any] = json.loads(json.dumps(mine))
+        differ = [name for name in mine if name != "rounds" and found.get(name) != as_read[name]]
+        if differ:
+            raise BadInput(
+                f"a study goes on with what it began; received {folder}, in which {', '.join(differ)} differ(s);"
+                " pass another --study, or the same options"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    source = source_of(Path(hpcdl.__file__).resolve().parent)
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "study",
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "words": list(argv),
+        "hostname": socket.gethostname(),
+        "source": None if source is None else asdict(source),
+        **mine,
+    }
+    write_json(path, record)

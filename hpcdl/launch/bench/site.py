@@ -1,0 +1,369 @@
+"""A study at a site: one job for each point and repeat, handed over as `hpcdl submit` does.
+
+The folder of a study is that of one on this machine (`hpcdl.launch.bench.run`); in the folder of a measurement lies
+that of its job, with ``job.sbatch`` and ``env.txt``. Nothing waits for the jobs: the same command again submits what is
+missing, and `hpcdl bench report` reads what is done. Where no scheduler is, the jobs run here, one after the other.
+
+Synopsis::
+
+    sys.exit(main(["--site", "bridges2", "-N", "1,2,4", "-t", "20", "--dry-run", "synthetic/resnet50"]))
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
+from hpcdl.common.options import at_least, option, positive_number, switch, take
+from hpcdl.common.records import read_json, write_json
+from hpcdl.common.saying import say
+from hpcdl.common.words import LaunchOptions, TrainCommand, parse_target, train_argv, train_parser
+from hpcdl.launch.bench.measuring import SCHEMA_VERSION, Window
+from hpcdl.launch.bench.opening import new_folder, open_study
+from hpcdl.launch.bench.planning import (
+    PlannedPoint,
+    bench_settings,
+    check_window,
+    control_points,
+    counts,
+    most_replicas,
+    scalings,
+)
+from hpcdl.launch.bench.rounds import shuffled
+from hpcdl.launch.bench.text import count
+from hpcdl.launch.config import Config, read_config
+from hpcdl.launch.machine import read_machine
+from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
+from hpcdl.launch.sites.profile import Profile
+from hpcdl.launch.submission.command import hand_over, prepare, refuse_inside_job
+from hpcdl.launch.submission.explain import cost
+from hpcdl.launch.submission.folders import ask_queue, find_jobs, state_of
+from hpcdl.launch.submission.job import Job
+from hpcdl.launch.submission.layout import Layout, lay_out
+from hpcdl.launch.submission.words import JobOptions, PlaceOptions, SubmitCommand
+
+_DESCRIPTION = """\
+Measure how the training of TARGET scales at a site: one job for each point and repeat. The same command again submits
+what is missing; hpcdl bench report reads what is done."""
+_EPILOG = """\
+examples:
+  hpcdl bench --site bridges2 -N 1,2,4 -t 20 -A abc123p --dry-run synthetic/resnet50
+  hpcdl bench --site bridges2 -N 1,2,4 -t 20 -A abc123p --scaling weak,strong --study bench/first synthetic/resnet50"""
+
+
+def _path(what: str, text: str) -> Path:
+    return Path(text)
+
+
+@dataclass(frozen=True)
+class SiteStudyOptions:
+    """What a study at a site measures."""
+
+    scaling: Tuple[str, ...] = option(
+        ("weak",),
+        "LIST",
+        "scale weakly (fixed batch per replica), strongly (fixed global batch), or both",
+        scalings,
+    )
+    repeat: int = option(3, "N", "measure each point in N jobs (default: 3)", at_least(1))
+    steps: int = option(80, "N", "time N steps in each job (default: 80)", at_least(1))
+    untimed_steps: int = option(
+        15, "N", "leave out the first N steps (default: 15; at least 10, and 10 % of all)", at_least(0)
+    )
+    controls: bool = switch("tell the parts of a step apart as well: up to three times as many jobs")
+    max_node_hours: Optional[float] = option(
+        None, "X", "refuse a study that may take more than X node-hours", positive_number
+    )
+    study: Optional[Path] = option(
+        None, "DIR", "keep the records in DIR, and go on with what is there", _path
+    )
+
+
+@dataclass(frozen=True)
+class SiteJobOptions(JobOptions):
+    """sbatch's own words; of nodes and processes lists, one of each point."""
+
+    nodes: Tuple[int, ...] = option(  # type: ignore[assignment]
+        (1,), "LIST", "measure on these numbers of nodes (default: 1)", counts, "-N"
+    )
+    np: Tuple[int, ...] = option(  # type: ignore[assignment]
+        (), "LIST", "start these numbers of processes in all (default: the strategy and the GPUs decide)",
+        counts, "-n",
+    )  # fmt: skip
+
+    def of_points(self) -> List[JobOptions]:
+        """Gives the words of each point.
+
+        Raises:
+            BadInput: The lists do not fit together.
+        """
+        nodes: Sequence[int] = self.nodes
+        processes: Sequence[Optional[int]] = self.np or [None] * len(nodes)
+        if len(nodes) == 1:
+            nodes = list(nodes) * len(processes)
+        if len(nodes) != len(processes):
+            raise BadInput(
+                f"--np must name a number for each of --nodes; received {len(processes)} and {len(nodes)};"
+                " leave --np out"
+            )
+        shared = {field.name: getattr(self, field.name) for field in fields(JobOptions)}
+        return [JobOptions(**{**shared, "nodes": n, "np": p}) for n, p in zip(nodes, processes)]
+
+
+@dataclass(frozen=True)
+class SiteStudy:
+    """A study at a site, worked out; nothing is written.
+
+    Attributes:
+        command: What is trained.
+        place: Where the jobs go.
+        profile: The site.
+        config: The user's defaults.
+        window: The steps that count.
+        repeat: Jobs of each point.
+        points: Of a round.
+        jobs: sbatch's words of each point, by name.
+        layouts: Where its ranks run, by name.
+    """
+
+    command: TrainCommand
+    place: PlaceOptions
+    profile: Profile
+    config: Config
+    window: Window
+    repeat: int
+    points: Tuple[PlannedPoint, ...]
+    jobs: Mapping[str, JobOptions]
+    layouts: Mapping[str, Layout]
+
+    def node_hours(self, name: str) -> float:
+        """Gives what a job of a point takes at most."""
+        layout = self.layouts[name]
+        return layout.num_nodes * layout.time_limit_min / 60
+
+    def all_node_hours(self) -> float:
+        """Gives what all jobs take at most."""
+        return self.repeat * sum(self.node_hours(point.name) for point in self.points)
+
+    def order(self) -> Iterator[Tuple[int, PlannedPoint]]:
+        """Gives round and point of each job, each round in an order of its own."""
+        for number in range(self.repeat):
+            for point in shuffled(self.points, number):
+                yield number, point
+
+    def to_json(self) -> Dict[str, Any]:
+        """Gives what the study's record keeps."""
+        return {
+            "site": self.profile.name,
+            "target": self.command.target,
+            "command": train_argv(self.command),
+            "window": asdict(self.window),
+            "rounds": self.repeat,
+            "points": [asdict(point) for point in self.points],
+            "num_gpus": max(layout.gpus_per_node for layout in self.layouts.values()),
+        }
+
+    def make_job(
+        self, point: PlannedPoint, at: Path, argv: Sequence[str], environ: Mapping[str, str]
+    ) -> Tuple[Job, Any]:
+        """Decides everything about the job of a point; nothing is written."""
+        settings = replace(self.command.settings, run_dir=str(at / "process-0"), checkpoint_every=None)
+        # What a benchmark trained is not kept, so that there is nothing to go on with.
+        words = replace(self.jobs[point.name], no_requeue=True, job_name=f"bench-{point.name}")
+        place = replace(self.place, jobs_dir=str(at))
+        if self.profile.site.scheduler == "none":
+            place = replace(place, executor="debug")  # one after the other, in the foreground
+        command = SubmitCommand(replace(self.command, settings=settings), words, place)
+        further = bench_settings(point, self.window, most_replicas(self.points)).to_environ()
+        return prepare(command, self.profile, self.config, ["bench", *argv], environ, further=further)
+
+
+def is_meant(argv: Sequence[str]) -> bool:
+    """Says whether the words of ``hpcdl bench run`` ask for a site."""
+    before, target, after = _parser("hpcdl bench").split(argv)
+    is_script = target is not None and target.endswith(".py")
+    words = [*before, *(() if is_script else after)]
+    return any(word.partition("=")[0] in ("--site", "--nodes", "-N") for word in words)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs ``hpcdl bench --site ...``.
+
+    Raises:
+        BadInput: The words are wrong, the site does not allow them, or the study is too dear; nothing was submitted.
+        HpcdlError: A job that ran here failed.
+    """
+    prog = "hpcdl bench"
+    command, values = parse_target(_parser(prog), argv, prog)
+    refuse_inside_job(os.environ)
+    options = take(SiteStudyOptions, values)
+    study, how = plan(command, options, take(SiteJobOptions, values), take(PlaceOptions, values))
+    for line in describe(study, how):
+        print(line)
+    hours = study.all_node_hours()
+    if options.max_node_hours is not None and hours > options.max_node_hours:
+        raise BadInput(
+            f"the study must take at most {options.max_node_hours:g} node-hours; it may take {hours:g}; pass fewer"
+            " nodes, a smaller --repeat or a shorter --time"
+        )
+    folder = (options.study or new_folder(command.target)).resolve()
+    _check_jobs(study, folder, argv)
+    if study.place.dry_run:
+        return EXIT_DONE
+    open_study(folder, study.to_json(), argv)
+    submit_missing(study, folder, argv)
+    print(f"study: {folder}")
+    return EXIT_DONE
+
+
+def plan(
+    command: TrainCommand, options: SiteStudyOptions, job: SiteJobOptions, place: PlaceOptions
+) -> Tuple[SiteStudy, str]:
+    """Works a study out; also says how the site was chosen.
+
+    Raises:
+        BadInput: As `main`.
+    """
+    if command.settings.run_dir is not None or place.jobs_dir is not None or place.when:
+        raise BadInput(
+            "a study has many runs and jobs, in folders of their own; received --run-dir, --jobs-dir or --when; pass"
+            " --study DIR"
+        )
+    command = replace(command, launch=LaunchOptions())
+    folder = config_dir(os.environ)
+    config = read_config(folder)
+    name, how = choose_site(place.site, config.site, os.environ, folder)
+    profile = load_profile(name, folder)
+    window = Window(options.untimed_steps, options.steps)
+    check_window(window)
+    points: List[PlannedPoint] = []
+    jobs: Dict[str, JobOptions] = {}
+    layouts: Dict[str, Layout] = {}
+    for scaling in options.scaling:
+        for words in job.of_points():
+            layout = lay_out(profile, words, command.settings, place.launcher, config.partition)
+            point = _point(scaling, layout)
+            points.append(point)
+            jobs[point.name], layouts[point.name] = words, layout
+    if options.controls:
+        like = {p.num_ranks: p.name for p in points}
+        for control in control_points(points, with_cached=True):
+            points.append(control)
+            jobs[control.name] = jobs[like[control.num_ranks]]
+            layouts[control.name] = layouts[like[control.num_ranks]]
+    return (
+        SiteStudy(command, place, profile, config, window, options.repeat, tuple(points), jobs, layouts),
+        how,
+    )
+
+
+def describe(study: SiteStudy, how: str) -> List[str]:
+    """Lists the points with what their jobs take at most."""
+    lines = [
+        f"study of {study.command.target} at {study.profile.name} ({how}):"
+        f" {count(study.repeat * len(study.points), 'job')}, {study.repeat} of each point"
+    ]
+    for point in study.points:
+        layout = study.layouts[point.name]
+        price = cost(study.profile.site, layout)
+        ranks = f"{count(layout.num_nodes, 'node')}, {count(layout.world_size, 'rank')}"
+        if layout.replicas_per_process > 1:
+            ranks += f" of {layout.replicas_per_process} replicas"
+        hours = f"at most {study.node_hours(point.name):.3g} node-hours each"
+        lines.append(f"  {point.name:<16} {ranks}, {hours}{f', {price}' if price else ''}")
+    return [*lines, f"  at most {study.all_node_hours():.4g} node-hours in all"]
+
+
+def submit_missing(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:
+    """Hands over the jobs of the points that are neither measured nor on their way.
+
+    Raises:
+        BadInput: Slurm refuses a job; those before it are submitted.
+        HpcdlError: A job that ran here failed.
+    """
+    for number, point in study.order():
+        at = folder / f"round-{number:03d}" / point.name
+        state = state_of_point(at)
+        if state is not None:
+            print(f"round {number + 1}, {point.name}: {state}")
+            continue
+        shutil.rmtree(str(at), ignore_errors=True)
+        job, tree = study.make_job(point, at, argv, os.environ)
+        started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        say(f"round {number + 1}, {point.name}: {'runs here' if job.executor == 'debug' else 'submitted'}")
+        try:
+            job_id = hand_over(job, tree, os.environ)
+        except SystemExit as end:  # of a job that ran here
+            raise HpcdlError(
+                f"{point.name} ended with status {end.code}; its logs are in {job.log_dir}; the same command goes on"
+            ) from end
+        write_json(
+            at / "measurement.json",
+            {
+                "schema_version": SCHEMA_VERSION,
+                "point": point.name,
+                "started": started,
+                "seconds": None,
+                "load": None,
+                "job": {
+                    "id": job_id,
+                    "folder": Path(job.folder).name,
+                    "site": job.site,
+                    "node_hours_at_most": study.node_hours(point.name),
+                },
+            },
+        )
+        if job.executor != "debug":
+            print(f"round {number + 1}, {point.name}: job {job_id}")
+
+
+def state_of_point(at: Path) -> Optional[str]:
+    """Says what has become of a point; None: it is to be submitted, or again, since it has failed."""
+    try:
+        is_done = read_json(at / "process-0" / "run.json").get("status") == "done"
+    except (OSError, ValueError):
+        is_done = False  # it has not begun, or not ended
+    if is_done and (at / "measurement.json").exists():
+        return "done"
+    jobs = find_jobs(at)
+    if not jobs:
+        return None
+    state = state_of(jobs[-1], ask_queue(jobs))
+    return None if state.is_over else f"{state.word}, job {jobs[-1].job_id}"
+
+
+def _check_jobs(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:
+    """Lets what one of the jobs is refused for be said before any is submitted."""
+    for number, point in list(study.order())[: len(study.points)]:
+        study.make_job(point, folder / f"round-{number:03d}" / point.name, argv, os.environ)
+
+
+def _point(scaling: str, layout: Layout) -> PlannedPoint:
+    cores = layout.cores_per_process
+    if cores is None:  # this machine
+        machine = read_machine(os.environ)
+        busy = layout.world_size * layout.replicas_per_process
+        cores = machine.num_cores // layout.world_size if busy <= machine.num_cores else 0
+    return PlannedPoint(
+        f"{scaling}-{layout.world_size}",
+        scaling,
+        layout.world_size,
+        layout.replicas_per_process,
+        cores,
+        scaling,
+        layout.num_nodes,
+    )
+
+
+def _parser(prog: str) -> Any:
+    groups = {
+        "the study": SiteStudyOptions,
+        "the jobs (sbatch's own words)": SiteJobOptions,
+        "where they run": PlaceOptions,
+    }
+    return train_parser(prog, _DESCRIPTION, _EPILOG, groups)

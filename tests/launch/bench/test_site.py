@@ -1,0 +1,177 @@
+"""A study at a site: one job for each point and repeat, no dearer than allowed, and only what is missing is submitted.
+
+Slurm's programs are stand-ins on PATH; what a job leaves is written by hand. All else is real.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from hpcdl.common.bench import BenchSettings
+from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE
+from hpcdl.common.step_times import StepLog
+from hpcdl.launch.bench import site
+from hpcdl.launch.bench.study import read_study
+from hpcdl.launch.cli import main
+from hpcdl.launch.submission.executors import unset_names
+from hpcdl.launch.submission.job import read_job
+
+SITE = """
+title = "A small site"
+scheduler = "slurm"
+default_queue = "cpu"
+[container]
+kind = "none"
+[queues.cpu]
+partition = "cpu"
+max_nodes = 4
+max_min = 600
+cores_per_node = 4
+memory_mb_per_node = 1000
+"""
+#: Numbers the jobs, and says of those in queue.txt that they run.
+STAND_IN = """#!{python}
+import os, pathlib, sys
+here = pathlib.Path(__file__).parent
+if os.path.basename(sys.argv[0]) == "sbatch":
+    count = len((here / "jobs.txt").read_text().splitlines()) + 1
+    with open(here / "jobs.txt", "a") as file:
+        file.write(f"{{100 + count}} {{sys.argv[1]}}\\n")
+    print(f"Submitted batch job {{100 + count}}")
+else:
+    print((here / "queue.txt").read_text(), end="")
+"""
+WORDS = ("--site", "small", "--image", "none", "-t", "30", "--study", "study")
+NODES = ("-N", "1,2", "--repeat", "2")
+TARGET = "fashion_mnist/fc64"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    sites = tmp_path / "config" / "hpcdl" / "sites"
+    sites.mkdir(parents=True)
+    (sites / "small.toml").write_text(SITE)
+    programs = tmp_path / "stand-ins"
+    programs.mkdir()
+    for name in ("jobs.txt", "queue.txt"):
+        (programs / name).touch()
+    for name in ("sbatch", "squeue"):
+        (programs / name).write_text(STAND_IN.format(python=sys.executable))
+        (programs / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    for name in unset_names(site.os.environ):
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def bench(capsys, *words):
+    status = main(["bench", *WORDS, *words, TARGET])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def submitted(place):
+    return len((place / "stand-ins" / "jobs.txt").read_text().splitlines())
+
+
+def finish(at, seconds, nodes):
+    """Writes what the ranks and the keeper of a job leave."""
+    run = at / "process-0"
+    for rank in range(nodes):
+        StepLog(run, rank, f"n{rank}").append(0, [9.0] * 15 + [seconds] * 80)
+    config = {"per_replica_batch_size": 8, "global_batch_size": 8 * nodes, "samples_in_data": 800}
+    record = {"status": "done", "config": config, "topology": {"world_size": nodes}}
+    (run / "run.json").write_text(json.dumps(record))
+    (folder,) = at.glob("*/job.json")
+    state = {"state": "done", "started": 1.0, "ended": 61.0, "image": {"sif_id": "ab12"}}
+    (folder.parent / "state.json").write_text(json.dumps(state))
+
+
+def test_a_dry_run_lists_the_jobs_with_their_node_hours_and_writes_nothing(place, capsys):
+    status, said, _ = bench(capsys, *NODES, "--scaling", "weak,strong", "--dry-run")
+    assert status == EXIT_DONE
+    assert "8 jobs, 2 of each point" in said
+    assert "weak-2           2 nodes, 2 ranks, at most 1 node-hours each" in said
+    assert "at most 6 node-hours in all" in said  # 2 x 2 x (0.5 + 1)
+    assert not (place / "study").exists()
+    status, said, _ = bench(capsys, *NODES, "--controls", "--dry-run")
+    assert [word in said for word in ("control-1 ", "control-2 ", "cached-1 ", "cached-2 ")] == [False] + [
+        True
+    ] * 3
+
+
+def test_a_dearer_study_is_refused_before_anything_is_submitted(place, capsys):
+    status, _, error = bench(capsys, *NODES, "--max-node-hours", "2.9")
+    assert status == EXIT_BAD_INPUT
+    assert "at most 2.9 node-hours; it may take 3" in error
+    assert not (place / "study").exists()
+    assert submitted(place) == 0
+    assert bench(capsys, *NODES, "--max-node-hours", "3", "--dry-run")[0] == EXIT_DONE
+
+
+def test_each_point_is_a_job_that_is_told_what_it_is_for(place, capsys):
+    assert bench(capsys, *NODES, "--scaling", "strong")[0] == EXIT_DONE
+    assert submitted(place) == 4
+    for number in (0, 1):
+        at = place / "study" / f"round-{number:03d}" / "strong-2"
+        (path,) = at.glob("*/job.json")
+        job = read_job(path.parent)
+        settings = BenchSettings(steps=95, batch_of_replicas=2)
+        assert BenchSettings.from_environ(job.environ) == settings
+        assert (job.layout.num_nodes, job.requeue) == (2, False)
+        assert job.environ["HPCDL_RUN_DIR"] == str(at / "process-0")
+        assert "#SBATCH --nodes=2" in (path.parent / "job.sbatch").read_text()
+
+
+def test_the_same_command_submits_only_what_is_missing_and_a_report_reads_what_is_done(place, capsys):
+    assert bench(capsys, *NODES)[0] == EXIT_DONE
+    assert submitted(place) == 4
+    rounds = [place / "study" / f"round-{number:03d}" for number in (0, 1)]
+    finish(rounds[0] / "weak-1", 0.1, 1)
+    finish(rounds[0] / "weak-2", 0.125, 2)
+    running = json.loads((rounds[1] / "weak-1" / "measurement.json").read_text())["job"]["id"]
+    (place / "stand-ins" / "queue.txt").write_text(f"{running}|RUNNING|None|1:00|n1\n")
+    status, said, _ = bench(capsys, *NODES)
+    assert status == EXIT_DONE
+    assert submitted(place) == 5  # round 2's weak-2 had ended without a word
+    assert f"round 2, weak-1: running, job {running}" in said
+    assert said.count(": done") == 2
+
+    study = read_study(place / "study")
+    one, two = study.rows
+    assert two.efficiency.median == pytest.approx(0.8)
+    assert two.planned.num_nodes == 2
+    assert two.node_hours() == pytest.approx(2 * 800 / 128 / 3600)
+    assert study.software[0]["image"] == "ab12"
+    assert len(study.problems) == 2
+    assert "has not measured it" in study.problems[0]
+    finish(rounds[1] / "weak-1", 0.1, 1)
+    finish(rounds[1] / "weak-2", 0.125, 2)
+    assert bench(capsys, *NODES)[1].count(": done") == 4
+    assert submitted(place) == 5
+    assert main(["bench", "report", "study"]) == EXIT_DONE
+    assert "on small" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("-N", "8"), "8"),
+        (("-N", "1,2", "--np", "1,2,4"), "--np must name"),
+        (("-N", "1", "--untimed-steps", "5"), "at least 10"),
+        (("-N", "1", "--jobs-dir", "x"), "--study"),
+        (("-N", "1", "--image", "missing.sif"), "missing.sif"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_submitted(place, capsys, words, says):
+    status, _, error = bench(capsys, *words)
+    assert status == EXIT_BAD_INPUT
+    assert says in error
+    assert submitted(place) == 0
+    assert not (place / "study").exists()
