@@ -36,7 +36,8 @@ def read_json(path: Path) -> Dict[str, Any]:
         FileNotFoundError: There is none.
         ValueError: It is not a JSON object.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    with open(str(path), "rb", 0) as file:
+        content = json.loads(file.read().decode("utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"it holds {type(content).__name__}, not an object")
     return content

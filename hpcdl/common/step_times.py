@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 #: Of the step files; raised when the meaning of a key changes.
 SCHEMA_VERSION = 1
+_NAME = re.compile(r"rank-\d+\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,17 @@ def read_step_times(run_dir: Path) -> StepTimes:
     """Reads the files of all ranks; a damaged line is named and skipped, with what needs it."""
     ranks: Dict[int, RankSteps] = {}
     problems: List[str] = []
-    for path in sorted((run_dir / "steps").glob("rank-*.jsonl")):
-        steps, of_file = parse_steps(path.read_text(encoding="utf-8", errors="replace"))
-        problems += [f"{path.parent.name}/{path.name}, {problem}" for problem in of_file]
+    folder = os.path.join(str(run_dir), "steps")
+    try:
+        names = sorted(name for name in os.listdir(folder) if _NAME.fullmatch(name))
+    except FileNotFoundError:
+        names = []
+    for name in names:
+        # A report reads tens of thousands of these: no Path, no text layer.
+        with open(os.path.join(folder, name), "rb", 0) as file:
+            text = file.read().decode("utf-8", "replace")
+        steps, of_file = parse_steps(text)
+        problems += [f"steps/{name}, {problem}" for problem in of_file]
         if steps is not None:
             ranks[steps.rank] = steps
     return StepTimes(ranks, problems)
@@ -101,7 +111,7 @@ def parse_steps(text: str) -> Tuple[Optional[RankSteps], List[str]]:
     seconds: List[float] = []
     problems = []
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
+        if not line or line.isspace():
             continue
         try:
             row = json.loads(line)

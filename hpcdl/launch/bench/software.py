@@ -29,7 +29,11 @@ def software_of(measurement: Measurement) -> Dict[str, str]:
 
 def distinct(found: Sequence[Software]) -> Tuple[Software, ...]:
     """Leaves out what is listed already."""
-    return tuple(dict(items) for items in dict.fromkeys(tuple(sorted(one.items())) for one in found))
+    seen: List[Software] = []
+    for one in found:
+        if one not in seen:
+            seen.append(one)
+    return tuple(seen)
 
 
 def differing(found: Sequence[Software]) -> List[str]:

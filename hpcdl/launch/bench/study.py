@@ -10,6 +10,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
@@ -111,10 +112,10 @@ def _read_rounds(
     measured: Dict[str, Dict[int, Measurement]] = {point.name: {} for point in planned}
     problems: List[str] = []
     for at in sorted(folder.glob("round-*")):
-        number = int(at.name.partition("-")[2])
+        number, there = int(at.name.partition("-")[2]), set(os.listdir(str(at)))
         for point in planned:
             place = at / point.name
-            if not (place / "measurement.json").exists():
+            if point.name not in there or not os.path.exists(f"{place}/measurement.json"):
                 continue
             try:
                 measurement = read_measurement(_as_point(point), window, place)
