@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from hpcdl.common.checks import one_of, whole_number
 from hpcdl.common.errors import BadInput
@@ -157,12 +157,16 @@ def warmup_multiplier(step: int, num_warmup_steps: int, factor: float) -> float:
     return 1 + (factor - 1) * step / num_warmup_steps
 
 
-def shares(num_samples: int, num_replicas: int) -> List[int]:
-    """Splits a batch into contiguous shares that differ by one at most, larger ones first; some may be 0."""
-    share, rest = divmod(
+def share(num_samples: int, replica: int, num_replicas: int) -> Tuple[int, int]:
+    """Gives where a replica's share of a batch begins, and its size.
+
+    Shares are contiguous and differ by one at most, larger ones first; some may be 0. The cost does not depend on the
+    number of replicas.
+    """
+    size, rest = divmod(
         whole_number("number of samples", num_samples, least=0), whole_number("num_replicas", num_replicas)
     )
-    return [share + (replica < rest) for replica in range(num_replicas)]
+    return replica * size + min(replica, rest), size + (replica < rest)
 
 
 @dataclass(frozen=True)

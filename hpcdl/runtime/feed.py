@@ -26,7 +26,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 import tensorflow as tf
 
-from hpcdl.common.schedule import shares, steps_per_epoch
+from hpcdl.common.schedule import share, steps_per_epoch
 from hpcdl.runtime.identity import digest_of_arrays
 from hpcdl.runtime.replicas import Replicas
 
@@ -97,8 +97,7 @@ def place(batch_size: int, replica: int, num_replicas: int, rows_before: int = 0
     """
     if batch_size < num_replicas:  # all compute it; only replica 0 adds it to the metrics
         return Place(0, batch_size, [1, 1, replica == 0, rows_before])
-    sizes = shares(batch_size, num_replicas)
-    first, size = sum(sizes[:replica]), sizes[replica]
+    first, size = share(batch_size, replica, num_replicas)
     return Place(first, size, [size * num_replicas / batch_size, size / batch_size, 1, rows_before + first])
 
 

@@ -16,7 +16,7 @@ from hpcdl.common.schedule import (
     parse_interval,
     resolve_batches,
     scaled_epochs,
-    shares,
+    share,
     steps_per_epoch,
     warmup_multiplier,
     warmup_steps,
@@ -147,14 +147,16 @@ def test_without_warmup_the_factor_holds_from_the_first_step_on() -> None:
 def test_shares_are_contiguous_equal_up_to_one_and_lose_nothing() -> None:
     for num_samples in range(40):
         for num_replicas in range(1, 9):
-            sizes = shares(num_samples, num_replicas)
-            assert (len(sizes), sum(sizes)) == (num_replicas, num_samples)
+            found = [share(num_samples, replica, num_replicas) for replica in range(num_replicas)]
+            sizes = [size for _, size in found]
+            assert [first for first, _ in found] == [sum(sizes[:replica]) for replica in range(num_replicas)]
+            assert sum(sizes) == num_samples
             assert sizes == sorted(sizes, reverse=True)
             assert sizes[0] - sizes[-1] <= 1
 
 
 def test_a_batch_smaller_than_the_replicas_leaves_empty_shares() -> None:
-    assert shares(2, 4) == [1, 1, 0, 0]
+    assert [share(2, replica, 4) for replica in range(4)] == [(0, 1), (1, 1), (2, 0), (2, 0)]
 
 
 @pytest.mark.parametrize(
