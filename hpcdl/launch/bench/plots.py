@@ -55,6 +55,7 @@ def draw_sums(records: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
             axes.plot(sizes, rates, marker="o", label=label)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     sizes = sorted({int(n) for record in records for by_size in record["seconds"].values() for n in by_size})
     few = sizes[:: -(-len(sizes) // 8)]
     axes.set_xticks(few, [_bytes(n) for n in few])
@@ -148,6 +149,7 @@ def _breakdown(rows: Sequence[Tuple[str, Row]]) -> Any:
         if any(name in row.parts_ms for _, row in rows):
             axes.bar(labels, parts, bottom=at, label=name, width=0.5)
         at = [a + p for a, p in zip(at, parts)]
+    axes.set_ylim(0, 1.08 * max(at))
     axes.set_xlabel("replicas")
     axes.set_ylabel("ms in a step")
     axes.legend()

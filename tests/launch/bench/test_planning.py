@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.errors import BadInput
 from hpcdl.common.words import parse_train
-from hpcdl.launch.bench.planning import StudyOptions, describe, plan_study
+from hpcdl.launch.bench.planning import TRACED_STEPS, StudyOptions, bench_settings, describe, plan_study
 from hpcdl.launch.machine import Machine
 
 FOUR_CORES = Machine("n1", ((0, 4), (1, 5), (2, 6), (3, 7)))
@@ -57,6 +58,10 @@ def test_runs_are_told_what_they_are_for_through_their_environment():
     assert settings("cached-2") == [BenchSettings(without_exchange=True, **cached)]
     assert settings("strong-1") == [BenchSettings(steps=steps, batch_of_replicas=2)]
     assert settings("strong-cached-1") == [BenchSettings(batch_of_replicas=2, **cached)]
+    traced = replace(next(p for p in study.points if p.name == "weak-2"), kind="trace")
+    few = study.window.untimed_steps + TRACED_STEPS
+    from_there = BenchSettings(steps=few, trace_from=study.window.untimed_steps)
+    assert bench_settings(traced, study.window, most_replicas=2) == from_there
     meeting = BenchSettings(steps=steps, meet_dir="/study/round-000/x/meeting", meet_count=2)
     assert settings("ceiling-2") == [meeting, meeting]
 
