@@ -201,8 +201,9 @@ class OneLineParser(argparse.ArgumentParser):
 
 def _add(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:
     name, metadata = flag(field.name), field.metadata
+    help = metadata["help"].replace("%", "%%")  # which argparse takes for its own
     if "is_switch" in metadata:
-        group.add_argument(name, action="store_true", dest=field.name, help=metadata["help"])
+        group.add_argument(name, action="store_true", dest=field.name, help=help)
         return
     names = [short for short in (metadata["short"],) if short] + [name]
 
@@ -215,7 +216,7 @@ def _add(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:
         action="append" if "is_many" in metadata else "store",
         dest=field.name,
         metavar=metadata["metavar"],
-        help=metadata["help"],
+        help=help,
     )
 
 

@@ -92,7 +92,10 @@ def libraries() -> Dict[str, Optional[str]]:
     is_loaded = "horovod.tensorflow" in sys.modules
     found = {"mpi": describe_mpi(), "nccl": describe_nccl()} if is_loaded else {"mpi": None, "nccl": None}
     found["driver"] = describe_driver()
-    return {name: None if one is None else str(one["version"]) for name, one in found.items()}
+    # Open MPI goes on with who built it, and where.
+    return {
+        name: None if one is None else str(one["version"]).partition(",")[0] for name, one in found.items()
+    }
 
 
 def peak_bytes() -> np.ndarray:

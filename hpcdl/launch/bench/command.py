@@ -16,7 +16,10 @@ from hpcdl.common.errors import EXIT_DONE, BadInput
 
 #: Word -> module whose ``main`` takes what stands after it, and its purpose.
 _PARTS: Mapping[str, Sequence[str]] = {
-    "run": ("hpcdl.launch.bench.run", "measure how a TARGET scales here; `hpcdl bench TARGET` is the same"),
+    "run": (
+        "hpcdl.launch.bench.run",
+        "measure how a TARGET scales, here or at a site; `hpcdl bench TARGET` is the same",
+    ),
     "report": ("hpcdl.launch.bench.report", "write tables, pictures and text from studies"),
     "compare": ("hpcdl.launch.bench.compare", "say whether one study is slower than another"),
     "predict": ("hpcdl.launch.bench.predict", "predict the throughput at counts that were not measured"),
@@ -50,7 +53,9 @@ def _help() -> str:
     rows = [f"  {word:<{width}}  {purpose}" for word, (_, purpose) in _PARTS.items()]
     return "\n".join(
         [
-            "usage: hpcdl bench [run] [OPTIONS] TARGET ...\n       hpcdl bench PART [OPTIONS] ...",
+            "usage: hpcdl bench [run] [OPTIONS] TARGET ...",
+            "       hpcdl bench [run] --site NAME -N LIST [OPTIONS] TARGET ...",
+            "       hpcdl bench PART [OPTIONS] ...",
             "",
             "Measure how fast training is, and how it scales.",
             "",

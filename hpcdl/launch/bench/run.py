@@ -34,7 +34,9 @@ _DESCRIPTION = """\
 Measure how the training of TARGET scales on this machine: the loop of run.fit itself, cut short.
 
 Each point is measured once per round, in launches of its own and in a new order each time; figures are medians over
-the rounds with their 95 % intervals. Every rank has the same cores at all points."""
+the rounds with their 95 % intervals. Every rank has the same cores at all points.
+
+At a site, one job for each point: see hpcdl bench --site NAME --help."""
 _EPILOG = """\
 examples:
   hpcdl bench --np 1,2 fashion_mnist/cnn_dropout

@@ -126,6 +126,19 @@ def test_a_record_of_sums_is_drawn(study, tmp_path, capsys):
     assert (status, "schema 2" in error) == (EXIT_BAD_INPUT, True)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--help",), ("--site", "x", "--help"), *((part, "--help") for part in ("run", "report", "allreduce"))],
+)
+def test_every_part_has_a_help(words, capsys):
+    try:
+        status = main(["bench", *words])
+    except SystemExit as end:
+        status = end.code
+    assert status == EXIT_DONE
+    assert "hpcdl bench" in capsys.readouterr().out
+
+
 def test_one_point_gives_no_curve_and_few_rounds_no_evidence(tmp_path, capsys):
     only = write_study(tmp_path / "only", {"weak-1": STEPS["weak-1"]}, slowness=(1.0,))
     status, said, _ = run(capsys, "report", only)
