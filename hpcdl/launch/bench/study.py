@@ -20,7 +20,7 @@ from hpcdl.common.records import read_json
 from hpcdl.launch.bench.causes import sentence
 from hpcdl.launch.bench.measuring import Measurement, Point, Window, read_measurement
 from hpcdl.launch.bench.planning import SCALINGS, PlannedPoint
-from hpcdl.launch.bench.rows import Points, Row, make_row
+from hpcdl.launch.bench.rows import Points, RankTimes, Row, make_row
 from hpcdl.launch.bench.software import Software, distinct, software_of
 
 #: Of study.json; raised when the meaning of a key changes.
@@ -162,11 +162,21 @@ def explain(row: Row) -> List[str]:
     if row.parts_ms:
         step = ", ".join(f"{name} {of.median:.1f} ms" for name, of in row.parts_ms.items())
         sentences.append(f"In a step: {step}")
+    if len(row.ranks) > 1 and row.parts_ms:
+        sentences.append(f"The ranks by themselves: {_spread(row.ranks)}")
     if row.slow_ranks:
         sentences.append(f"slower than the others: {', '.join(row.slow_ranks)}")
     if row.num_loaded:
         sentences.append(f"something else ran meanwhile in {row.num_loaded} round(s)")
     return sentences
+
+
+def _spread(ranks: Sequence[RankTimes]) -> str:
+    """Writes between what times the ranks lie; each one's are in the report's JSON."""
+    compute = [rank.compute_ms for rank in ranks]
+    inputs = [rank.input_ms for rank in ranks if rank.input_ms is not None]
+    said = f"compute {min(compute):.1f} to {max(compute):.1f} ms"
+    return f"{said}, input {min(inputs):.1f} to {max(inputs):.1f} ms" if inputs else said
 
 
 def _as_point(planned: PlannedPoint) -> Point:

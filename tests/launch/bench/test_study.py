@@ -44,7 +44,9 @@ def test_a_step_is_split_and_what_is_lost_has_its_causes(folder):
         (0, "n1", pytest.approx(192), pytest.approx(8)),
         (1, "n1", pytest.approx(212), pytest.approx(8)),
     ]
-    assert "20.0 % of a step are lost, most of it to the exchange of gradients" in summary(read_study(folder))
+    said = summary(read_study(folder))
+    assert "20.0 % of a step are lost, most of it to the exchange of gradients" in said
+    assert "The ranks by themselves: compute 192.0 to 212.0 ms, input 8.0 to 8.0 ms" in said
 
 
 def test_a_slow_rank_is_named_with_its_host_by_what_it_takes_alone(tmp_path):
