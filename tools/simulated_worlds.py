@@ -32,7 +32,7 @@ from hpcdl.common.step_times import StepLog  # noqa: E402
 from hpcdl.common.topology import read_topology  # noqa: E402
 from hpcdl.launch.bench.tables import Table, to_markdown  # noqa: E402
 from hpcdl.runtime import agreement  # noqa: E402
-from hpcdl.runtime.feed import Order, part  # noqa: E402
+from hpcdl.runtime.feed import Order, place  # noqa: E402
 from hpcdl.runtime.processes import Alone, HorovodProcesses  # noqa: E402
 from tools.environments import guarded  # noqa: E402
 
@@ -86,7 +86,7 @@ def measure(num_ranks: int, folder: Path) -> Dict[str, float]:
     seconds = [0.0701234] * STEPS_IN_LOG
 
     def share() -> None:
-        part(order.cut(permutation, 0), num_ranks - 1, num_ranks)
+        place(len(order.cut(permutation, 0)), num_ranks - 1, num_ranks)
 
     return {
         "topology": _time(lambda: read_topology(environ, "n1")),

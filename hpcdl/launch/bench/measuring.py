@@ -35,7 +35,7 @@ from hpcdl.common.step_times import RankSteps, read_step_times
 from hpcdl.launch.bench.load import Load, foreign_load, read_busy
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.processes import end_with_parent
-from hpcdl.launch.submission.keeper import read_state
+from hpcdl.launch.submission.state import read_state
 from hpcdl.launch.surroundings import describe_environment
 
 SCHEMA_VERSION = 1
