@@ -239,6 +239,7 @@ class Run(World):
         from hpcdl.runtime.execution import Execution
         from hpcdl.runtime.fitting import Fit
         from hpcdl.runtime.identity import digest, identity
+        from hpcdl.runtime.shapes import check_shapes
         from hpcdl.runtime.sources import Reader, batch_sizes, open_source, open_validation
         from hpcdl.runtime.values import check_values
 
@@ -288,9 +289,10 @@ class Run(World):
             raise SystemExit(0)
         reader = dataclasses.replace(reader, per_replica_batch_size=batches.per_replica_batch_size)
         validation = open_validation(validation_data, reader, validation_steps)
-        check_values(model, source.rows, "training data")
-        if validation is not None:
-            check_values(model, validation.rows, "validation data")
+        for read, what in ((source, "training data"), (validation, "validation data")):
+            if read is not None:
+                check_shapes(model, read.rows, what)
+                check_values(model, read.rows, what)
         if self.is_rank_0 and verbose != 0:
             print(render(plan), flush=True)
             for notice in execution.notices:

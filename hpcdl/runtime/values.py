@@ -32,7 +32,7 @@ def check_values(model: Any, data: Any, what: str) -> None:
         BadInput: An x is not a number somewhere, or a label is none of the classes. NaN in y is left alone: a loss of
             the user's own may know what to do with it.
     """
-    for name, array in _named(data[0], "x"):
+    for name, array in named(data[0], "x"):
         row = _first_row(array, np.isnan) if array.dtype.kind == "f" else None
         if row is not None:
             raise BadInput(
@@ -42,7 +42,7 @@ def check_values(model: Any, data: Any, what: str) -> None:
     if len(data) < 2:
         return
     losses, outputs = tf.nest.flatten(model.loss), tf.nest.flatten(getattr(model, "outputs", None) or [])
-    labels = list(_named(data[1], "y"))
+    labels = list(named(data[1], "y"))
     if not len(losses) == len(outputs) == len(labels):
         return
     for loss, output, (name, array) in zip(losses, outputs, labels):
@@ -50,7 +50,7 @@ def check_values(model: Any, data: Any, what: str) -> None:
 
 
 def _check_labels(loss: Any, num_classes: int, name: str, labels: np.ndarray, what: str) -> None:
-    kind = _kind(loss)
+    kind = kind_of_loss(loss)
     if kind == "sparse_categorical_crossentropy" and num_classes:
         ignored = getattr(loss, "ignore_class", None)
         most, said = num_classes - 1, f"0 to {num_classes - 1}, as the model has {num_classes} outputs"
@@ -70,18 +70,22 @@ def _check_labels(loss: Any, num_classes: int, name: str, labels: np.ndarray, wh
         )
 
 
-def _kind(loss: Any) -> str:
+def kind_of_loss(loss: Any) -> str:
     """Names a loss, whether it is given as a name, a function or an object."""
     if isinstance(loss, str):
-        return loss
+        return {"mse": "mean_squared_error", "mae": "mean_absolute_error"}.get(loss, loss)
     name = getattr(loss, "__name__", None) or type(loss).__name__
     return {
         "SparseCategoricalCrossentropy": "sparse_categorical_crossentropy",
+        "CategoricalCrossentropy": "categorical_crossentropy",
         "BinaryCrossentropy": "binary_crossentropy",
+        "MeanSquaredError": "mean_squared_error",
+        "MeanAbsoluteError": "mean_absolute_error",
     }.get(name, name)
 
 
-def _named(nest: Any, name: str) -> Tuple[Tuple[str, np.ndarray], ...]:
+def named(nest: Any, name: str) -> Tuple[Tuple[str, np.ndarray], ...]:
+    """Lists the arrays of a nest with the names that a user would write: ``x``, ``x[1]``, ``x['image']``."""
     if isinstance(nest, dict):
         return tuple((f"{name}[{key!r}]", nest[key]) for key in sorted(nest))
     if isinstance(nest, (list, tuple)):
