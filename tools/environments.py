@@ -42,15 +42,19 @@ _STAMP = "hpcdl-stamp.json"
 
 @dataclass(frozen=True)
 class World:
-    """A combination of versions: the Pythons that it can run on, best first, and its requirement file."""
+    """A combination of versions: the Pythons that it can run on, best first, and its requirement files.
+
+    What ``alone`` lists is installed without its dependencies.
+    """
 
     name: str
     pythons: Tuple[str, ...]
     requirements: str
+    alone: str = ""
 
 
 _TESTED = (
-    World("tf2.21", ("3.11", "3.12", "3.13", "3.10"), "tf2.21.txt"),
+    World("tf2.21", ("3.11", "3.12", "3.13", "3.10"), "tf2.21.txt", "legacy-keras.txt"),
     World("tf2.15", ("3.11", "3.10"), "tf2.15.txt"),
     World("tf2.12", ("3.8",), "tf2.12.txt"),
 )
@@ -212,8 +216,10 @@ def _make_packages(world: World, interpreter: Interpreter, folder: Path, log: Pa
     if not interpreter.has_ensurepip:  # Debian without python3-venv
         argv = [interpreter.path, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "pip"]
         run_logged(argv, title=f"{world.name}: pip", log=log, screen=screen)
-    argv = [*_pip(folder), "install", "--requirement", str(ROOT / "requirements" / world.requirements)]
-    run_logged(argv, title=f"{world.name}: packages of {world.requirements}", log=log, screen=screen)
+    for name, options in ((world.requirements, []), (world.alone, ["--no-deps"])):
+        if name:
+            argv = [*_pip(folder), "install", *options, "--requirement", str(ROOT / "requirements" / name)]
+            run_logged(argv, title=f"{world.name}: packages of {name}", log=log, screen=screen)
 
 
 def _pip(folder: Path) -> List[str]:
@@ -222,7 +228,7 @@ def _pip(folder: Path) -> List[str]:
 
 def digests(world: World, interpreter: Interpreter) -> Dict[str, str]:
     """Digests of what each part of an environment is made from; a part whose digest differs is made again."""
-    files = _requirement_files(world.requirements)
+    files = [path for name in (world.requirements, world.alone) if name for path in _requirement_files(name)]
     texts = [text for path in files for text in (path.name, path.read_text())]
     packages = _digest([str(_FORMAT), str(ROOT), interpreter.path, interpreter.version, *texts])
     return {

@@ -91,7 +91,8 @@ def test_an_unknown_world_lists_those_that_are() -> None:
 
 def test_every_world_has_its_requirement_file() -> None:
     for world in find_worlds(["tested", "matrix"]):
-        assert (environments.ROOT / "requirements" / world.requirements).is_file()
+        for name in filter(None, (world.requirements, world.alone)):
+            assert (environments.ROOT / "requirements" / name).is_file()
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,7 @@ def test_every_world_has_its_requirement_file() -> None:
     [
         ("requirements/world.txt", {"packages", "project", "horovod"}),
         ("requirements/test.txt", {"packages", "project", "horovod"}),
+        ("requirements/alone.txt", {"packages", "project", "horovod"}),
         ("pyproject.toml", {"project"}),
         ("requirements/other.txt", set()),
     ],
@@ -110,9 +112,10 @@ def test_a_change_makes_again_what_depends_on_it(
     (tmp_path / "requirements").mkdir()
     (tmp_path / "requirements" / "world.txt").write_text("-r test.txt\ntensorflow\n")
     (tmp_path / "requirements" / "test.txt").write_text("pytest\n")
+    (tmp_path / "requirements" / "alone.txt").write_text("tf-keras\n")
     (tmp_path / "requirements" / "other.txt").write_text("x\n")
     (tmp_path / "pyproject.toml").write_text("[project]\n")
-    world = World("w", ("3.11",), "world.txt")
+    world = World("w", ("3.11",), "world.txt", "alone.txt")
     before = environments.digests(world, PYTHON)
     with (tmp_path / changed).open("a") as file:
         file.write("# changed\n")

@@ -1,0 +1,37 @@
+"""Keras 2 under a TensorFlow of Keras 3 (``TF_USE_LEGACY_KERAS=1``, package tf_keras) trains as exactly."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from tests.parallel.launching import run_program
+from tests.parallel.programs.cases import IS_KERAS_3
+
+#: What differs between the generations of Keras: how an optimizer and a layer are called, who averages.
+CASES = ["adam-uneven", "legacy-adam", "own-step", "several-steps", "sgd", "synchronized"]
+pytestmark = pytest.mark.skipif(
+    not IS_KERAS_3 or find_spec("tf_keras") is None, reason="tf_keras is not here"
+)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    made = {how: tmp_path_factory.mktemp(how) for how in ("plain", "run")}
+    for how, world in (("plain", {}), ("run", {"np": 2, "replicas": 2, "launcher": "gloo"})):
+        environ = {"TF_USE_LEGACY_KERAS": "1"}
+        run_program(made[how], "equality.py", how, ",".join(CASES), made[how], environ=environ, **world)
+    return made
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_of_two_replicas_equal_one_process_on_the_whole_batch(case, folders):
+    expected = np.load(folders["plain"] / f"{case}-0.npz")
+    for rank in range(2):
+        found = np.load(folders["run"] / f"{case}-{rank}.npz")
+        assert set(found.files) == set(expected.files)
+        assert np.abs(found["weights"] - expected["weights"]).max() <= 1e-12
+        for name in expected.files:
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-6, rtol=0, err_msg=name)
