@@ -27,6 +27,7 @@ import hpcdl
 from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_REQUEUE, BadInput
 from hpcdl.common.failures import failure_path, read_failures
 from hpcdl.common.rank_start import log_path
+from hpcdl.common.records import read_run_dirs
 from hpcdl.common.saying import say
 from hpcdl.common.topology import Topology, read_topology
 from hpcdl.common.words import LaunchOptions, RunSettings, TrainCommand, parse_train, train_argv
@@ -36,6 +37,7 @@ from hpcdl.launch.mpirun import Mpirun, find_mpirun, read_version
 from hpcdl.launch.outcome import Outcome, conclude, render, summary
 from hpcdl.launch.placement import Placement, place, rendezvous_dir, shell_line, start_lines, without_world
 from hpcdl.launch.ranks import start_ranks
+from hpcdl.launch.show import draw_each
 from hpcdl.launch.sites.live import parse_mpi_types, run_text
 from hpcdl.launch.submission.allocation import (
     Allocation,
@@ -180,6 +182,8 @@ def _span(command: TrainCommand, allocation: Allocation, argv: Sequence[str]) ->
     outcome = run_step(step, _with_source(environ), log_dir, os.getcwd(), write_to_stdout)
     if outcome.status not in (EXIT_DONE, EXIT_REQUEUE):
         print(render(outcome, socket.gethostname(), log_dir, tail), file=sys.stderr, flush=True)
+    if outcome.status == EXIT_DONE:
+        draw_each(read_run_dirs(log_dir))
     return outcome.status
 
 
@@ -257,6 +261,8 @@ def _start_until_done(
             f"starting again from the last checkpoint, since {summary(outcome, hostname)}"
             f" (restarts left: {restarts_left})"
         )
+    if outcome.status == EXIT_DONE:
+        draw_each(read_run_dirs(log_dir))
     if outcome.status == EXIT_BAD_INPUT and given is None:
         _forget(log_dir)
     return outcome.status

@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OneLineParser
 from hpcdl.common.records import read_history, read_json
+from hpcdl.common.saying import say
 from hpcdl.launch.columns import in_columns
 
 _EXAMPLES = """\
@@ -23,6 +24,7 @@ examples:
   hpcdl show runs/*                                all runs here, in one table
   hpcdl show runs/first runs/second --curves both.png
   hpcdl show --json runs/first | jq .[0].record.final_metrics"""
+_CURVES = "curves.png"
 _DOTS_PER_INCH = 150
 
 
@@ -75,10 +77,24 @@ def main(argv: Sequence[str]) -> int:
     print(render(runs))
     drawn = [run for run in runs if run.history]
     if drawn and not options.no_curves:
-        target = options.curves or (runs[0].path if len(runs) == 1 else Path()) / "curves.png"
+        target = options.curves or (runs[0].path if len(runs) == 1 else Path()) / _CURVES
         draw(drawn, target)
         print(f"curves: {target}")
     return EXIT_DONE
+
+
+def draw_each(paths: Sequence[Path]) -> None:
+    """Draws the curves of runs that are done, each into its folder, and says so; a run without any has none.
+
+    What keeps a picture from being drawn is said in one line: the runs are done, and as good without.
+    """
+    try:
+        for run in map(read_run, paths):
+            if run.history:
+                draw([run], run.path / _CURVES)
+                print(f"curves: {os.path.relpath(str(run.path / _CURVES))}")
+    except BadInput as problem:
+        say(f"no curves are drawn: {problem}")
 
 
 def find_runs(paths: Sequence[Path]) -> List[Path]:
@@ -157,7 +173,8 @@ def draw(runs: Sequence[RunFiles], target: Path) -> None:
         from matplotlib.ticker import MaxNLocator
     except ImportError as problem:
         raise BadInput(
-            f"curves need matplotlib; received: {problem}; run `pip install matplotlib`, or pass --no-curves"
+            f"curves need matplotlib; received: {problem}; run `pip install matplotlib`, then `hpcdl show RUN`; or do"
+            " without: hpcdl show --no-curves RUN"
         ) from problem
     panels = _panels(runs)
     figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.records import write_history, write_json
-from hpcdl.launch.show import draw, find_runs, main, read_run, render
+from hpcdl.launch.show import draw, draw_each, find_runs, main, read_run, render
 
 RECORD = {
     "status": "done",
@@ -111,3 +112,23 @@ def test_a_picture_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(BadInput, match="can be written"):
         draw([run], tmp_path / "curves.docx")
     assert not list(tmp_path.glob(".curves*"))
+
+
+def test_runs_that_are_done_get_their_curves_and_one_without_values_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "first")
+    make(tmp_path / "begun", history=None)
+    draw_each([tmp_path / "first", tmp_path / "begun"])
+    assert capsys.readouterr().out == "curves: first/curves.png\n"
+    assert (tmp_path / "first" / "curves.png").is_file()
+    assert not (tmp_path / "begun" / "curves.png").exists()
+
+
+def test_without_matplotlib_one_line_says_so_and_the_runs_are_as_good(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    run = make(tmp_path / "first")
+    draw_each([run, run])
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith("hpcdl: no curves are drawn: curves need matplotlib; received: ")
+    assert "pip install matplotlib" in told[0]

@@ -57,6 +57,8 @@ def test_two_ranks_train_a_users_own_functions(train, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "my_module:build on my_module:data" in done.stdout
     assert "test accuracy" in done.stdout
+    (curves,) = tmp_path.glob("runs/*/curves.png")
+    assert f"curves: {curves.relative_to(tmp_path)}" in done.stdout
     (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/run.json"))
     assert record["title"] == "my_module:build"
     assert record["config"]["per_replica_batch_size"] == 32  # as Keras does
