@@ -1,0 +1,43 @@
+"""The scripts in docs/examples, on two ranks, made short by their own arguments: each learns, and says so once."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.bare import ROOT
+from tests.parallel.programs.cases import IS_KERAS_3
+
+#: Script -> options of hpcdl, arguments of the script, the accuracy in percent that it must reach.
+EXAMPLES = {
+    "three_lines.py": ((), ("--epochs", "1"), 70),
+    "custom_loop.py": (("--replicas-per-process", "2"), ("--samples", "12000", "--epochs", "1"), 50),
+    "several_inputs.py": ((), ("--samples", "6000", "--epochs", "1"), 40),
+    "transfer_learning.py": ((), ("--samples", "4000", "--epochs", "1"), 40),
+}
+pytestmark = pytest.mark.skipif(not IS_KERAS_3, reason="what the scripts call is tried there by itself")
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES))
+def test_an_example_learns_on_two_ranks(script, tmp_path):
+    options, arguments, least = EXAMPLES[script]
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcdl", "train", "--np", "2", "--oversubscribe", *options]
+        + [str(ROOT / "docs" / "examples" / script), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (accuracy,) = re.findall(r"test accuracy ([\d.]+) %", done.stdout)
+    assert float(accuracy) > least
+
+
+def test_every_example_is_tried():
+    assert {path.name for path in (ROOT / "docs" / "examples").glob("*.py")} == set(EXAMPLES)
