@@ -22,6 +22,11 @@ ABOUT_DATA = [
     for line in (ROOT / "docs" / "data.md").read_text().splitlines()
     if line.startswith("hpcdl ")
 ]
+ABOUT_TRAINING = [
+    shlex.split(line)[1:]
+    for line in (ROOT / "docs" / "training.md").read_text().splitlines()
+    if line.startswith("hpcdl ")
+]
 SITE = """
 scheduler = "slurm"
 default_queue = "q"
@@ -94,6 +99,12 @@ def test_what_stands_beside_a_line_of_the_centres_script_exists(capsys: pytest.C
     training = (ROOT / "hpcdl" / "runtime" / "training.py").read_text()
     for name in re.findall(r"(\w+)=(?:\"linear\"|3|True|128)", here):
         assert f"        {name}: " in training
+
+
+@pytest.mark.parametrize("argv", ABOUT_TRAINING, ids=" ".join)
+def test_a_command_about_training_is_taken(argv: List[str]) -> None:
+    assert argv[0] == "train"
+    assert parse_train(argv[1:]).target_kind in ("script", "workload")
 
 
 def test_all_commands_of_the_docs_exist() -> None:
