@@ -116,6 +116,9 @@ CASES = {
     ),
     "an unknown launcher": of_train("--launcher", "slurm", WORKLOAD, said=("--launcher 'slurm'", "use one of auto")),
     "an unknown workload": of_train("mnist/fc63", said=("unknown workload 'mnist/fc63'", "did you mean mnist/fc64")),
+    "a workload on unknown data": of_train(
+        "fashion/fc64", said=("unknown workload 'fashion/fc64'", "written data/network", "did you mean fashion_mnist")
+    ),
     "an unknown scaling": of_train(
         WORKLOAD, "--lr-scaling", "liner", said=("unknown --lr-scaling 'liner'", "did you mean linear", "use one of")
     ),
