@@ -102,7 +102,7 @@ def test_faults_of_the_host(ordinary_patient: Patient) -> None:
     assert patient.visits("--quick", "--jobs-dir", str(closed))[0] == []
 
 
-def test_faults_of_the_image(patient: Patient) -> None:
+def test_an_image_without_horovod(patient: Patient) -> None:
     user = patient.user
     (user.folder / "empty").mkdir()
     horovod = "/opt/env/lib/python3.11/site-packages/horovod"
@@ -110,7 +110,10 @@ def test_faults_of_the_image(patient: Patient) -> None:
     failed, cures = patient.visits(*TWO)
     assert failed == [("image", "horovod")]
     assert "take an image that holds Horovod" in cures["horovod"]
-    del user.environ["APPTAINER_BIND"]
+
+
+def test_an_image_with_a_foreign_mpi_and_a_pmi_that_does_not_suit_it(patient: Patient) -> None:
+    user = patient.user
     foreign = user.folder / "lib"  # an MPI as a module of the host would bring it
     foreign.mkdir()
     for library in (
