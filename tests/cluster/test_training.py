@@ -74,19 +74,19 @@ def test_a_run_longer_than_its_job_is_requeued_and_ends_with_the_bits_of_an_unbr
     """Two jobs at once: root's, which Slurm warns by a signal, and an ordinary user's in an image, by the clock."""
     cases = [(user, "none"), (ordinary_user, image)]
 
-    def submits(someone: Any, inside: str, run: str, *words: str) -> str:
+    def submits(someone: Any, inside: str, run: str, minutes: str, word: str) -> str:
         nodes = ["-N", "2", "--np", "2", "--gpus-per-node", "0", "-c", "1", "--mem", "3000M"]
-        where = [*nodes, "-t", "2", "-J", run]
-        rest = ["--image", inside, "--seed", "1", "--run-dir", str(someone.folder / run), "slow.py", *words]
+        where = [*nodes, "-t", minutes, "-J", run]
+        rest = ["--image", inside, "--seed", "1", "--run-dir", str(someone.folder / run), "slow.py", word]
         (job_id,) = someone.reads("submit", "--site", "box", *where, *rest)
         return str(job_id)
 
     for someone, inside in cases:
         (someone.folder / "slow.py").write_text(SLOW_AT_FIRST)
-        submits(someone, inside, "unbroken", "fast")
+        submits(someone, inside, "unbroken", "10", "fast")
     for someone, _ in cases:
-        wait_for(lambda someone=someone: someone.state().get("state") == "done", timeout_s=90)
-    jobs = [submits(someone, inside, "broken", "slow") for someone, inside in cases]
+        wait_for(lambda someone=someone: someone.state().get("state") == "done", timeout_s=240)
+    jobs = [submits(someone, inside, "broken", "2", "slow") for someone, inside in cases]
     stopped: Dict[str, str] = {}
 
     def have_stopped() -> bool:
@@ -102,7 +102,7 @@ def test_a_run_longer_than_its_job_is_requeued_and_ends_with_the_bits_of_an_unbr
     for (someone, _), job_id in zip(cases, jobs):
         assert f"{someone.folder / 'broken'}: stopped, " in stopped[job_id]
     for someone, _ in cases:
-        wait_for(lambda someone=someone: someone.state().get("state") == "done", timeout_s=120)
+        wait_for(lambda someone=someone: someone.state().get("state") == "done", timeout_s=240)
         assert (someone.state()["exit_status"], someone.state()["restarts"]) == (0, 1)
         runs = [someone.folder / name for name in ("unbroken", "broken")]
         unbroken, broken = [(run / "history.csv").read_text() for run in runs]

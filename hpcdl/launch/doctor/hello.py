@@ -46,6 +46,7 @@ def hello_lines(
         "srun",
         f"--nodes={nodes}",
         f"--ntasks={_NUM_RANKS}",
+        f"--ntasks-per-node={_NUM_RANKS // nodes}",  # the job's own would be taken else
         "--cpus-per-task=1",
         "--kill-on-bad-exit=1",
     ]
