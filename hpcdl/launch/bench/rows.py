@@ -147,6 +147,7 @@ def make_row(points: Points, point: PlannedPoint) -> Row:
     rates, base_rates = points.rates(point.name), points.rates(base.name)
     ideal = _replicas(point) / _replicas(base)
     values = list(rates.values())
+    rate_of_all = estimate(values)
     first = next(iter(measured.values())).runs[0]
     steps: List[float] = []
     for measurement in measured.values():
@@ -160,9 +161,9 @@ def make_row(points: Points, point: PlannedPoint) -> Row:
         int(first["config"]["per_replica_batch_size"]),
         int(first["config"]["global_batch_size"]),
         tuple(values),
-        estimate(values),
+        rate_of_all,
         _standard_error(values),
-        median([abs(rate - median(values)) for rate in values]),
+        median([abs(rate - rate_of_all.median) for rate in values]),
         1e3 * median(steps),
         1e3 * sorted(steps)[min(len(steps) - 1, int(0.95 * len(steps)))],
         _ratio(rates, base_rates),
