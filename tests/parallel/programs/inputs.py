@@ -51,12 +51,18 @@ def build_binary():
 
     def metrics():
         m = keras.metrics
+        f1 = {
+            "threshold": 0.5,
+            "average": "micro",
+            "name": "f1",
+            "dtype": "float32",
+        }  # Keras 2 knows no other
         return [
             m.BinaryAccuracy(name="accuracy"),
             m.AUC(name="auc"),
             m.Precision(name="precision"),
             m.Recall(name="recall"),
-            *([m.F1Score(threshold=0.5, average="micro", name="f1")] if hasattr(m, "F1Score") else []),
+            *([m.F1Score(**f1)] if hasattr(m, "F1Score") else []),
             m.BinaryIoU([0, 1], name="iou"),
             m.MeanSquaredError(name="mse"),
         ]
