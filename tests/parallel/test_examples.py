@@ -16,6 +16,7 @@ from tests.parallel.programs.cases import IS_KERAS_3
 EXAMPLES = {
     "three_lines.py": ((), ("--epochs", "1"), 70),
     "custom_loop.py": (("--replicas-per-process", "2"), ("--samples", "6000", "--epochs", "1"), 50),
+    "files.py": ((), ("--samples", "6000", "--epochs", "1"), 40),
     "several_inputs.py": ((), ("--samples", "6000", "--epochs", "1"), 40),
     "transfer_learning.py": ((), ("--samples", "4000", "--epochs", "1"), 40),
 }
