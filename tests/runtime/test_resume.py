@@ -276,6 +276,13 @@ def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
     assert sorted(m["epoch"] for m in metas) == sorted({best, 4})
 
 
+def test_a_value_that_the_logs_lack_is_said_once_with_the_nearest(tmp_path, capfd):
+    train(tmp_path / "run", epochs=2, best_by="val_acuracy", checkpoint_every="1epoch")
+    said = capfd.readouterr().err
+    assert said.count("no checkpoint is the best by val_acuracy") == 1
+    assert "did you mean val_accuracy? they have" in said
+
+
 def test_a_full_disk_is_said_and_does_not_end_the_training(tmp_path, monkeypatch, capfd):
     from hpcdl.runtime import checkpoints
 
