@@ -179,7 +179,9 @@ class Checkpointing:
             self._is_best_missing = True
             near = difflib.get_close_matches(name, logs, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            say(f"no checkpoint is the best by {name}, which the logs lack; {hint}they have {', '.join(logs)}")
+            say(
+                f"no checkpoint is the best by {name}, which the logs lack; {hint}they have {', '.join(logs)}"
+            )
         return None
 
 
