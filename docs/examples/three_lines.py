@@ -16,6 +16,7 @@ from hpcdl.runtime import workloads
 
 parser = argparse.ArgumentParser(description="Train Keras' classic small CNN on Fashion-MNIST")
 parser.add_argument("--epochs", type=int, default=2)
+parser.add_argument("--samples", type=int, default=60_000)
 arguments = parser.parse_args()
 
 run = hpcdl.init(run_dir="runs/three-lines")  # 1: where am I; Horovod up where there are several ranks
@@ -25,8 +26,8 @@ with run.scope():  # 2
     model = workload.build()
 history = run.fit(  # 3: instead of model.fit
     model,
-    data.x_train,
-    data.y_train,
+    data.x_train[: arguments.samples],
+    data.y_train[: arguments.samples],
     per_replica_batch_size=128,
     epochs=arguments.epochs,
     validation_data=(data.x_test, data.y_test),

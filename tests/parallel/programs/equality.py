@@ -15,6 +15,7 @@ from cases import CASES, EPOCHS, GLOBAL_BATCH_SIZE
 import hpcdl
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.keras_edge import non_trainable_variables
+from hpcdl.runtime.use import note_use
 
 keras = tf.keras
 
@@ -54,6 +55,7 @@ def train_wrapped(model, data, test, order, class_weight=None):
     import horovod.tensorflow.keras as hvd
 
     hvd.init()
+    note_use(os.environ)  # a script without hpcdl on several ranks is told so
     size = GLOBAL_BATCH_SIZE // hvd.size()
     model.compile(hvd.DistributedOptimizer(model.optimizer), loss=model.loss, jit_compile=False)
     return train_plain(model, data, test, order, share=slice(hvd.rank() * size, (hvd.rank() + 1) * size))
