@@ -17,7 +17,7 @@ from hpcdl.common.errors import BadInput
 from hpcdl.runtime.execution import Execution
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.following import MetricSums
-from hpcdl.runtime.keras_edge import one_step_per_execution, own_variables, plain_variable
+from hpcdl.runtime.keras_edge import build_metrics, one_step_per_execution, own_variables, plain_variable
 from hpcdl.runtime.parts import Parts
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.sources import Source
@@ -45,6 +45,10 @@ def evaluate(
         callbacks: The user's, of this rank.
     """
     _share_weights(model, replicas)
+    with (
+        replicas.scope()
+    ):  # Keras 2 makes them in the first step, where what does not count could not be taken back
+        build_metrics(model, tf.nest.map_structure(lambda a: tf.constant(a[:1]), source.rows))
     execution = Execution(model, replicas)
     steps = order.steps_per_epoch
     own = [MetricSums(replicas, steps), *execution.callbacks(0, steps)]
