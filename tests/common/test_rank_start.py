@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SAYS = "import signal as s; print(*(n for n in (s.SIGUSR1, s.SIGUSR2, s.SIGTERM) if s.getsignal(n) == s.SIG_IGN))"
+SAYS = "import signal as s; print(*(int(n) for n in (s.SIGUSR1, s.SIGUSR2, s.SIGTERM) if s.getsignal(n) == s.SIG_IGN))"
 
 
 def test_a_warning_that_comes_before_a_run_listens_does_not_kill_the_rank(tmp_path: Path) -> None:

@@ -104,6 +104,8 @@ def test_two_models_share_nothing():
 def test_a_network_computes_in_the_callers_precision_and_keeps_its_probabilities_exact(
     precision, network, policy, compute, kept
 ):
+    if (network, compute) == ("cnn_batchnorm", "bfloat16") and tf.__version__.startswith("2.12."):
+        pytest.skip("TensorFlow 2.12 normalizes no bfloat16 on a CPU")
     precision(policy)
     model = workloads.get(f"mnist/{network}").build()
     x = np.random.default_rng(0).random((4, 28, 28, 1)).astype(kept)
