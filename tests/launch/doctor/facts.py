@@ -35,7 +35,7 @@ HOST = HostFacts(
     image="/images/hpcdl-cpu.sif",
     image_problem=None,
     account="abc",
-    places=(Place("/work/hpcdl-jobs", None, 49.3, 2_000_000),),
+    places=(Place("/scratch/me/hpcdl-jobs", None, 49.3, 2_000_000),),
     inherited={},
     job_id=None,
 )
@@ -52,7 +52,7 @@ _AROUND: Dict[str, Any] = {
     "gpus": [],
     "cuda_compat": False,
     "gpus_visible": None,
-    "folders": {"/work/hpcdl-jobs": None},
+    "folders": {"/scratch/me/hpcdl-jobs": None},
 }
 
 INSIDE: Dict[str, Any] = {
