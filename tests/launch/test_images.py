@@ -97,6 +97,35 @@ def test_an_image_appears_only_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (tmp_path / "a.sif").read_text() == "half\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "apt", "said"),
+    [
+        ([], "echo 'sid http://a/debian'; echo 'bookworm http://b/debian'", "MirrorURL: http://b/debian"),
+        (["--mirror", "http://c/debian"], "echo 'bookworm http://b/debian'", "MirrorURL: http://c/debian"),
+        ([], "echo 'jammy http://a/ubuntu'", "MirrorURL: {{ mirror }}"),
+    ],
+    ids=["apt", "asked", "unknown"],
+)
+def test_debian_comes_from_where_apt_takes_it_or_the_user_says(
+    words: List[str],
+    apt: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _with_program(tmp_path, monkeypatch, "touch ran")
+    (tmp_path / "bin" / "apt-get").write_text(f"#!/bin/sh\n{apt}\n")
+    (tmp_path / "bin" / "apt-get").chmod(0o755)
+    build = ["container", "build", "--site", "local", "--room", "1", "cpu", "a.sif", *words]
+    assert main([*build, "--dry-run"]) == 0
+    assert said in capsys.readouterr().err.splitlines()
+    if "{{" in said:
+        assert main(build) == 2
+        assert "pass --mirror URL" in capsys.readouterr().err
+        assert not (tmp_path / "ran").exists()
+
+
 def test_bad_input_is_one_line_and_touches_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
