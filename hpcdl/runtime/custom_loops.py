@@ -13,7 +13,7 @@ from typing import Any, Iterable, List, Optional, Sequence, Tuple
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime.gradients import check_plain
+from hpcdl.runtime.gradients import check_plain, of_present
 from hpcdl.runtime.keras_edge import is_keras_3, is_legacy, plain_variable
 from hpcdl.runtime.replicas import Replicas
 
@@ -30,23 +30,23 @@ def average_gradients(replicas: Replicas, gradients: Sequence[Any], weight: Any 
         BadInput: A process of several replicas calls it outside of a step.
     """
     _check_in_step(replicas)
-    present = [i for i, gradient in enumerate(gradients) if gradient is not None]
-    # Dense, as in `Run.fit`: Keras 3 does not add up the duplicate rows of sparse gradients.
-    dense = [tf.convert_to_tensor(gradients[i]) for i in present]
-    if weight is None:
-        weighted = [gradient / replicas.num_replicas for gradient in dense]
-    else:
+
+    def weighted(dense: List[Any]) -> List[Any]:
+        if weight is None:
+            return [gradient / replicas.num_replicas for gradient in dense]
         # The total comes first: in 16 bits a gradient times its number of samples could overflow.
         own = tf.cast(weight, tf.float64)
         part = tf.math.divide_no_nan(own, replicas.sum_in_step([own])[0])
-        weighted = [
+        return [
             tf.where(own > 0, gradient * tf.cast(part, gradient.dtype), tf.zeros_like(gradient))
             for gradient in dense
         ]
-    averaged = list(gradients)
-    for i, mean in zip(present, replicas.sum_in_step(weighted) if weighted else []):
-        averaged[i] = mean
-    return averaged
+
+    def means(dense: List[Any]) -> List[Any]:
+        parts = weighted(dense)
+        return replicas.sum_in_step(parts) if parts else []
+
+    return of_present(gradients, means)
 
 
 def apply_gradients(replicas: Replicas, optimizer: Any, grads_and_vars: Iterable[Tuple[Any, Any]]) -> None:

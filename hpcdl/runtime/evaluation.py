@@ -45,10 +45,9 @@ def evaluate(
         callbacks: The user's, of this rank.
     """
     _share_weights(model, replicas)
-    with (
-        replicas.scope()
-    ):  # Keras 2 makes them in the first step, where what does not count could not be taken back
-        build_metrics(model, tf.nest.map_structure(lambda a: tf.constant(a[:1]), source.rows))
+    # Keras 2 makes them in the first step else, where what does not count could not be taken back.
+    with replicas.scope():
+        build_metrics(model, source.rows)
     execution = Execution(model, replicas)
     steps = order.steps_per_epoch
     own = [MetricSums(replicas, steps), *execution.callbacks(0, steps)]

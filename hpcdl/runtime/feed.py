@@ -140,16 +140,10 @@ class Arrays:
         self.description = digest_of_arrays(arrays)
 
     def feed(
-        self,
-        order: Order,
-        replicas: Replicas,
-        epochs: Optional[int],
-        first_step: int = 0,
-        mark: Any = None,
-        is_cached: bool = False,
+        self, order: Order, replicas: Replicas, epochs: Optional[int], first_step: int = 0, mark: Any = None
     ) -> Any:
         """Makes the elements of this process; of more rows than the order has, the first ones are taken."""
-        return feed(self.rows, order, replicas, epochs or 1, first_step, is_cached)
+        return feed(self.rows, order, replicas, epochs or 1, first_step)
 
     def mark(self, steps_done: int) -> None:
         """Nothing has to be remembered: the order follows from seed, epoch and step."""
@@ -164,9 +158,7 @@ class Arrays:
         yield
 
 
-def feed(
-    arrays: Any, order: Order, replicas: Replicas, epochs: int, first_step: int = 0, is_cached: bool = False
-) -> Any:
+def feed(arrays: Any, order: Order, replicas: Replicas, epochs: int, first_step: int = 0) -> Any:
     """Makes the data set of this process.
 
     Args:
@@ -176,7 +168,6 @@ def feed(
         epochs: How many epochs follow each other in it, again and again.
         first_step: Steps of the whole run that are left out; the last step never is, since Keras looks at an element
             even where it trains no epoch.
-        is_cached: Whether the first batch comes again and again, from memory, for a benchmark.
 
     Returns:
         Elements ``(rows, info)``, one for each local replica and step; info is that of `Place`.
@@ -192,13 +183,10 @@ def feed(
         info.set_shape([4])
         return tf.nest.map_structure(lambda t: tf.gather(t, rows), tensors), info
 
-    def dataset(_: Any = None) -> tf.data.Dataset:
+    def dataset() -> tf.data.Dataset:
         num_steps = epochs * order.steps_per_epoch
         first = min(first_step, num_steps - 1)
         elements = tf.data.Dataset.range(first * replicas.per_process, num_steps * replicas.per_process)
-        if is_cached:
-            only = elements.take(replicas.per_process).map(element).cache()
-            return only.repeat().prefetch(2 * replicas.per_process)
         # Without end, since Keras 3 counts steps that it does not take against a length.
         return (
             elements.repeat()
@@ -206,6 +194,4 @@ def feed(
             .prefetch(2 * replicas.per_process)
         )
 
-    if replicas.per_process == 1:
-        return dataset()
-    return replicas.distribution.distribute_datasets_from_function(dataset)
+    return replicas.distribute(dataset)

@@ -142,8 +142,7 @@ class Fit:
     def _run_in(self, folder: RunFolder, before: Optional[Dict[str, Any]], time_left: TimeLeft) -> Done:
         is_writer = self.topology.is_rank_0
         with self.replicas.scope():
-            rows = tf.nest.map_structure(lambda a: tf.constant(a[:1]), self.source.rows)
-            keras_edge.build_metrics(self.model, rows)
+            keras_edge.build_metrics(self.model, self.source.rows)
         found: List[Checkpoint] = []
 
         def look() -> Optional[Dict[str, Any]]:
@@ -266,9 +265,7 @@ class Fit:
             stack.enter_context(self.source.explained())
             mark = meta.get("data") if meta is not None else None
             model.fit(
-                self.source.feed(
-                    order, replicas, plan.epochs_to_run, first_step, mark, self.bench.cached_input
-                ),
+                self.source.feed(order, replicas, plan.epochs_to_run, first_step, mark),
                 initial_epoch=epoch,
                 epochs=plan.epochs_to_run,
                 steps_per_epoch=plan.steps_per_epoch,

@@ -48,23 +48,32 @@ class Hook:
     def average(self, gradients: Sequence[Any]) -> List[Any]:
         """Gives sum_r(n_r g_r) / sum_r(n_r), dense; a None stays a None."""
         self.calls += 1
-        present = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        # Dense in every strategy, also alone: Keras 3 does not add up the duplicate rows of sparse gradients.
-        dense = [tf.convert_to_tensor(gradients[i]) for i in present]
+        return of_present(gradients, self._means)
+
+    def _means(self, dense: List[Any]) -> List[Any]:
         sent = [self._wishes.to_send(dense[0].dtype)] if self._wishes is not None and dense else []
         means, heard = self._parts.exchange(dense, sent)
         if heard:
             self._wishes.hear(heard[0])
-        averaged = list(gradients)
-        for i, gradient in zip(present, means):
-            averaged[i] = gradient
-        return averaged
+        return means
 
     def average_pairs(self, grads_and_vars: Any) -> List[Tuple[Any, Any]]:
         """Averages the gradients of (gradient, variable) pairs."""
         pairs = list(grads_and_vars)
         averaged = self.average([gradient for gradient, _ in pairs])
         return [(gradient, variable) for gradient, (_, variable) in zip(averaged, pairs)]
+
+
+def of_present(gradients: Sequence[Any], average: Callable[[List[Any]], List[Any]]) -> List[Any]:
+    """Averages those gradients that there are; a None stays a None.
+
+    They are dense in every strategy, also alone: Keras 3 does not add up the duplicate rows of sparse gradients.
+    """
+    present = [i for i, gradient in enumerate(gradients) if gradient is not None]
+    averaged = list(gradients)
+    for i, mean in zip(present, average([tf.convert_to_tensor(gradients[i]) for i in present])):
+        averaged[i] = mean
+    return averaged
 
 
 @contextmanager

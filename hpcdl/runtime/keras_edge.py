@@ -38,8 +38,9 @@ def build_metrics(model: Any, rows: Any) -> None:
 
     Args:
         model: Compiled, with its variables.
-        rows: A few rows of ``(x, y, ...)`` of the data, as tensors.
+        rows: Some rows of ``(x, y, ...)`` of the data, as arrays; one of them is looked at.
     """
+    rows = tf.nest.map_structure(lambda array: tf.constant(array[:1]), rows)
     if hasattr(model, "_compile_loss"):
         model._symbolic_build(data_batch=rows)
         return

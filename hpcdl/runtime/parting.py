@@ -27,6 +27,8 @@ from hpcdl.runtime.replicas import Replicas
 
 #: Numbers of each row that its checksum takes, evenly spaced: enough to tell rows apart, at no cost.
 _COLUMNS = 32
+#: More batches, or epochs, than anybody reads.
+FOR_EVER = 2**62
 #: So many of the last steps are remembered: more than are read ahead.
 _STEPS = 1024
 
@@ -56,9 +58,15 @@ class Watch:
         """Gives the number of the iteration that a step of the run reads from."""
         return 0 if self.batches_per_iteration is None else run_step // self.batches_per_iteration
 
-    def expect(self, iteration: int, checksum: Optional[int]) -> None:
-        """Says aloud, on rank 0, if the first batch of an iteration is not the one that it was before a stop."""
-        self._expected = None if checksum is None else (iteration, checksum)
+    def expect(self, first_step: int, checksum: Optional[int]) -> None:
+        """Says aloud, on rank 0, if the last iteration before a stop does not begin as it did then.
+
+        Args:
+            first_step: The first one after the stop.
+            checksum: Of the batch with which that iteration began; None: not known.
+        """
+        if checksum is not None and first_step > 0:
+            self._expected = (self.iteration(first_step - 1), checksum)
 
     def first_of_iteration(self, run_step: int) -> Optional[int]:
         """Gives the checksum of the first batch of a step's iteration; None if it was not read."""
@@ -166,7 +174,7 @@ def parts_of(batches: tf.data.Dataset, replicas: Replicas, watch: Watch, done: i
     return seen.flat_map(of_replicas)
 
 
-def endless(elements: tf.data.Dataset, replicas: Replicas, is_cached: bool = False) -> Any:
+def endless(elements: tf.data.Dataset, replicas: Replicas) -> Any:
     """Makes the data set of this process of its elements, and lets Keras look at one more where there is none.
 
     After the last element follow empty ones, since Keras 3 counts steps that it does not take against a length. They
@@ -176,16 +184,12 @@ def endless(elements: tf.data.Dataset, replicas: Replicas, is_cached: bool = Fal
     def empty(spec: tf.TensorSpec) -> tf.Tensor:
         return tf.zeros([1 if i == 0 and n is None else n or 0 for i, n in enumerate(spec.shape)], spec.dtype)
 
-    if is_cached:  # the first batch again and again, for a benchmark
-        elements = elements.take(replicas.per_process).cache().repeat()
     after = tf.data.Dataset.from_tensors(tf.nest.map_structure(empty, elements.element_spec)).repeat()
 
-    def dataset(_: Any = None) -> tf.data.Dataset:
+    def dataset() -> tf.data.Dataset:
         return elements.concatenate(after).prefetch(2 * replicas.per_process)
 
-    if replicas.per_process == 1:
-        return dataset()
-    return replicas.distribution.distribute_datasets_from_function(dataset)
+    return replicas.distribute(dataset)
 
 
 def check_same(replicas: Replicas, first: int) -> None:
@@ -194,13 +198,19 @@ def check_same(replicas: Replicas, first: int) -> None:
     Raises:
         BadInput: On every rank, if they differ.
     """
-    of_ranks = replicas.processes.gather_json(first)
-    other = next((rank for rank, checksum in enumerate(of_ranks) if checksum != of_ranks[0]), None)
+    other = _first_other(replicas, first)
     if other is not None:
         raise BadInput(
             "all ranks must read the same global batches, of which each takes its part; the first batch of rank"
             f" {other} is not that of rank 0, so samples would be lost and others doubled; {_WAY_OUT}"
         )
+
+
+def _first_other(replicas: Replicas, checksum: int) -> Optional[int]:
+    """Finds the first rank whose checksum is not rank 0's; a collective."""
+    of_ranks = replicas.processes.gather(np.int64(checksum))
+    others = np.flatnonzero(of_ranks != of_ranks[0])
+    return int(others[0]) if others.size else None
 
 
 class SameBatches(tf.keras.callbacks.Callback):
@@ -227,11 +237,10 @@ class SameBatches(tf.keras.callbacks.Callback):
         if self._last is None:
             return
         mine = self._watch.so_far(epoch * self._of_epoch + self._last)
-        of_ranks = self._replicas.processes.gather(np.int64(mine))
-        others = np.flatnonzero(of_ranks != of_ranks[0])
-        if others.size:
+        other = _first_other(self._replicas, mine)
+        if other is not None:
             raise Diverged(
                 "all ranks must read the same global batches, of which each takes its part; those of epoch"
-                f" {epoch + 1} are others on rank {others[0]} than on rank 0, so samples were lost and others doubled;"
+                f" {epoch + 1} are others on rank {other} than on rank 0, so samples were lost and others doubled;"
                 f" {_WAY_OUT}"
             )

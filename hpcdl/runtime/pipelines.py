@@ -14,7 +14,7 @@ Synopsis::
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +26,7 @@ from hpcdl.runtime.checks import with_class_weight
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.keras_edge import seeds_of_shuffles
 from hpcdl.runtime.parting import (
+    FOR_EVER,
     SameBatches,
     Watch,
     check_same,
@@ -35,8 +36,6 @@ from hpcdl.runtime.parting import (
     sketches_of,
 )
 from hpcdl.runtime.replicas import Replicas
-
-_FOR_EVER = 2**62
 
 
 class Stream:
@@ -86,8 +85,10 @@ class Stream:
         self.batch_size = rows[0]
         self.batches, self.steps = self._count(steps_per_epoch)
         self.spec = [[list(s.shape), s.dtype.name] for s in tf.nest.flatten(self.dataset.element_spec)]
+        seeds = seeds_of_shuffles(dataset)
         # Without a seed nothing but the order may tell one start from the next.
-        self.is_seeded = all(any(seeds) for seeds in seeds_of_shuffles(dataset))
+        self.is_seeded = all(any(of_shuffle) for of_shuffle in seeds)
+        self._has_nested_shuffles = len(seeds) > 1
         self.checksum = checksum_of([t.numpy() for t in sketches_of(first)])
 
     def _count(self, steps_per_epoch: Optional[int]) -> Any:
@@ -104,7 +105,32 @@ class Stream:
             cardinality = int(self.dataset.reduce(np.int64(0), lambda count, *_: count + 1))
         return cardinality, cardinality
 
-    def from_step(self, run_step: int, watch: Watch) -> tf.data.Dataset:
+    def of_run(
+        self, order: Order, epochs: Optional[int], first_step: int, mark: Optional[int], watch: Watch
+    ) -> Tuple[tf.data.Dataset, int]:
+        """Gives ``(step of the run, data)`` for a run that begins with a step.
+
+        Args:
+            order: Of the run.
+            epochs: Of the run; None: the same epoch again and again.
+            first_step: The first one that is taken.
+            mark: Checksum of the batch with which the iteration before began, if there was one and it is known.
+            watch: Of this data set.
+
+        Returns:
+            The batches, and how many of the first ones are to be seen but not taken.
+        """
+        watch.expect(first_step, mark)
+        batches = self._from_step(first_step, watch)
+        begun = watch.iteration(first_step) * (self.batches or 0)
+        if epochs is not None:
+            batches = batches.take(epochs * order.steps_per_epoch - begun)
+        elif self.batches is None or self.batches % order.steps_per_epoch:
+            # A validation sees the same batches each time.
+            batches = batches.take(order.steps_per_epoch).repeat()
+        return batches, first_step - begun
+
+    def _from_step(self, run_step: int, watch: Watch) -> tf.data.Dataset:
         """Gives ``(step of the run, data)`` from the beginning of the iteration that a step reads from.
 
         Args:
@@ -117,7 +143,7 @@ class Stream:
             iterator = iter(self.dataset)
             is_needed = is_at_begin and iteration == begun - 1
             # A shuffle that reads from another one asks it for an order only when it is read.
-            if is_needed or len(seeds_of_shuffles(self.dataset)) > 1:
+            if is_needed or self._has_nested_shuffles:
                 batch = next(iterator)
                 if is_needed:
                     watch.note(iteration * (size or 0), checksum_of([t.numpy() for t in sketches_of(batch)]))
@@ -125,7 +151,7 @@ class Stream:
         if size is None:
             return dataset.repeat().enumerate()
         whole = dataset.take(size).apply(tf.data.experimental.assert_cardinality(size))
-        return tf.data.Dataset.range(begun, _FOR_EVER).flat_map(
+        return tf.data.Dataset.range(begun, FOR_EVER).flat_map(
             lambda i: whole.enumerate().map(lambda k, data: (i * size + k, data))
         )
 
@@ -192,26 +218,11 @@ class Pipeline:
         self.explained = stream.explained
 
     def feed(
-        self,
-        order: Order,
-        replicas: Replicas,
-        epochs: Optional[int],
-        first_step: int = 0,
-        mark: Any = None,
-        is_cached: bool = False,
+        self, order: Order, replicas: Replicas, epochs: Optional[int], first_step: int = 0, mark: Any = None
     ) -> Any:
         """Makes the elements of this process; epochs None: as many as are asked for."""
-        watch = self._watch
-        if mark is not None and first_step > 0:
-            watch.expect(watch.iteration(first_step - 1), mark)
-        batches = self._stream.from_step(first_step, watch)
-        begun = watch.iteration(first_step) * (self._stream.batches or 0)
-        if epochs is not None:
-            batches = batches.take(epochs * order.steps_per_epoch - begun)
-        elif self._stream.batches is None or self._stream.batches % order.steps_per_epoch:
-            # A validation sees the same batches each time.
-            batches = batches.take(order.steps_per_epoch).repeat()
-        return endless(parts_of(batches, replicas, watch, first_step - begun), replicas, is_cached)
+        batches, done = self._stream.of_run(order, epochs, first_step, mark, self._watch)
+        return endless(parts_of(batches, replicas, self._watch, done), replicas)
 
     def mark(self, steps_done: int) -> Optional[int]:
         """Gives what a later start compares with, after so many steps of the run."""

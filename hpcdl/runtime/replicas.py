@@ -16,7 +16,7 @@ Synopsis::
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Sequence, Set
+from typing import Any, Callable, Iterator, List, Sequence, Set
 
 import numpy as np
 import tensorflow as tf
@@ -61,6 +61,12 @@ class Replicas:
     def are_made_in_scope(self, variables: Sequence[Any]) -> bool:
         """Says whether variables were made within the scope; with one replica they are no others, but scripts are."""
         return all(id(variable) in self._made_in_scope for variable in variables)
+
+    def distribute(self, dataset: Callable[[], tf.data.Dataset]) -> Any:
+        """Makes the data set of this process, with an element for each of its replicas and step, in their order."""
+        if self.per_process == 1:
+            return dataset()
+        return self.distribution.distribute_datasets_from_function(lambda _: dataset())
 
     def sum_in_step(self, tensors: Sequence[Any]) -> List[Any]:
         """Sums tensors over all replicas; called by every replica, within a step."""

@@ -21,10 +21,17 @@ from hpcdl.common.checks import whole_number
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.checks import nest_of_arrays, with_class_weight
 from hpcdl.runtime.feed import Order
-from hpcdl.runtime.parting import SameBatches, Watch, check_same, checksum_of, endless, parts_of, sketches_of
+from hpcdl.runtime.parting import (
+    FOR_EVER,
+    SameBatches,
+    Watch,
+    check_same,
+    checksum_of,
+    endless,
+    parts_of,
+    sketches_of,
+)
 from hpcdl.runtime.replicas import Replicas
-
-_FOR_EVER = 2**62
 
 
 class Items:
@@ -100,13 +107,7 @@ class Items:
         return nest_of_arrays(data)[0]
 
     def feed(
-        self,
-        order: Order,
-        replicas: Replicas,
-        epochs: Optional[int],
-        first_step: int = 0,
-        mark: Any = None,
-        is_cached: bool = False,
+        self, order: Order, replicas: Replicas, epochs: Optional[int], first_step: int = 0, mark: Any = None
     ) -> Any:
         """Makes the elements of this process; epochs None: as many as are asked for."""
         steps = order.steps_per_epoch
@@ -114,8 +115,9 @@ class Items:
         watch.batches_per_iteration = steps  # a benchmark takes fewer
         by_number = Order(self._length or steps, 1, order.seed)
         first_epoch = first_step // steps
+        watch.expect(first_step, mark)
         if mark is not None and first_step > 0:
-            watch.expect((first_step - 1) // steps, mark)
+            self._look_back(by_number, (first_step - 1) // steps)
 
         def begin(epoch: np.ndarray) -> np.ndarray:
             """Gives the steps of the run and the numbers of their items, in an epoch."""
@@ -123,14 +125,6 @@ class Items:
             self._begin(int(epoch))
             run_steps = np.arange(steps) + int(epoch) * steps
             return np.stack([run_steps, numbers[:steps]], axis=1)[run_steps >= first_step].astype(np.int64)
-
-        def look_back(epoch: int) -> None:
-            self._begin(epoch)
-            number = 0 if self._length is None else int(by_number.permutation(epoch)[0])
-            watch.note(epoch * steps, _checksum(self._batch(number)))
-
-        if mark is not None and first_step > 0:
-            look_back((first_step - 1) // steps)
 
         def read(number: np.ndarray) -> List[np.ndarray]:
             return tf.nest.flatten(self._batch(int(number)))
@@ -149,8 +143,14 @@ class Items:
                 batch, num_parallel_calls=workers, deterministic=True
             )
 
-        numbers = tf.data.Dataset.range(first_epoch, _FOR_EVER if epochs is None else epochs)
-        return endless(parts_of(numbers.flat_map(of_epoch), replicas, watch), replicas, is_cached)
+        numbers = tf.data.Dataset.range(first_epoch, FOR_EVER if epochs is None else epochs)
+        return endless(parts_of(numbers.flat_map(of_epoch), replicas, watch), replicas)
+
+    def _look_back(self, by_number: Order, epoch: int) -> None:
+        """Reads the item with which an epoch began that was read before a stop."""
+        self._begin(epoch)
+        number = 0 if self._length is None else int(by_number.permutation(epoch)[0])
+        self._watch.note(epoch * (self._watch.batches_per_iteration or 0), _checksum(self._batch(number)))
 
     def _begin(self, epoch: int) -> None:
         """Tells the user's object of the epochs that have begun and ended, each once."""

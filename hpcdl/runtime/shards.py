@@ -132,33 +132,21 @@ class Shards:
         self._watches = [Watch(replicas, s.batches) for s in self._streams]
 
     def feed(
-        self,
-        order: Order,
-        replicas: Replicas,
-        epochs: Optional[int],
-        first_step: int = 0,
-        mark: Any = None,
-        is_cached: bool = False,
+        self, order: Order, replicas: Replicas, epochs: Optional[int], first_step: int = 0, mark: Any = None
     ) -> Any:
         """Makes the elements of this process; epochs None: as many as are asked for."""
         seen = []
-        for k, (stream, watch) in enumerate(zip(self._streams, self._watches)):
-            if mark is not None and first_step > 0:
-                watch.expect(watch.iteration(first_step - 1), mark[k])
-            batches = stream.from_step(first_step, watch)
-            begun = watch.iteration(first_step) * (stream.batches or 0)
-            if epochs is not None:
-                batches = batches.take(epochs * order.steps_per_epoch - begun)
-            elif stream.batches is None or stream.batches % order.steps_per_epoch:
-                batches = batches.take(order.steps_per_epoch).repeat()
-            seen.append(_seen(batches, watch).skip(first_step - begun))
+        marks = mark if mark is not None else [None] * len(self._streams)
+        for stream, watch, of_shard in zip(self._streams, self._watches, marks):
+            batches, done = stream.of_run(order, epochs, first_step, of_shard, watch)
+            seen.append(_seen(batches, watch).skip(done))
         if len(seen) == 1:
-            return endless(seen[0].map(self._element), replicas, is_cached)
+            return endless(seen[0].map(self._element), replicas)
         together = tf.data.Dataset.zip(tuple(seen))
         one_by_one = together.flat_map(
             lambda *parts: _joined([tf.data.Dataset.from_tensors(part) for part in parts])
         )
-        return endless(one_by_one.map(self._element), replicas, is_cached)
+        return endless(one_by_one.map(self._element), replicas)
 
     def _element(self, data: Any) -> Any:
         """Says what a part counts for; its number of rows, where only all ranks together know that."""

@@ -47,13 +47,7 @@ class Source:
     description: Any
 
     def feed(
-        self,
-        order: Order,
-        replicas: Replicas,
-        epochs: Optional[int],
-        first_step: int = 0,
-        mark: Any = None,
-        is_cached: bool = False,
+        self, order: Order, replicas: Replicas, epochs: Optional[int], first_step: int = 0, mark: Any = None
     ) -> Any:
         """Makes the data set of this process.
 
@@ -63,7 +57,6 @@ class Source:
             epochs: Of the run; None: the same epoch again and again.
             first_step: Steps of the whole run that are left out.
             mark: What `mark` gave when they were done.
-            is_cached: Whether the first batch comes again and again, from memory, for a benchmark.
 
         Returns:
             Elements ``(rows, info)``, one for each local replica and step; info as `Parts.step` takes it.

@@ -28,7 +28,7 @@ from hpcdl.common.schedule import parse_interval, resolve_batches
 from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topology
 from hpcdl.common.words import RunSettings
 from hpcdl.runtime import bare, uncaught
-from hpcdl.runtime.control import WithoutExchange
+from hpcdl.runtime.control import FromMemory, WithoutExchange
 from hpcdl.runtime.devices import pin_devices, use_threads
 from hpcdl.runtime.processes import Alone, start_horovod
 from hpcdl.runtime.replicas import Replicas
@@ -91,7 +91,8 @@ def init(
     tf.keras.utils.set_random_seed(seed)
     if not hasattr(tf.keras, "ops"):  # Keras 2: random layers draw from generators whose state can be kept
         tf.keras.backend.experimental.enable_tf_random_generator()
-    replicas_of = WithoutExchange if bench.without_exchange else Replicas
+    control = FromMemory if bench.cached_input else WithoutExchange
+    replicas_of = control if bench.cached_input or bench.without_exchange else Replicas
     return Run(
         world,
         choice,

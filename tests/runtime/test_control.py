@@ -1,0 +1,37 @@
+"""What the control runs of a benchmark leave out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hpcdl.runtime.control import FromMemory
+from hpcdl.runtime.feed import Order, feed
+from hpcdl.runtime.processes import Alone
+from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.sources import Reader, open_source
+
+ROWS = np.arange(12)
+ORDER = Order(num_samples=12, global_batch_size=4, seed=7)
+
+
+def test_from_memory_the_first_batch_comes_for_ever():
+    elements = feed(ROWS, ORDER, FromMemory(Alone(), ["CPU:0"]), epochs=1)
+    assert [batch.numpy().tolist() for batch, _ in elements.take(7)] == [ORDER.batch(0, 0).tolist()] * 7
+
+
+def test_from_memory_that_of_a_data_set_too():
+    replicas = FromMemory(Alone(), ["CPU:0"])
+    source = open_source(
+        tf.data.Dataset.from_tensor_slices(ROWS).batch(4), reader=Reader(replicas, 1, seed=0)
+    )
+    elements = source.feed(Order(12, 4, None), replicas, epochs=1)
+    assert [batch[0].numpy().tolist() for batch, _ in elements.take(7)] == [[0, 1, 2, 3]] * 7
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_else_all_samples_come_in_each_epoch(epochs):
+    elements = feed(ROWS, ORDER, Replicas(Alone(), ["CPU:0"]), epochs=epochs)
+    seen = [batch.numpy().tolist() for batch, _ in elements.take(3 * epochs)]
+    assert sorted(sum(seen, [])) == sorted(ROWS.tolist() * epochs)
