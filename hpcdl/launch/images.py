@@ -26,6 +26,7 @@ from hpcdl.common.options import OneLineParser
 from hpcdl.launch.config import read_config
 from hpcdl.launch.definitions import DEBIAN, MIRROR, RECIPES, problems
 from hpcdl.launch.image_plan import ROOM_GB, Plan, Room, lacking, part_of, plan_build, plan_pull
+from hpcdl.launch.paths import nearest_existing
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Container
 
@@ -155,7 +156,7 @@ def _mirror_of_apt() -> Optional[str]:
 
 
 def _room(folder: str) -> Room:
-    there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
+    there = nearest_existing(Path(folder))
     return Room(os.stat(there).st_dev, shutil.disk_usage(there).free / 1e9)
 
 

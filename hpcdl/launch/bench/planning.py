@@ -48,6 +48,28 @@ def scalings(what: str, text: str) -> Tuple[str, ...]:
     return tuple(one_of(what, part, SCALINGS) for part in text.split(","))
 
 
+def scaling_option() -> Any:
+    """Makes the option that all kinds of studies have for the scaling."""
+    return option(
+        ("weak",),
+        "LIST",
+        "scale weakly (fixed batch per replica), strongly (fixed global batch), or both",
+        scalings,
+    )
+
+
+def untimed_option() -> Any:
+    """Makes the option for the steps that do not count."""
+    return option(
+        15, "N", "leave out the first N steps (default: 15; at least 10, and 10 % of all)", at_least(0)
+    )
+
+
+def study_option() -> Any:
+    """Makes the option for the study's folder."""
+    return option(None, "DIR", "keep the records in DIR, and go on with what is there", _path)
+
+
 def _path(what: str, text: str) -> Path:
     return Path(text)
 
@@ -59,22 +81,13 @@ class StudyOptions:
     np: Tuple[int, ...] = option(
         (1, 2), "LIST", "measure these numbers of ranks (default: 1,2)", counts, "-n"
     )
-    scaling: Tuple[str, ...] = option(
-        ("weak",),
-        "LIST",
-        "scale weakly (fixed batch per replica), strongly (fixed global batch), or both",
-        scalings,
-    )
+    scaling: Tuple[str, ...] = scaling_option()
     rounds: int = option(9, "N", "measure all points in N rounds (default: 9)", at_least(1))
     steps: int = option(80, "N", "time N steps of each launch (default: 80)", at_least(1))
-    untimed_steps: int = option(
-        15, "N", "leave out the first N steps (default: 15; at least 10, and 10 % of all)", at_least(0)
-    )
+    untimed_steps: int = untimed_option()
     quick: bool = switch(f"measure one round of {_QUICK_STEPS} steps, not the input's part: no intervals")
     trace: bool = switch("besides, trace the largest point: Horovod's timeline and TensorFlow's profiler")
-    study: Optional[Path] = option(
-        None, "DIR", "keep the records in DIR, and go on with what is there", _path
-    )
+    study: Optional[Path] = study_option()
     lock: Optional[Path] = option(
         None, "FILE", "lock FILE during each round, where others measure too", _path
     )

@@ -30,7 +30,7 @@ from hpcdl.launch.bench.tables import (
     to_latex,
     to_markdown,
 )
-from hpcdl.launch.bench.text import sentences
+from hpcdl.launch.bench.text import Said, sentences
 
 FORMATS = ("md", "tex", "csv", "html", "json")
 _THRESHOLD = 0.75
@@ -176,12 +176,16 @@ def check_same_software(studies: Sequence[Study]) -> None:
 def render(report: Report, formats: Sequence[str]) -> Dict[str, str]:
     """Writes a report in formats, by name."""
     tables = _tables(report)
+    said = [
+        (study, sentences(study, report.threshold, report.campaign_epochs))
+        for study in report.sources.studies
+    ]
     makers = {
-        "md": lambda: proposal(report, tables),
+        "md": lambda: _proposal(report, tables, said),
         "tex": lambda: "\n".join(to_latex(table) for _, table in _for_pages(tables)),
         "csv": lambda: "\n".join(to_csv(table) for _, table in tables),
         "json": lambda: json.dumps(_as_json(report), indent=2) + "\n",
-        "html": lambda: _page(report, tables),
+        "html": lambda: _page(report, tables, said),
     }
     return {name: makers[name]() for name in formats}
 
@@ -205,14 +209,10 @@ def _for_pages(tables: Sequence[Tuple[str, Table]]) -> List[Tuple[str, Table]]:
     return found
 
 
-def proposal(report: Report, tables: Sequence[Tuple[str, Table]]) -> str:
+def _proposal(report: Report, tables: Sequence[Tuple[str, Table]], said: Sequence[Tuple[Study, Said]]) -> str:
     """Writes a section for a proposal: method, table, figures, what follows."""
     parts = []
-    several = len(report.sources.studies) > 1
-    said = [
-        (study, sentences(study, report.threshold, report.campaign_epochs))
-        for study in report.sources.studies
-    ]
+    several = len(said) > 1
     for study, of_study in said:
         parts += [f"### {study.folder.name}\n"] if several else []
         parts.append("\n\n".join(of_study.method) + "\n")
@@ -228,11 +228,11 @@ def proposal(report: Report, tables: Sequence[Tuple[str, Table]]) -> str:
     return "\n".join(part for part in parts if part.strip())
 
 
-def _page(report: Report, tables: Sequence[Tuple[str, Table]]) -> str:
-    sections = []
-    for study in report.sources.studies:
-        said = sentences(study, report.threshold, report.campaign_epochs)
-        sections.append((study.folder.name, [*said.advice, *said.findings, *said.method]))
+def _page(report: Report, tables: Sequence[Tuple[str, Table]], said: Sequence[Tuple[Study, Said]]) -> str:
+    sections = [
+        (study.folder.name, [*of_study.advice, *of_study.findings, *of_study.method])
+        for study, of_study in said
+    ]
     return page("Scaling", _for_pages(tables), sections, report.pictures)
 
 

@@ -10,7 +10,7 @@ Synopsis::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.step_times import RankSteps
@@ -256,8 +256,4 @@ def _most(measured: Any, name: str) -> Optional[int]:
 
 
 def _standard_error(values: Sequence[float]) -> Optional[float]:
-    n = len(values)
-    if n < 2:
-        return None
-    mean = sum(values) / n
-    return float((sum((v - mean) ** 2 for v in values) / (n - 1) / n) ** 0.5)
+    return float(stdev(values) / len(values) ** 0.5) if len(values) > 1 else None

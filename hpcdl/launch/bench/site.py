@@ -32,7 +32,9 @@ from hpcdl.launch.bench.planning import (
     control_points,
     counts,
     most_replicas,
-    scalings,
+    scaling_option,
+    study_option,
+    untimed_option,
 )
 from hpcdl.launch.bench.rounds import shuffled
 from hpcdl.launch.bench.text import count
@@ -42,7 +44,7 @@ from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.command import hand_over, refuse_inside_job
 from hpcdl.launch.submission.explain import cost
-from hpcdl.launch.submission.folders import ask_queue, find_jobs, state_of
+from hpcdl.launch.submission.folders import Submitted, ask_queue, find_jobs, state_of
 from hpcdl.launch.submission.job import Job
 from hpcdl.launch.submission.layout import Layout, lay_out
 from hpcdl.launch.submission.preparing import prepare
@@ -57,32 +59,19 @@ examples:
   hpcdl bench --site bridges2 -N 1,2,4 -t 20 -A abc123p --scaling weak,strong --study bench/first synthetic/resnet50"""
 
 
-def _path(what: str, text: str) -> Path:
-    return Path(text)
-
-
 @dataclass(frozen=True)
 class SiteStudyOptions:
     """What a study at a site measures."""
 
-    scaling: Tuple[str, ...] = option(
-        ("weak",),
-        "LIST",
-        "scale weakly (fixed batch per replica), strongly (fixed global batch), or both",
-        scalings,
-    )
+    scaling: Tuple[str, ...] = scaling_option()
     repeat: int = option(3, "N", "measure each point in N jobs (default: 3)", at_least(1))
     steps: int = option(80, "N", "time N steps in each job (default: 80)", at_least(1))
-    untimed_steps: int = option(
-        15, "N", "leave out the first N steps (default: 15; at least 10, and 10 % of all)", at_least(0)
-    )
+    untimed_steps: int = untimed_option()
     controls: bool = switch("tell the parts of a step apart as well: up to three times as many jobs")
     max_node_hours: Optional[float] = option(
         None, "X", "refuse a study that may take more than X node-hours", positive_number
     )
-    study: Optional[Path] = option(
-        None, "DIR", "keep the records in DIR, and go on with what is there", _path
-    )
+    study: Optional[Path] = study_option()
 
 
 @dataclass(frozen=True)
@@ -287,9 +276,11 @@ def submit_missing(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:
         BadInput: Slurm refuses a job; those before it are submitted.
         HpcdlError: A job that ran here failed.
     """
-    for number, point in study.order():
-        at = folder / f"round-{number:03d}" / point.name
-        state = state_of_point(at)
+    order = [(number, point, folder / f"round-{number:03d}" / point.name) for number, point in study.order()]
+    jobs = {at: find_jobs(at) for _, _, at in order}
+    queue = ask_queue([job for of_point in jobs.values() for job in of_point])
+    for number, point, at in order:
+        state = _state_of_point(at, jobs[at], queue)
         if state is not None:
             print(f"round {number + 1}, {point.name}: {state}")
             continue
@@ -323,7 +314,7 @@ def submit_missing(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:
             print(f"round {number + 1}, {point.name}: job {job_id}")
 
 
-def state_of_point(at: Path) -> Optional[str]:
+def _state_of_point(at: Path, jobs: Sequence[Submitted], queue: Mapping[str, str]) -> Optional[str]:
     """Says what has become of a point; None: it is to be submitted, or again, since it has failed."""
     try:
         is_done = read_json(at / "process-0" / "run.json").get("status") == "done"
@@ -331,10 +322,9 @@ def state_of_point(at: Path) -> Optional[str]:
         is_done = False  # it has not begun, or not ended
     if is_done and (at / "measurement.json").exists():
         return "done"
-    jobs = find_jobs(at)
     if not jobs:
         return None
-    state = state_of(jobs[-1], ask_queue(jobs))
+    state = state_of(jobs[-1], queue)
     return None if state.is_over else f"{state.word}, job {jobs[-1].job_id}"
 
 

@@ -29,6 +29,7 @@ from hpcdl.launch.doctor.host import HostFacts, check_host
 from hpcdl.launch.doctor.image import check_image
 from hpcdl.launch.doctor.nodes import check_nodes
 from hpcdl.launch.doctor.verdict import FAILED, WARNING, Finding, is_ill
+from hpcdl.launch.paths import nearest_existing
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.command import hand_over, refuse_inside_job
@@ -136,7 +137,7 @@ class Examination:
     def _look_inside(self, image: Optional[str], layout: Layout) -> Dict[str, Any]:
         cwd = typed_cwd(self._environ)
         # A folder that is yet to be made is as good as the one that it will be made in.
-        jobs, *runs = [_existing(Path(folder)) for folder in self._folders()]
+        jobs, *runs = [str(nearest_existing(Path(folder))) for folder in self._folders()]
         with tempfile.TemporaryDirectory(prefix="hpcdl-doctor-", dir=jobs) as name:
             lib = Path(name) / "lib"
             write_lib(Path(hpcdl.__file__).resolve().parent, lib)
@@ -217,10 +218,6 @@ class Examination:
         start = [*enter, *python, str(Path(job.folder) / "lib")]
         lines = hello_lines(candidates(host.mpi_types), layout, start, library, str(job.log_dir))
         return dataclasses.replace(job, setup=(*job.setup, *lines))
-
-
-def _existing(folder: Path) -> str:
-    return str(next(one for one in (folder, *folder.parents) if one.exists()))
 
 
 def _wait(submitted: Submitted) -> None:

@@ -24,6 +24,7 @@ from hpcdl.launch.container import BY_FILE, program_of
 from hpcdl.launch.doctor.hello import read_hello
 from hpcdl.launch.doctor.host import HostFacts, Place
 from hpcdl.launch.doctor.quota import read_quota
+from hpcdl.launch.paths import nearest_existing
 from hpcdl.launch.sites.live import parse_mpi_types, parse_partitions, run_text
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.executors import unset_names
@@ -209,7 +210,7 @@ def _places(
     home, user = environ.get("HOME"), environ.get("USER") or environ.get("LOGNAME")
     found = []
     for folder in dict.fromkeys([*folders, *([home] if home and os.path.isdir(home) else [])]):
-        there = str(next(path for path in (Path(folder), *Path(folder).parents) if path.exists()))
+        there = str(nearest_existing(Path(folder)))
         usage = os.statvfs(there)
         files = usage.f_favail if usage.f_files else None
         quota = read_quota(there, user, printed, which) if user else None

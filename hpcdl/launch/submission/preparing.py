@@ -24,6 +24,7 @@ from hpcdl.launch.config import Config
 from hpcdl.launch.container import find_image
 from hpcdl.launch.git import source_of
 from hpcdl.launch.machine import read_machine
+from hpcdl.launch.paths import nearest_existing
 from hpcdl.launch.placement import place
 from hpcdl.launch.sites.library import config_dir
 from hpcdl.launch.sites.profile import Profile
@@ -126,7 +127,7 @@ def prepare(
         program=program(folder) if program is not None else None,
         further={**(source.to_environ() if source is not None else {}), **further},
     )
-    if not is_rehearsal and not os.access(_first_existing(folder), os.W_OK):
+    if not is_rehearsal and not os.access(nearest_existing(folder), os.W_OK):
         raise BadInput(f"the job's folder must be writable; received {folder}; pass --jobs-dir")
     if layout.launcher == "here" and "CUDA_VISIBLE_DEVICES" in environ:
         given = {"CUDA_VISIBLE_DEVICES": environ["CUDA_VISIBLE_DEVICES"]}
@@ -194,7 +195,3 @@ def _new_folder(parent: Path, job_name: Optional[str], target: str) -> Path:
         number += 1
         folder = base.with_name(f"{base.name}-{number}")
     return folder
-
-
-def _first_existing(folder: Path) -> Path:
-    return next(one for one in (folder, *folder.parents) if one.exists())
