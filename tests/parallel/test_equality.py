@@ -22,9 +22,9 @@ WORLDS = {
 }
 COMPARED = sorted(name for name in CASES if CASES[name].equals != "none")
 #: Four ranks differ from two in their number only: what depends on it.
-BY_NUMBER = ["adam-uneven", "embedding", "masked", "scaled-sgd", "sgd-tiny", "synchronized-tiny", "tracking"]
+BY_NUMBER = ["adam-uneven", "embedding", "masked", "scaled", "sgd-tiny", "synchronized", "tracking"]
 #: Keras 2.12 and 2.15 differ in how an optimizer and a layer are called.
-BY_CALL = ["adam-uneven", "legacy-adam", "own-step", "several-steps", "sgd", "synchronized"]
+BY_CALL = ["adam-uneven", "legacy-adam", "several-steps", "sgd", "synchronized", "tracking"]
 _OF_OLDEST = {"horovod": COMPARED, "hybrid": BY_CALL}
 
 

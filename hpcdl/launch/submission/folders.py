@@ -26,6 +26,9 @@ from hpcdl.launch.processes import Process, identify
 from hpcdl.launch.submission.job import Job, read_job
 from hpcdl.launch.submission.state import read_state
 
+#: What a keeper has written while its job is not over (None: nothing yet).
+_OPEN = (None, "running", "requeued")
+
 
 @dataclass(frozen=True)
 class Submitted:
@@ -108,6 +111,7 @@ def state_of(
 ) -> State:
     """Decides what has become of a job."""
     kept = read_state(submitted.folder)
+    is_open = kept.get("state") in _OPEN
     row = queue.get(submitted.job_id)
     if row is not None:
         slurm, reason, time, nodes = (row.split("|") + ["", "", ""])[:4]
@@ -115,12 +119,18 @@ def state_of(
             return State("waiting", reason)
         if slurm in ("RUNNING", "COMPLETING", "STAGE_OUT"):
             return State("running", f"for {time} on {nodes}")
-    elif submitted.process is not None and is_alive(submitted.process):
+    elif is_open and submitted.process is not None and is_alive(submitted.process):
+        # A local job is over when its keeper has said so; what started the keeper takes a while to end.
         return State("running", "on this machine")
-    if kept.get("state") in (None, "running", "requeued"):
+    if is_open:
         # Nobody looks after it any more, and its keeper had no time to say why.
         return State("lost", "ended without a word: cancelled, killed, or out of time or memory")
     return State(str(kept["state"]), str(kept.get("words", "")))
+
+
+def is_said_to_be_over(submitted: Submitted) -> bool:
+    """Whether the keeper says that the job is over, which spares Slurm the question."""
+    return read_state(submitted.folder).get("state") not in _OPEN
 
 
 def progress(submitted: Submitted) -> Dict[str, Any]:

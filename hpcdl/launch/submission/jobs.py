@@ -32,6 +32,7 @@ from hpcdl.launch.submission.folders import (
     default_parent,
     find_job,
     find_jobs,
+    is_said_to_be_over,
     progress,
     state_of,
 )
@@ -152,18 +153,13 @@ def _copy(job: Submitted, log: Path, follow: bool) -> None:
     at, asked = _copy_from(log, 0), time.monotonic()
     while follow:
         over = False
-        if time.monotonic() - asked > _ASK_S or read_over(job):
+        if time.monotonic() - asked > _ASK_S or is_said_to_be_over(job):
             asked = time.monotonic()
             over = state_of(job, ask_queue([job])).is_over
         time.sleep(0 if over else _POLL_S)
         at = _copy_from(log, at)
         if over:
             return
-
-
-def read_over(job: Submitted) -> bool:
-    """Whether the keeper says that the job is over, which spares Slurm the question."""
-    return progress(job).get("state") not in (None, "running", "requeued")
 
 
 def _copy_from(log: Path, at: int) -> int:
