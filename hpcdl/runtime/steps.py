@@ -84,13 +84,15 @@ def exact_tests(
     """Makes the test steps of a compiled model those of the whole world; yields what reaches its Mean metrics.
 
     Args:
-        model: Compiled.
+        model: Compiled, with its metrics built.
         parts: Of the replicas.
         replicas: Of the run.
         overrides: Other attributes of the model meanwhile.
     """
-    test_step, symbolic_build = model.test_step, getattr(model, "_symbolic_build", None)
-    overrides = dict(overrides)
+    test_step = model.test_step
+    # `build_metrics` has done it. Keras 3 would do it again from an element, whose parts it adds up: equal ones only.
+    build = "_maybe_symbolic_build"
+    overrides = {**overrides, **({build: _built_already} if hasattr(model, build) else {})}
     with ExitStack() as stack:
         if replicas.num_replicas > 1:
             stack.enter_context(global_losses(model, parts, replicas))
@@ -104,13 +106,6 @@ def exact_tests(
             with parts.step(info):
                 return _counted(model, test_step, data, parts)
 
-        if symbolic_build is not None:
-
-            def build_from_data(iterator: Any = None, data_batch: Any = None) -> Any:
-                # Keras 3 builds from an element when there is a strategy: it must see the user's part of it.
-                return symbolic_build(data_batch=data_batch[0])
-
-            overrides["_symbolic_build"] = build_from_data
         stack.enter_context(attributes(model, **{**overrides, "test_step": test}))
         _forget_functions(model)
         stack.callback(_forget_functions, model)
@@ -135,6 +130,10 @@ def numbered_predictions(model: Any, parts: Parts, overrides: Mapping[str, Any])
         _forget_functions(model)
         stack.callback(_forget_functions, model)
         yield
+
+
+def _built_already(*args: Any, **kwargs: Any) -> None:
+    """Does nothing."""
 
 
 def _forget_functions(model: Any) -> None:

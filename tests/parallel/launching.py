@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +9,15 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from tests.bare import environ_of_script
+
 IS_OLDEST = tf.__version__.startswith("2.12.")
 NOT_IN_OLDEST = pytest.mark.skipif(
     IS_OLDEST, reason="tried under newer versions of TensorFlow; it depends on none"
 )
-#: (ranks, replicas) of the world whose coverage is measured, since tracing graphs takes half as long again with it.
-#: Several replicas in a process are measured where tests need no launcher.
-MEASURED = (2, 1)
-ROOT = Path(__file__).parents[2]
+#: Programs whose coverage is measured, on two ranks: what they do between them. What a process does alone, and with
+#: several replicas, is measured where tests need no launcher.
+MEASURED = ("callbacks.py", "perturbed.py", "survives.py", "world.py")
 PROGRAMS = Path(__file__).parent / "programs"
 
 
@@ -35,17 +35,8 @@ def worlds(*listed):
 
 def run_program(folder, name, *args, np=1, replicas=1, launcher="mpi", status=0, options=(), environ=()):
     """Starts a program in a folder on np ranks, and waits until it has ended with a status."""
-    inherited = dict(os.environ)
-    if (np, replicas) != MEASURED:
-        inherited.pop("COVERAGE_PROCESS_CONFIG", None)
-    variables = {
-        **inherited,
-        "PYTHONPATH": str(ROOT),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "",
-        "HPCDL_CHECKPOINT_EVERY": "never",
-        **dict(environ),
-    }
+    is_measured = name in MEASURED and (np, replicas, launcher) == (2, 1, "mpi")
+    variables = {**environ_of_script(is_measured), "HPCDL_CHECKPOINT_EVERY": "never", **dict(environ)}
     world = [
         "--np",
         str(np),

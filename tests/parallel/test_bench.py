@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
@@ -12,11 +11,12 @@ import pytest
 
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.step_times import read_step_times
-from tests.parallel.launching import ROOT, run_program
+from tests.bare import environ_of_script
+from tests.parallel.launching import run_program
 
 
 def bench(folder, *words):
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    environ = environ_of_script()
     command = [sys.executable, "-m", "hpcdl", "bench", *words]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=900, cwd=str(folder))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from tests.bare import ROOT
+from tests.bare import ROOT, environ_of_script
 from tests.parallel.programs.cases import IS_KERAS_3
 
 #: Script -> options of hpcdl, arguments of the script, the accuracy in percent that it must reach.
 EXAMPLES = {
-    "three_lines.py": ((), ("--samples", "12000", "--epochs", "1"), 50),
+    "three_lines.py": ((), ("--samples", "6000", "--epochs", "1"), 50),
     "custom_loop.py": (("--replicas-per-process", "2"), ("--samples", "4000", "--epochs", "1"), 40),
     "files.py": ((), ("--samples", "6000", "--epochs", "1"), 40),
     "several_inputs.py": ((), ("--samples", "6000", "--epochs", "1"), 40),
@@ -30,7 +29,7 @@ def test_an_example_learns_on_two_ranks(script, tmp_path):
         [sys.executable, "-m", "hpcdl", "train", "--np", "2", "--oversubscribe", *options]
         + [str(ROOT / "docs" / "examples" / script), *arguments],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+        env=environ_of_script(),
         capture_output=True,
         text=True,
         timeout=300,

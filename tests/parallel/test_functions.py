@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.bare import ROOT
+from tests.bare import environ_of_script
 
 MODULE = """
 import numpy as np
@@ -37,12 +36,7 @@ def train(tmp_path):
         return subprocess.run(
             [sys.executable, "-m", "hpcdl", "train", *words],
             cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-                "CUDA_VISIBLE_DEVICES": "",
-            },
+            env=environ_of_script(),
             capture_output=True,
             text=True,
             timeout=300,

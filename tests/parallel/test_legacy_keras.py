@@ -11,7 +11,7 @@ from tests.parallel.launching import run_program
 from tests.parallel.programs.cases import IS_KERAS_3
 
 #: What differs between the generations of Keras: how an optimizer and a layer are called, who averages.
-CASES = ["adam-uneven", "legacy-adam", "several-steps", "sgd", "synchronized", "tracking"]
+CASES = ["adam-uneven", "legacy-adam", "several-steps", "synchronized"]
 pytestmark = pytest.mark.skipif(
     not IS_KERAS_3 or find_spec("tf_keras") is None, reason="tf_keras is not here"
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import sys
 import pytest
 
 from hpcdl.runtime.training import Run
-from tests.bare import ROOT
+from tests.bare import ROOT, environ_of_script
 from tests.parallel.programs.cases import IS_KERAS_3
 
 PAGE = (ROOT / "docs" / "python-api.md").read_text()
@@ -23,7 +22,7 @@ def test_the_page_is_a_script_that_works(world, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "hpcdl", "train", *world, "page.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+        env=environ_of_script(),
         capture_output=True,
         text=True,
         timeout=300,

@@ -5,14 +5,13 @@ What is fetched from a network is tried by the tests of data.
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
 
 import pytest
 
-from tests.bare import ROOT
+from tests.bare import ROOT, environ_of_script
 from tests.parallel.programs.cases import IS_KERAS_3
 from tests.parallel.test_functions import MODULE
 
@@ -37,7 +36,7 @@ def test_a_command_is_taken(argv, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "hpcdl", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        env=environ_of_script(),
         capture_output=True,
         text=True,
         timeout=300,

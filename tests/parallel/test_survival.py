@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -42,37 +43,47 @@ def assert_same(folder, num_ranks, other_folder):
             np.testing.assert_array_equal(mine[name], other[name], err_msg=name)
 
 
-@pytest.fixture
-def folders(tmp_path):
-    made = [tmp_path / "whole", tmp_path / "broken"]
-    for folder in made:
-        folder.mkdir()
-    return made
+#: What a checkpoint must hold is most in 16-bit arithmetic, whose loss scale changes.
+POLICY = ("--policy", "mixed_float16")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Gives the folder of an unbroken run in a world; each is started once."""
+    folders = {}
+
+    def of(num_ranks, replicas, launcher):
+        world = (num_ranks, replicas, launcher)
+        if world not in folders:
+            folders[world] = tmp_path_factory.mktemp("whole")
+            survive(folders[world], "out", *POLICY, np=num_ranks, replicas=replicas, launcher=launcher)
+        return folders[world]
+
+    return of
 
 
 @pytest.mark.parametrize(("num_ranks", "replicas", "launcher"), WORLDS)
-def test_a_killed_run_starts_again_and_ends_with_the_same_bits(num_ranks, replicas, launcher, folders):
-    whole, broken = folders
+def test_a_killed_run_starts_again_and_ends_with_the_same_bits(
+    num_ranks, replicas, launcher, whole, tmp_path
+):
     world = {"np": num_ranks, "replicas": replicas, "launcher": launcher}
-    survive(whole, "out", **world)
-    done = survive(broken, "out", "--die", f"{num_ranks - 1}:2:4", options=["--restarts", "1"], **world)
+    die = ["--die", f"{num_ranks - 1}:2:4"]
+    done = survive(tmp_path, "out", *POLICY, *die, options=["--restarts", "1"], **world)
     assert "was killed by SIGKILL" in done.stderr
     assert "going on with run after 2 epochs and 4 of 10 steps" in done.stdout + done.stderr
-    assert_same(broken, num_ranks, whole)
+    assert_same(tmp_path, num_ranks, whole(num_ranks, replicas, launcher))
 
 
 @pytest.mark.parametrize(("num_ranks", "replicas", "launcher"), SIGNALLED)
-def test_a_signal_to_one_rank_stops_all_in_the_same_step(num_ranks, replicas, launcher, folders):
-    whole, broken = folders
+def test_a_signal_to_one_rank_stops_all_in_the_same_step(num_ranks, replicas, launcher, whole, tmp_path):
     world = {"np": num_ranks, "replicas": replicas, "launcher": launcher}
-    survive(whole, "out", "--policy", "mixed_float16", **world)
-    signal = ["--policy", "mixed_float16", "--signal", f"{num_ranks - 1}:1:3"]
-    survive(broken, "out", *signal, status=EXIT_REQUEUE, **world)
-    assert json.loads((broken / "run" / "run.json").read_text())["status"] == "stopped"
-    survive(broken, "out", *signal, **world)
-    resumed = json.loads((broken / "run" / "run.json").read_text())["resumed"]
+    signal = [*POLICY, "--signal", f"{num_ranks - 1}:1:3"]
+    survive(tmp_path, "out", *signal, status=EXIT_REQUEUE, **world)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "stopped"
+    survive(tmp_path, "out", *signal, **world)
+    resumed = json.loads((tmp_path / "run" / "run.json").read_text())["resumed"]
     assert [(r["epoch"], r["step"]) for r in resumed] == [(1, 5)]  # heard of in the step after the signal
-    assert_same(broken, num_ranks, whole)
+    assert_same(tmp_path, num_ranks, whole(num_ranks, replicas, launcher))
 
 
 def test_a_callback_of_one_rank_ends_the_training_of_all(tmp_path):
@@ -94,19 +105,25 @@ def test_a_run_stops_before_its_end_time_with_a_checkpoint(tmp_path):
 
 
 @NOT_IN_OLDEST
-def test_on_other_replicas_a_run_goes_on_with_the_same_batches_and_says_so(folders):
-    whole, broken = folders
+def test_on_other_replicas_a_run_goes_on_with_the_same_batches_and_says_so(tmp_path):
+    unbroken, as_many, fewer = (tmp_path / name for name in ("unbroken", "as-many", "fewer"))
     exact = ["--dropout", "0", "--policy", "float64"]
-    survive(whole, "out", *exact)
-    survive(broken, "out", *exact, "--signal", "1:1:3", np=2, status=EXIT_REQUEUE)
-    done = survive(broken, "out", *exact, replicas=2)
+    for folder in (unbroken, as_many):
+        folder.mkdir()
+    survive(unbroken, "out", *exact)
+    survive(as_many, "out", *exact, "--signal", "1:1:3", np=2, status=EXIT_REQUEUE)
+    shutil.copytree(str(as_many), str(fewer))
+    done = survive(as_many, "out", *exact, replicas=2)
     assert "on 2 replicas" not in done.stdout + done.stderr  # as many as before
-    other = folders[0].parent / "other"
-    other.mkdir()
-    survive(other, "out", *exact, "--signal", "1:1:3", np=2, status=EXIT_REQUEUE)
-    done = survive(other, "out", *exact)
+    done = survive(fewer, "out", *exact)
     assert "on 1 replicas instead of 2" in done.stdout + done.stderr
-    for folder in (broken, other):
-        (mine,), (expected,) = results(folder, "out", 1), results(whole, "out", 1)
+    for folder in (as_many, fewer):
+        (mine,), (expected,) = results(folder, "out", 1), results(unbroken, "out", 1)
         assert np.abs(mine["weights"] - expected["weights"]).max() <= 1e-12
         np.testing.assert_allclose(mine["loss"], expected["loss"], atol=1e-6, rtol=0)
+    (before,) = results(as_many, "out", 1)
+    done = survive(
+        as_many, "out", *exact, replicas=2
+    )  # whose next batch would be the last, with unequal parts
+    assert "is finished" in done.stdout + done.stderr
+    np.testing.assert_array_equal(results(as_many, "out", 1)[0]["weights"], before["weights"])

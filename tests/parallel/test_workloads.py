@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from tests.parallel.launching import NOT_IN_OLDEST, ROOT, run_program
+from tests.bare import environ_of_script
+from tests.parallel.launching import NOT_IN_OLDEST, run_program
 from tests.parallel.programs.ready_workloads import NAMES
 
 
@@ -39,7 +39,7 @@ def test_a_run_on_synthetic_data_says_so_in_its_plan_its_result_and_its_record(t
     done = subprocess.run(
         [sys.executable, "-m", "hpcdl", "train", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        env=environ_of_script(),
         capture_output=True,
         text=True,
         timeout=300,

@@ -27,6 +27,7 @@ class Case:
         compile: Further arguments of compile().
         class_weight: As in Keras.
         weighted: Whether samples have weights.
+        validated: Whether each epoch ends with a validation, where the case may change it.
         fit: Further arguments of Run.fit().
         equals: What the strategies must equal: ``plain`` Keras; a ``run`` in one process where Keras knows no such
             thing; or ``none``, since replicas differ by nature.
@@ -41,6 +42,7 @@ class Case:
     compile: Dict[str, Any] = field(default_factory=dict)
     class_weight: Optional[Dict[int, float]] = None
     weighted: bool = False
+    validated: bool = False
     metric_error: float = 1e-6
     fit: Dict[str, Any] = field(default_factory=dict)
     equals: str = "plain"
@@ -62,7 +64,7 @@ class Case:
         return model
 
     def data(self) -> Any:
-        """Gives (x, y, weights or None) and the test data (x, y)."""
+        """Gives (x, y, weights or None) and the test data (x, y); None: the case is not validated."""
         rng = np.random.default_rng(0)
         x = rng.normal(size=(self.num_samples, NUM_FEATURES))
         y = (x @ rng.normal(size=(NUM_FEATURES, NUM_CLASSES))).argmax(-1)
@@ -77,7 +79,7 @@ class Case:
         if self.model is two_outputs:
             y = {"classes": y, "value": x[:, :1] ** 2}
         test = x[50:133], tf.nest.map_structure(lambda a: a[50:133], y)
-        return (x, y, weights if self.weighted else None), test
+        return (x, y, weights if self.weighted else None), test if self.validated else None
 
 
 def dense(**arguments: Any) -> Any:
@@ -221,7 +223,7 @@ def schedule() -> Any:
 CASES = {
     "sgd": Case(sgd(nesterov=True)),
     "sgd-tiny": Case(sgd(), num_samples=181),
-    "adam-uneven": Case(adam(clipnorm=0.05), num_samples=187),
+    "adam-uneven": Case(adam(clipnorm=0.05), num_samples=187, validated=True),
     "adamw": Case(
         lambda: keras.optimizers.AdamW(
             0.01,
@@ -235,12 +237,16 @@ CASES = {
     ),
     "schedule": Case(schedule, num_samples=187),
     "activity": Case(sgd(), model=active, num_samples=187, class_weight={0: 1.0, 1: 3.0, 2: 0.5}),
-    "two-outputs": Case(adam(), model=two_outputs, num_samples=187),
+    "two-outputs": Case(adam(), model=two_outputs, num_samples=187, validated=True),
     "no-gradient": Case(sgd(), model=partly),
-    "tracking": Case(sgd(), model=tracking, num_samples=183, compile={"metrics": None}),
+    "tracking": Case(sgd(), model=tracking, num_samples=183, compile={"metrics": None}, validated=True),
     "eager": Case(sgd(), num_samples=187, compile={"run_eagerly": True}),
     "weighted-tiny": Case(
-        sgd(), num_samples=181, weighted=True, compile={"weighted_metrics": ["accuracy"], "metrics": []}
+        sgd(),
+        num_samples=181,
+        weighted=True,
+        compile={"weighted_metrics": ["accuracy"], "metrics": []},
+        validated=True,
     ),
     "class-and-sample-weight": Case(adam(), weighted=True, class_weight={0: 1.0, 1: 3.0, 2: 0.5}),
     "synchronized": Case(
@@ -248,11 +254,12 @@ CASES = {
         model=normalized(synchronized=True),
         plain_model=normalized(**({} if IS_KERAS_3 else {"fused": False})),
         num_samples=183,
+        validated=True,
     ),
     "own-statistics": Case(sgd(), model=normalized(), num_samples=187, equals="none"),
     "summed": Case(adam(), num_samples=183, weighted=True, loss={"reduction": "sum"}),
-    "masked": Case(adam(), model=masked, num_samples=183),
-    "several-steps": Case(adam(), num_samples=187, compile={"steps_per_execution": 4}),
+    "masked": Case(adam(), model=masked, num_samples=183, validated=True),
+    "several-steps": Case(adam(), num_samples=187, compile={"steps_per_execution": 4}, validated=True),
     "scaled": Case(
         sgd(nesterov=True),
         num_samples=187,
@@ -272,7 +279,7 @@ if IS_KERAS_3:
     CASES["weighted-mean"] = Case(
         adam(), num_samples=187, weighted=True, loss={"reduction": "mean_with_sample_weight"}
     )
-    CASES["ignored-class"] = Case(adam(), num_samples=187, loss={"ignore_class": 1})
+    CASES["ignored-class"] = Case(adam(), num_samples=187, loss={"ignore_class": 1}, validated=True)
     CASES["accumulated"] = Case(
         lambda: keras.optimizers.AdamW(
             0.01,

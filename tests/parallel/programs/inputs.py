@@ -125,7 +125,7 @@ def inputs_of_run(kind, arrays):
 
 def batches_of_plain(kind, arrays, count):
     """Lists the global batches of all epochs."""
-    if kind in ("dataset", "counted"):
+    if kind == "dataset":
         return [*dataset(arrays)] * EPOCHS
     if kind == "repeating":
         return [*dataset(arrays).repeat().take(7 * EPOCHS)]
@@ -201,6 +201,10 @@ def fit(run, kind, out, count):
         noted = {"read": read, "ended": ended}
     else:
         history = train_plain(kind, model, train, test, count)
+    if kind == "dataset":  # one batch, smaller than the others, so of unequal parts
+        x, y = train[0][:7], train[1][:7]
+        of_batch = {("global_" if run else "") + "batch_size": GLOBAL_BATCH_SIZE, "verbose": 0}
+        noted["few"] = run.evaluate(model, x, y, **of_batch) if run else model.evaluate(x, y, **of_batch)
     weights = np.concatenate([w.ravel() for w in model.get_weights()])
     np.savez(out, weights=weights, **noted, **history)
     keras.backend.clear_session()
@@ -213,7 +217,7 @@ def main(out):
         fit(run, kind, f"{out}/{kind}-{run.rank}.npz", run.num_replicas)
     evaluate(run, f"{out}/evaluated-{run.rank}.npz")
     if run.num_replicas == 1:
-        for kind in KINDS + ALONE:
+        for kind in KINDS + ALONE[1:]:  # the first has the batches of a data set
             for count in NUMS_OF_REPLICAS if kind == "function" else NUMS_OF_REPLICAS[:1]:
                 fit(None, kind, f"{out}/plain-{kind}-{count}.npz", count)
         evaluate(None, f"{out}/plain-evaluated.npz")
