@@ -1,4 +1,4 @@
-"""How fast is hpcdl on this machine, against plain Keras, a Horovod script by hand and the machine's own limit.
+"""How fast is hpcdl on this machine, against plain Keras, Horovod and PyTorch scripts by hand and the machine's limit.
 
 All points train the same network on the same data with 128 samples per process and step, each in launches of its own,
 interleaved in rounds (`hpcdl.launch.bench.rounds`). A study that was broken off goes on; one that is complete is only
@@ -9,6 +9,7 @@ Synopsis::
     python tools/speed.py --json speed.json            # 9 calm rounds of 7 points: 30 minutes on 2 cores
     python tools/speed.py --quick                      # 1 round: no intervals
     python tools/speed.py --points plain-1,hpcdl-1     # only these, and the ratios between them
+    python tools/speed.py --torch-python /envs/torch/bin/python      # and 4 points of PyTorch, from that environment
 """
 
 from __future__ import annotations
@@ -67,11 +68,18 @@ COMPARISONS = (
     Comparison("hpcdl-2", "independent-2", 0.93, 0.97, "2 ranks / 2 independent processes"),
     Comparison("hpcdl-2", "control-2", None, None, "2 ranks / without exchange"),
     Comparison("hpcdl-2", "hpcdl-1", None, None, "2 ranks on a core each / 1 process on all"),
+    Comparison("hpcdl-1", "ddp-1", None, None, "one process / PyTorch as documented"),
+    Comparison("hpcdl-1", "ddp-tuned-1", None, None, "one process / PyTorch tuned"),
+    Comparison("hpcdl-2", "ddp-2", None, None, "2 ranks / PyTorch DDP as documented"),
+    Comparison("hpcdl-2", "ddp-tuned-2", None, None, "2 ranks / PyTorch DDP tuned"),
+    Comparison("ddp-tuned-2", "ddp-tuned-1", None, None, "PyTorch DDP tuned: 2 ranks / 1 process"),
 )
 
 
-def make_points(machine: Machine, window: Window, mpirun: str) -> List[Point]:
-    """Describes what is measured on a machine."""
+def make_points(
+    machine: Machine, window: Window, mpirun: str, torch_python: Optional[Path] = None
+) -> List[Point]:
+    """Describes what is measured on a machine; PyTorch where its Python is given."""
     python = sys.executable
     bench = BenchSettings(steps=window.steps)
     environ = {
@@ -113,6 +121,14 @@ def make_points(machine: Machine, window: Window, mpirun: str) -> List[Point]:
             for i, place in enumerate(places)
         ]
 
+    def ddp(np: int, *options: str) -> Point:
+        run = [str(torch_python), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(np)]
+        words = (*run, str(_PROGRAMS / "ddp_script.py"))
+        name = "-".join(["ddp", *(option.strip("-") for option in options), str(np)])
+        return Point(
+            name, lambda p: [Start((*words, str(p[0]), WORKLOAD, *options), environ)], 1, BATCH_SIZE * np
+        )
+
     both = BATCH_SIZE * NUM_RANKS
     control = BenchSettings(steps=window.steps, without_exchange=True)
     documented = ("--bind-to", "none", "--map-by", "slot", "--mca", "pml", "ob1", "--mca", "btl", "^openib")
@@ -126,6 +142,11 @@ def make_points(machine: Machine, window: Window, mpirun: str) -> List[Point]:
         Point("script-2", by_mpirun(documented, {}), 1, both),
         Point("cured-2", by_mpirun(cured, yields), 1, both),
         Point("independent-2", independent, NUM_RANKS, BATCH_SIZE),
+        *(
+            [ddp(np, *options) for np in (1, NUM_RANKS) for options in ((), ("--tuned",))]
+            if torch_python
+            else []
+        ),
     ]
 
 
@@ -257,6 +278,9 @@ def main(argv: Sequence[str]) -> int:
         "--steps", type=int, default=80, metavar="N", help="timed steps of each launch (default: 80)"
     )
     parser.add_argument("--points", metavar="A,B", help="measure these only")
+    parser.add_argument(
+        "--torch-python", type=Path, metavar="FILE", help="measure PyTorch too, by its own Python"
+    )
     parser.add_argument("--lock", type=Path, metavar="FILE", help="lock FILE during each round")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
     parser.add_argument(
@@ -269,7 +293,7 @@ def main(argv: Sequence[str]) -> int:
         rounds, most, study = 1, 1, study.with_name(study.name + "-quick")
     machine = read_machine(os.environ)
     mpirun = find_mpirun(Path(sys.executable).parent, shutil.which, read_version)
-    points = make_points(machine, window, mpirun.path)
+    points = make_points(machine, window, mpirun.path, arguments.torch_python)
     if arguments.points:
         points = _named(points, arguments.points.split(","))
     effort = Effort(rounds=rounds, most_rounds=most, lock=arguments.lock)
