@@ -201,7 +201,7 @@ def fit(run, kind, out, count):
         noted = {"read": read, "ended": ended}
     else:
         history = train_plain(kind, model, train, test, count)
-    if kind == "dataset":  # one batch, smaller than the others, so of unequal parts
+    if kind in ("dataset", "counted"):  # one batch, smaller than the others, so of unequal parts
         x, y = train[0][:7], train[1][:7]
         of_batch = {("global_" if run else "") + "batch_size": GLOBAL_BATCH_SIZE, "verbose": 0}
         noted["few"] = run.evaluate(model, x, y, **of_batch) if run else model.evaluate(x, y, **of_batch)
