@@ -11,22 +11,22 @@ import pytest
 from tests.bare import ROOT, environ_of_script
 from tests.parallel.programs.cases import IS_KERAS_3
 
-#: Script -> options of hpcdl, arguments of the script, the accuracy in percent that it must reach.
+#: Script -> its arguments, the accuracy in percent that it must reach.
 EXAMPLES = {
-    "three_lines.py": ((), ("--samples", "6000", "--epochs", "1"), 50),
-    "custom_loop.py": (("--replicas-per-process", "2"), ("--samples", "4000", "--epochs", "1"), 40),
-    "files.py": ((), ("--samples", "6000", "--epochs", "1"), 40),
-    "several_inputs.py": ((), ("--samples", "6000", "--epochs", "1"), 40),
-    "transfer_learning.py": ((), ("--samples", "4000", "--epochs", "1"), 40),
+    "three_lines.py": (("--samples", "6000", "--epochs", "1"), 50),
+    "custom_loop.py": (("--samples", "4000", "--epochs", "1"), 40),
+    "files.py": (("--samples", "6000", "--epochs", "1"), 40),
+    "several_inputs.py": (("--samples", "6000", "--epochs", "1"), 40),
+    "transfer_learning.py": (("--samples", "4000", "--epochs", "1"), 40),
 }
 pytestmark = pytest.mark.skipif(not IS_KERAS_3, reason="what the scripts call is tried there by itself")
 
 
 @pytest.mark.parametrize("script", sorted(EXAMPLES))
 def test_an_example_learns_on_two_ranks(script, tmp_path):
-    options, arguments, least = EXAMPLES[script]
+    arguments, least = EXAMPLES[script]
     done = subprocess.run(
-        [sys.executable, "-m", "hpcdl", "train", "--np", "2", "--oversubscribe", *options]
+        [sys.executable, "-m", "hpcdl", "train", "--np", "2", "--oversubscribe"]
         + [str(ROOT / "docs" / "examples" / script), *arguments],
         cwd=tmp_path,
         env=environ_of_script(),

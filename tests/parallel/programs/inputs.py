@@ -5,6 +5,7 @@ batches.
 """
 
 import contextlib
+import functools
 import sys
 
 import numpy as np
@@ -161,7 +162,7 @@ def train_run(run, kind, model, train, test):
 
 
 def evaluate(run, out):
-    """Evaluates and predicts, on arrays, on data sets and by number."""
+    """Evaluates on arrays, where the metrics are most, and predicts on data sets and by number."""
     (x, y, weights), _ = data()
     x, y, weights = x[:83], (y[:83, np.newaxis] == 0).astype("float64"), weights[:83]
     keras.utils.set_random_seed(1)
@@ -172,7 +173,6 @@ def evaluate(run, out):
     if run is None:
         results = {
             "arrays": model.evaluate(x, y, sample_weight=weights, **alone),
-            "dataset": model.evaluate(dataset((x, y, weights)), verbose=0),
             "predicted": model.predict(x, **alone),
         }
     else:
@@ -180,9 +180,6 @@ def evaluate(run, out):
         predicted = [run.predict(model, rows, verbose=0), run.predict(model, Items((x,)), verbose=0)]
         results = {
             "arrays": run.evaluate(model, x, y, weights, **all_replicas),
-            "dataset": list(
-                run.evaluate(model, dataset((x, y, weights)), verbose=0, return_dict=True).values()
-            ),
             **({"of-dataset": predicted[0], "of-items": predicted[1]} if run.rank == 0 else {}),
         }
         assert run.rank == 0 or predicted == [None, None]
@@ -202,9 +199,10 @@ def fit(run, kind, out, count):
     else:
         history = train_plain(kind, model, train, test, count)
     if kind in ("dataset", "counted"):  # one batch, smaller than the others, so of unequal parts
-        x, y = train[0][:7], train[1][:7]
-        of_batch = {("global_" if run else "") + "batch_size": GLOBAL_BATCH_SIZE, "verbose": 0}
-        noted["few"] = run.evaluate(model, x, y, **of_batch) if run else model.evaluate(x, y, **of_batch)
+        few = dataset(tuple(array[:7] for array in train))
+        evaluate_few = functools.partial(run.evaluate, model) if run else model.evaluate
+        values = evaluate_few(few, verbose=0, return_dict=True)
+        noted.update({f"few-{name}": value for name, value in values.items()})
     weights = np.concatenate([w.ravel() for w in model.get_weights()])
     np.savez(out, weights=weights, **noted, **history)
     keras.backend.clear_session()
