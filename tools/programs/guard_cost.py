@@ -20,12 +20,14 @@ from hpcdl.runtime import keras_edge, workloads
 from hpcdl.runtime.guard import compare
 from hpcdl.runtime.processes import start_horovod
 from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.use import note_use
 
 _REPEATS = 30
 
 
 def main(path: str, name: str) -> None:
     """Times, and writes on rank 0."""
+    note_use(os.environ)  # it does use hpcdl, though not `hpcdl.init`
     topology = read_topology(os.environ, socket.gethostname())
     replicas = Replicas(
         start_horovod(topology, RunSettings.from_environ(os.environ).controller, os.environ), ["CPU:0"]
