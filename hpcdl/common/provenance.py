@@ -20,8 +20,9 @@ from typing import Dict, Mapping, Optional
 VARIABLE = "HPCDL_SOURCE"
 _CHANGED = {True: "changed", False: "clean", None: "unknown"}
 
-#: Variables that may change how fast a run is.
+#: Variables that may change how fast a run is. Terraform's begin like TensorFlow's, and may be secret.
 _MATTERS = re.compile(
+    r"(?!TF_(CLI|VAR|TOKEN|REGISTRY|PLUGIN)_|TF_(DATA_DIR|WORKSPACE|INPUT|IN_AUTOMATION|LOG(_.*)?)$)"
     r"(OMP|KMP|GOMP|MKL|OPENBLAS|TF|XLA|CUDA|ROCR|HIP|NCCL|RCCL|UCX|FI|GLOO|HOROVOD|OMPI_MCA|PRTE_MCA|MALLOC|GLIBC|HPCDL"
     r"|KERAS)_.*|LD_PRELOAD|SLURM_(JOB_ID|JOB_NODELIST|JOB_PARTITION|CPUS_PER_TASK|MPI_TYPE)"
     r"|(APPTAINER|SINGULARITY)_CONTAINER"

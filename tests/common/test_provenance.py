@@ -67,10 +67,14 @@ def test_of_the_environment_is_kept_what_matters_without_its_secrets():
         "HPCDL_DATA": "s3://user:hidden@host/data",
         "HOME": "/home/a",
         "TF_FLAGS": "--a=1 --b=2",
+        "TF_DATA_EXPERIMENT_OPT_IN": "all",
+        "TF_DATA_DIR": "of Terraform",
+        "TF_VAR_database": "of Terraform",
     }
     assert environment_that_matters(environ) == {
         "HOROVOD_SECRET_KEY": "(removed)",
         "HPCDL_DATA": "s3://(removed)@host/data",
         "OMP_NUM_THREADS": "4",
+        "TF_DATA_EXPERIMENT_OPT_IN": "all",
         "TF_FLAGS": "--a=1 --b=2",
     }
