@@ -13,6 +13,11 @@ from hpcdl.common.bench import BenchSettings
 from hpcdl.common.step_times import read_step_times
 from tests.bare import environ_of_script
 from tests.parallel.launching import run_program
+from tests.parallel.programs.cases import IS_KERAS_3
+
+pytestmark = pytest.mark.skipif(
+    not IS_KERAS_3, reason="how a run is timed and reported does not depend on Keras"
+)
 
 
 def bench(folder, *words):
