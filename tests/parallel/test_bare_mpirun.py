@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.bare import ROOT, needs_mpirun, under_mpirun
+from tests.bare import environ_of_script, needs_mpirun, under_mpirun
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -59,11 +59,11 @@ def test_ranks_that_no_variable_of_mpirun_reaches_do_not_train_alone(tmp_path):
 
 def test_a_rank_that_has_nowhere_to_meet_the_others_does_not_train_alone(tmp_path):
     place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
-    environ = {**os.environ, **{f"HPCDL_{name}": value for name, value in place.items()}}
+    environ = {**environ_of_script(), **{f"HPCDL_{name}": value for name, value in place.items()}}
     done = subprocess.run(
         [sys.executable, str(PROGRAMS / "settled.py")],
         cwd=tmp_path,
-        env={**environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=environ,
         capture_output=True,
         text=True,
         check=False,

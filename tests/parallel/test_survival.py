@@ -122,8 +122,7 @@ def test_on_other_replicas_a_run_goes_on_with_the_same_batches_and_says_so(tmp_p
         assert np.abs(mine["weights"] - expected["weights"]).max() <= 1e-12
         np.testing.assert_allclose(mine["loss"], expected["loss"], atol=1e-6, rtol=0)
     (before,) = results(as_many, "out", 1)
-    done = survive(
-        as_many, "out", *exact, replicas=2
-    )  # whose next batch would be the last, with unequal parts
+    # The first batch that is made would be the last of an epoch, with unequal parts.
+    done = survive(as_many, "out", *exact, replicas=2)
     assert "is finished" in done.stdout + done.stderr
     np.testing.assert_array_equal(results(as_many, "out", 1)[0]["weights"], before["weights"])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.bare import ROOT
+from tests.bare import environ_of_script
 
 SCRIPT = """
 import json, sys
@@ -35,7 +34,7 @@ def test_one_process_trains_without_horovod_and_mpi(strategy, replicas, tmp_path
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, strategy, str(replicas)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=environ_of_script(is_measured=True),
         capture_output=True,
         text=True,
         check=False,
