@@ -6,6 +6,7 @@ AT is RANK:EPOCH:STEP. Every rank writes OUT-RANK.npz with its weights and histo
 import argparse
 import os
 import signal
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -67,6 +68,7 @@ def main():
     parser.add_argument("--dropout", type=int, default=1)
     parser.add_argument("--policy", default="float32")
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--ends-in", type=int, help="seconds from the first step until the end of the job")
     options = parser.parse_args()
     if options.policy == "float64":
         keras.backend.set_floatx("float64")
@@ -92,6 +94,9 @@ def main():
         for name, action in actions.items()
         if getattr(options, name)
     ]
+    if options.ends_in is not None:
+        os.environ["HPCDL_END_TIME"] = str(int(time.time()) + options.ends_in)
+        print("the job ends at", os.environ["HPCDL_END_TIME"])
     history = run.fit(
         model,
         x,
