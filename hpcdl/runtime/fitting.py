@@ -35,6 +35,7 @@ from hpcdl.runtime.clock import Clock
 from hpcdl.runtime.execution import Execution
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.following import Following
+from hpcdl.runtime.gpu_use import GpuUse
 from hpcdl.runtime.identity import differences
 from hpcdl.runtime.processes import broadcast_arrays, from_rank_0
 from hpcdl.runtime.randomness import stateful_random_ops
@@ -165,9 +166,10 @@ class Fit:
             if "bench" in record:
                 say(f"this run is a benchmark: {record['bench']}")
             folder.write(record)
+        gpu_use = None if self.bench.steps is None else GpuUse(self.topology.local_rank, os.environ)
         try:
             saves = is_writer and self.bench.steps is None  # what a benchmark trained is of no use
-            history, seconds = self._train(folder if saves else None, meta, arrays, time_left)
+            history, seconds = self._train(folder if saves else None, meta, arrays, time_left, gpu_use)
         except Leaving:
             if is_writer:
                 folder.write({**record, "status": "stopped", "ended": now()})
@@ -181,6 +183,8 @@ class Fit:
                 said = f"{type(error).__name__}: {error}".splitlines()[0]
                 folder.write({**record, "status": "failed", "ended": now(), "error": said})
             raise
+        if gpu_use is not None:
+            record["gpu_use_percent"] = self._mean_of_nodes(gpu_use.percent)
         return self._finish(folder, record, history, seconds)
 
     def _train(
@@ -189,6 +193,7 @@ class Fit:
         meta: Optional[Dict[str, Any]],
         arrays: Optional[Dict[str, np.ndarray]],
         time_left: TimeLeft,
+        gpu_use: Optional[GpuUse],
     ) -> Tuple[Any, List[float]]:
         plan, model, replicas = self.plan, self.model, self.replicas
         epoch, step = (meta["epoch"], meta["step"]) if meta is not None else (0, 0)
@@ -218,6 +223,9 @@ class Fit:
             ]
             if self.bench.trace_from is not None:
                 others.append(Tracing(trace_folder(self.run_dir, self.topology.rank), self.bench.trace_from))
+            if gpu_use is not None:
+                stack.callback(gpu_use.close)
+                others.append(gpu_use)
             history = tf.keras.callbacks.History()
 
             def describe(steps_done: int) -> Dict[str, Any]:
@@ -360,6 +368,12 @@ class Fit:
                 f" {was['tensorflow']} with Keras {was['keras']}"
             )
         return None
+
+    def _mean_of_nodes(self, percent: float) -> Optional[float]:
+        """Gives the mean of what one rank of each node has seen; None: nobody has."""
+        of_ranks = self.replicas.processes.gather(np.array([percent]))
+        seen = of_ranks[~np.isnan(of_ranks)]
+        return round(float(seen.mean()), 1) if len(seen) else None
 
     def _finish(
         self, folder: RunFolder, record: Dict[str, Any], history: Any, epoch_seconds: Sequence[float]

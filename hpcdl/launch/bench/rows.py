@@ -57,6 +57,7 @@ class Row:
         slow_ranks: Ranks slower than the median rank by more than 5 %, with their host.
         num_loaded: Rounds in which something else kept the machine busy.
         samples_in_data: Samples of a whole epoch; None: not known.
+        gpu_use_percent: How busy the GPUs were, in the median of the rounds; None: no GPU, or not known.
         gpu_peak_bytes: The most that a rank held on its GPU; None: no GPU, or not known.
         host_peak_bytes: The most that a rank held on its host.
     """
@@ -80,6 +81,7 @@ class Row:
     slow_ranks: Tuple[str, ...]
     num_loaded: int
     samples_in_data: Optional[int]
+    gpu_use_percent: Optional[float]
     gpu_peak_bytes: Optional[int]
     host_peak_bytes: Optional[int]
 
@@ -176,6 +178,7 @@ def make_row(points: Points, point: PlannedPoint) -> Row:
         _slow_ranks(points, point),
         sum(not m.is_calm for m in measured.values()),
         first["config"].get("samples_in_data"),
+        _gpu_use(measured.values()),
         _most(measured.values(), "gpu_peak_bytes"),
         _most(measured.values(), "host_peak_bytes"),
     )
@@ -253,6 +256,12 @@ def _name(steps: RankSteps) -> str:
 def _most(measured: Any, name: str) -> Optional[int]:
     known = [run.get("memory", {}).get(name) for m in measured for run in m.runs]
     return max((int(value) for value in known if value is not None), default=None)
+
+
+def _gpu_use(measured: Any) -> Optional[float]:
+    known = [run.get("gpu_use_percent") for m in measured for run in m.runs]
+    seen = [float(percent) for percent in known if percent is not None]
+    return median(seen) if seen else None
 
 
 def _standard_error(values: Sequence[float]) -> Optional[float]:

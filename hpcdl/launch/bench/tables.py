@@ -39,6 +39,7 @@ _HEAD = (
     "input wait ms",
     "imbalance ms",
     "exchange ms",
+    "GPU use %",
     "memory GB",
     "GPU memory GB",
     "node-hours per epoch",
@@ -115,6 +116,7 @@ _SECOND = (
     "input wait ms",
     "imbalance ms",
     "exchange ms",
+    "GPU use %",
     "memory GB",
     "GPU memory GB",
 )
@@ -153,6 +155,7 @@ def _cells(row: Row) -> Tuple[str, ...]:
         _interval(row.efficiency),
         _percent(row.ceiling),
         *(_part(row, name) for name in ("input", "imbalance", "exchange")),
+        _number(row.gpu_use_percent, ".0f"),
         _number(row.host_peak_bytes, ".2f", 1e-9),
         _number(row.gpu_peak_bytes, ".2f", 1e-9),
         _amount(row.node_hours()),

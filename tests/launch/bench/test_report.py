@@ -52,6 +52,21 @@ def test_every_format_has_the_same_figures(study, tmp_path, capsys):
     assert r"efficiency \%" in text["scaling.tex"]
 
 
+def test_what_gpus_did_has_columns_where_it_is_known(tmp_path, capsys):
+    known = {"gpu_use_percent": 87.5, "memory": {"host_peak_bytes": 2e9, "gpu_peak_bytes": 30e9}}
+    study = write_study(tmp_path / "gpus", further=known)
+    without = write_study(
+        tmp_path / "none", further={"gpu_use_percent": None, "memory": {"gpu_peak_bytes": None}}
+    )
+    _, said, _ = run(capsys, "report", study, "--format", "csv")
+    row = next(csv.DictReader(io.StringIO(said)))
+    assert (row["GPU use %"], row["memory GB"], row["GPU memory GB"]) == ("88", "2.00", "30.00")
+    _, said, _ = run(capsys, "report", study, "--format", "md")
+    assert "| GPU use % |" in said
+    _, said, _ = run(capsys, "report", without, "--format", "md")
+    assert "GPU" not in said
+
+
 def test_the_page_needs_nothing_else_and_its_pictures_are_well_formed(study, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     run(capsys, "report", study, "--output", tmp_path / "report")
