@@ -11,7 +11,8 @@ from typing import List
 # TensorFlow brings, would close the stream that pytest captures. No process of hpcdl holds both.
 import submitit  # noqa: F401
 
-#: What no TensorFlow takes part in behaves alike in all worlds of one Python: `make test` tries it once in each.
+#: What no TensorFlow takes part in, or no version of it changes, behaves alike in all worlds of one Python: `make test`
+#: tries it once in each.
 _WITHOUT_TENSORFLOW = [
     "common",
     "tools",
@@ -20,6 +21,7 @@ _WITHOUT_TENSORFLOW = [
     "launch/test_data.py",
     "runtime/test_datasets.py",
     *(f"launch/test_{name}.py" for name in ("definitions", "images", "shell")),
+    *(f"parallel/test_{name}.py" for name in ("bare_mpirun", "functions")),
 ]
 
 collect_ignore = (

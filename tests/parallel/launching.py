@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,33 +11,23 @@ import pytest
 import tensorflow as tf
 
 from tests.bare import environ_of_script
+from tests.parallel.programs.cases import IS_KERAS_3
 
 IS_OLDEST = tf.__version__.startswith("2.12.")
-NOT_IN_OLDEST = pytest.mark.skipif(
-    IS_OLDEST, reason="tried under newer versions of TensorFlow; it depends on none"
-)
+NEWEST_ONLY = pytest.mark.skipif(not IS_KERAS_3, reason="tried under Keras 3; it depends on no Keras")
 #: Programs whose coverage is measured, on two ranks: what they do between them. What a process does alone, and with
 #: several replicas, is measured where tests need no launcher.
 MEASURED = ("callbacks.py", "perturbed.py", "survives.py", "world.py")
 PROGRAMS = Path(__file__).parent / "programs"
-
-
-def worlds(*listed):
-    """Makes parameters (num_ranks, replicas, launcher); under the oldest TensorFlow of those marked "oldest" only.
-
-    Keras 2.12 and 2.15 differ little, and what the exchange and the launcher do depends on neither.
-    """
-    return [
-        pytest.param(*world[:3], id=name)
-        for name, world in listed
-        if not IS_OLDEST or world[3:] == ("oldest",)
-    ]
+#: Keeps matplotlib out of programs, none of which draws.
+WITHOUT_PLOTS = Path(__file__).parent / "without_plots"
 
 
 def run_program(folder, name, *args, np=1, replicas=1, launcher="mpi", status=0, options=(), environ=()):
     """Starts a program in a folder on np ranks, and waits until it has ended with a status."""
     is_measured = name in MEASURED and (np, replicas, launcher) == (2, 1, "mpi")
     variables = {**environ_of_script(is_measured), "HPCDL_CHECKPOINT_EVERY": "never", **dict(environ)}
+    variables["PYTHONPATH"] = os.pathsep.join([str(WITHOUT_PLOTS), variables["PYTHONPATH"]])
     world = [
         "--np",
         str(np),

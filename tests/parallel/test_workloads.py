@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.bare import environ_of_script
-from tests.parallel.launching import NOT_IN_OLDEST, run_program
+from tests.parallel.launching import NEWEST_ONLY, run_program
 from tests.parallel.programs.ready_workloads import NAMES
 
 
@@ -24,7 +24,7 @@ def results(tmp_path_factory):
     ]
 
 
-@NOT_IN_OLDEST
+@NEWEST_ONLY
 @pytest.mark.parametrize("name", NAMES)
 def test_a_ready_network_takes_the_same_steps_on_two_ranks_as_alone(name, results):
     (alone,) = results(name, 1)

@@ -92,7 +92,6 @@ def main(how, cases, out):
         rank = os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("HPCDL_RANK", "0"))
         averages = {} if case.equals != "none" else {"averages": averages_of_replicas(run, model)}
         np.savez(f"{out}/{name}-{rank}.npz", weights=weights, **averages, **history)
-        keras.backend.clear_session()
 
 
 if __name__ == "__main__":

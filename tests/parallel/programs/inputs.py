@@ -205,7 +205,6 @@ def fit(run, kind, out, count):
         noted.update({f"few-{name}": value for name, value in values.items()})
     weights = np.concatenate([w.ravel() for w in model.get_weights()])
     np.savez(out, weights=weights, **noted, **history)
-    keras.backend.clear_session()
 
 
 def main(out):
