@@ -46,6 +46,7 @@ WORKLOAD = "fashion_mnist/cnn_dropout"
 NUM_PARAMETERS = 1_199_882  # of that workload; the exchange sums as many floats
 GUARD_EVERY = 100  # steps, of `Run.fit`
 BATCH_SIZE = 128
+MOST_MEMORY = 1.05  # of a rank, by that of the Horovod script
 NUM_RANKS = 2
 _PROGRAMS = ROOT / "tools" / "programs"
 
@@ -162,6 +163,12 @@ def figures(chosen: Chosen, names: Sequence[str], window: Window) -> Dict[str, A
             )
             verdict = None if comparison.goal is None else found.verdict(comparison.goal)
             compared.append({**asdict(comparison), "ratio": asdict(found), "verdict": verdict})
+    peaks = {}
+    for name in names:
+        runs = [run for r in chosen.rounds for run in r.measurements[name].runs]
+        known = [run["memory"]["host_peak_bytes"] for run in runs if "memory" in run]
+        if known:
+            peaks[name] = median(known)
     step_ms = {name: [1e3 * r.measurements[name].step_seconds for r in chosen.rounds] for name in names}
     more = {}
     if {"hpcdl-2", "control-2"} <= set(names):
@@ -174,6 +181,7 @@ def figures(chosen: Chosen, names: Sequence[str], window: Window) -> Dict[str, A
     return {
         **more,
         "step_ms": {name: asdict(estimate(values)) for name, values in step_ms.items()},
+        "peak_bytes_of_a_rank": peaks,
         "rounds": len(chosen.rounds),
         "is_calm": chosen.is_calm,
         "samples_per_second": {name: asdict(rate) for name, rate in rates.items()},
@@ -199,6 +207,13 @@ def render(figures: Dict[str, Any]) -> str:
         goal = "" if row["goal"] is None else f"goal {row['goal']:.2f}: {row['verdict']}"
         aim = "" if row["aim"] is None else f", aim {row['aim']:.2f}"
         lines.append(f"  {row['says']:<46}{Estimate(**row['ratio'])!s:<28}{goal}{aim}".rstrip())
+    peaks = figures["peak_bytes_of_a_rank"]
+    if {"hpcdl-2", "script-2"} <= set(peaks):
+        mine, other = peaks["hpcdl-2"], peaks["script-2"]
+        lines.append(
+            f"  memory of a rank: {mine / 1e6:.0f} MB, of the Horovod script {other / 1e6:.0f} MB: {mine / other:.3f}"
+            f" (goal {MOST_MEMORY:.2f})"
+        )
     return "\n".join(lines)
 
 

@@ -22,8 +22,10 @@ import horovod.tensorflow as hvd
 import tensorflow as tf
 
 from hpcdl.common.bench import BenchSettings
+from hpcdl.common.records import write_json
 from hpcdl.common.step_times import StepLog
 from hpcdl.runtime import workloads
+from hpcdl.runtime.record import peak_bytes
 
 BATCH_SIZE = 128
 
@@ -73,6 +75,9 @@ def main(run_dir: str, name: str) -> None:
         raise SystemExit("the ranks' weights differ: this script does not train what it seems to")
     log = StepLog(Path(run_dir), hvd.rank(), socket.gethostname())
     log.append(0, [end - begin for begin, end in zip(ends, ends[1:])])
+    most = int(hvd.allgather(tf.constant(peak_bytes()[:1])).numpy().max())
+    if hvd.rank() == 0:
+        write_json(Path(run_dir).resolve() / "run.json", {"memory": {"host_peak_bytes": most}})
 
 
 if __name__ == "__main__":
