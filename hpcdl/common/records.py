@@ -15,7 +15,7 @@ import csv
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Sequence, Union
 
 #: Of run.json; raised when the meaning of a key changes.
 SCHEMA_VERSION = 1
@@ -29,7 +29,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     os.replace(str(temporary), str(path))
 
 
-def read_json(path: Path) -> Dict[str, Any]:
+def read_json(path: Union[Path, str]) -> Dict[str, Any]:
     """Reads what `write_json` wrote.
 
     Raises:

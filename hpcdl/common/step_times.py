@@ -20,7 +20,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 #: Of the step files; raised when the meaning of a key changes.
 SCHEMA_VERSION = 1
@@ -84,7 +84,7 @@ class StepLog:
             file.write(text)
 
 
-def read_step_times(run_dir: Path) -> StepTimes:
+def read_step_times(run_dir: Union[Path, str]) -> StepTimes:
     """Reads the files of all ranks; a damaged line is named and skipped, with what needs it."""
     ranks: Dict[int, RankSteps] = {}
     problems: List[str] = []
@@ -95,7 +95,7 @@ def read_step_times(run_dir: Path) -> StepTimes:
         names = []
     for name in names:
         # A report reads tens of thousands of these: no Path, no text layer.
-        with open(os.path.join(folder, name), "rb", 0) as file:
+        with open(f"{folder}/{name}", "rb", 0) as file:
             text = file.read().decode("utf-8", "replace")
         steps, of_file = parse_steps(text)
         problems += [f"steps/{name}, {problem}" for problem in of_file]

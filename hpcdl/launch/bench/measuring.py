@@ -40,6 +40,8 @@ from hpcdl.launch.surroundings import describe_environment
 
 SCHEMA_VERSION = 1
 _KILLED_AFTER_S = 5.0
+#: Begins the name of a process' folder.
+_PROCESS = "process-"
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def read_measurement(point: Point, window: Window, folder: Path) -> Measurement:
         HpcdlError: The folder does not hold it, or damaged lines took what is needed.
     """
     try:
-        card = read_json(folder / "measurement.json")
+        card = read_json(f"{folder}/measurement.json")
         load = None if card["load"] is None else Load(**card["load"])
         if card.get("job") is not None:
             card = _of_job(card, folder)
@@ -154,7 +156,9 @@ def read_measurement(point: Point, window: Window, folder: Path) -> Measurement:
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise HpcdlError(f"{folder} holds no measurement that can be read: {problem}; remove it") from problem
     slowest, samples, ranks, runs, problems = [], [], [], [], []
-    for place in places(point, folder):
+    where = str(folder)
+    for i in range(point.num_processes):  # a report reads tens of thousands of these: no Path
+        place = f"{where}/{_PROCESS}{i}"
         steps, run, of_place = _read_process(place, window)
         slowest.append(max(window.seconds(of_rank) for of_rank in steps))
         samples.append(point.samples_per_step or _global_batch_size(place, run))
@@ -185,12 +189,12 @@ def _of_job(card: Dict[str, Any], folder: Path) -> Dict[str, Any]:
     return {**card, "seconds": seconds, "job": {**job, "image": state.get("image")}}
 
 
-def _read_process(place: Path, window: Window) -> Tuple[Tuple[RankSteps, ...], Mapping[str, Any], List[str]]:
+def _read_process(place: str, window: Window) -> Tuple[Tuple[RankSteps, ...], Mapping[str, Any], List[str]]:
     """Reads the steps of a process' ranks, its record, and what of the steps could not be read."""
     found = read_step_times(place)
     problems = [f"{place}/{problem}" for problem in found.problems]
     try:
-        run: Mapping[str, Any] = read_json(place / "run.json")
+        run: Mapping[str, Any] = read_json(f"{place}/run.json")
     except FileNotFoundError:
         run = {}
     except (OSError, ValueError) as problem:
@@ -206,7 +210,7 @@ def _read_process(place: Path, window: Window) -> Tuple[Tuple[RankSteps, ...], M
     return tuple(found.ranks.values()), run, problems
 
 
-def _global_batch_size(place: Path, run: Mapping[str, Any]) -> int:
+def _global_batch_size(place: str, run: Mapping[str, Any]) -> int:
     try:
         return int(run["config"]["global_batch_size"])
     except (ValueError, KeyError, TypeError) as problem:
@@ -215,7 +219,7 @@ def _global_batch_size(place: Path, run: Mapping[str, Any]) -> int:
 
 def places(point: Point, folder: Path) -> List[Path]:
     """Names the folders of a point's processes."""
-    return [folder / f"process-{i}" for i in range(point.num_processes)]
+    return [folder / f"{_PROCESS}{i}" for i in range(point.num_processes)]
 
 
 def _run(point: Point, folder: Path, timeout_s: float) -> None:

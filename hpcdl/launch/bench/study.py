@@ -110,15 +110,15 @@ def _read_rounds(
 ) -> Tuple[Dict[str, Dict[int, Measurement]], List[str]]:
     """Reads the measurements by point and round, and says what could not be read."""
     measured: Dict[str, Dict[int, Measurement]] = {point.name: {} for point in planned}
+    as_points = {point.name: _as_point(point) for point in planned}
     problems: List[str] = []
     for at in sorted(folder.glob("round-*")):
-        number, there = int(at.name.partition("-")[2]), set(os.listdir(str(at)))
+        number = int(at.name.partition("-")[2])
         for point in planned:
-            place = at / point.name
-            if point.name not in there or not os.path.exists(f"{place}/measurement.json"):
+            if not os.path.exists(f"{at}/{point.name}/measurement.json"):
                 continue
             try:
-                measurement = read_measurement(_as_point(point), window, place)
+                measurement = read_measurement(as_points[point.name], window, at / point.name)
             except HpcdlError as problem:
                 problems.append(f"left out: {problem}")
                 continue
