@@ -20,6 +20,8 @@ from typing import Any, Dict, List, Mapping, Sequence, Union
 #: Of run.json; raised when the meaning of a key changes.
 SCHEMA_VERSION = 1
 RUN_DIRS = "run-dirs.txt"
+#: Names the folder in which a process without a launcher notes its run folders.
+NOTES_DIR = "HPCDL_NOTES_DIR"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -67,8 +69,11 @@ def read_history(path: Path) -> Dict[str, List[float]]:
 
 
 def note_run_dir(environ: Mapping[str, str], run_dir: Path) -> None:
-    """Tells whoever started the ranks where the run is: in ``$HPCDL_STATUS_DIR``, one absolute path in each line."""
-    folder = environ.get("HPCDL_STATUS_DIR")
+    """Tells whoever started the ranks where the run is: one absolute path in each line of a file.
+
+    It lies in ``$HPCDL_STATUS_DIR``, or for a process without a launcher in ``$HPCDL_NOTES_DIR``.
+    """
+    folder = environ.get("HPCDL_STATUS_DIR") or environ.get(NOTES_DIR)
     if folder:
         with open(os.path.join(folder, RUN_DIRS), "a", encoding="utf-8") as file:
             file.write(f"{run_dir.resolve()}\n")

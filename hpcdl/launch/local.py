@@ -2,7 +2,7 @@
 
 * Started by mpirun, srun or horovodrun itself, it joins: each process becomes its rank.
 * In a Slurm job that spans nodes, or whose shell is not on one of them, srun starts the ranks on all of them.
-* One process needs no launcher: this process becomes it.
+* One process needs no launcher: it is a child of this one, on the same terminal.
 * Otherwise it starts the ranks on this machine, waits for them, and tells the first failure once.
 
 Synopsis::
@@ -31,6 +31,7 @@ from hpcdl.common.records import read_run_dirs
 from hpcdl.common.saying import say
 from hpcdl.common.topology import Topology, read_topology
 from hpcdl.common.words import LaunchOptions, RunSettings, TrainCommand, parse_train, train_argv
+from hpcdl.launch.alone import run_alone
 from hpcdl.launch.git import source_of
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import Mpirun, find_mpirun, read_version
@@ -88,15 +89,15 @@ def train_main(argv: Sequence[str]) -> int:
         read_machine(os.environ), np, settings.replicas_per_process or 1, command.launch.oversubscribe
     )
     mpirun = find_mpirun(Path(sys.executable).parent, shutil.which, read_version) if uses_mpi else None
-    becomes_rank = np == 1 and command.launch.restarts == 0 and command.launch.log_dir is None
+    is_alone = np == 1 and command.launch.restarts == 0 and command.launch.log_dir is None
     if command.launch.dry_run:
         status = _plan(argv, np, environ)
         if status == EXIT_DONE:
-            print("\n".join(_dry_run_lines(command, environ, None if becomes_rank else placement, mpirun)))
+            print("\n".join(_dry_run_lines(command, environ, None if is_alone else placement, mpirun)))
         return status
     environ = _with_source(environ)
-    if becomes_rank:
-        return _become(argv, environ)
+    if is_alone:
+        return run_alone(runtime_argv(argv), environ)
     return _start_until_done(argv, command, environ, placement, mpirun)
 
 
@@ -221,10 +222,10 @@ def _dry_run_lines(
     placement: Optional[Placement],
     mpirun: Optional[Mpirun],
 ) -> List[str]:
-    """Says what would be started; placement None: nothing but this process itself."""
+    """Says what would be started; placement None: one process without a launcher."""
     rank_command = runtime_argv(train_argv(replace(command, launch=replace(command.launch, dry_run=False))))
     if placement is None:
-        return ["placement  1 rank, this process", "command    " + shell_line(rank_command)]
+        return ["placement  1 rank, a process without a launcher", "command    " + shell_line(rank_command)]
     log_dir = Path(command.launch.log_dir or _LOGS / "dry-run")
     start = start_lines(rank_command, placement, log_dir, environ, mpirun)
     added = {name: value for name, value in start[0].environ.items() if os.environ.get(name) != value}

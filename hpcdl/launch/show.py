@@ -84,13 +84,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def draw_each(paths: Sequence[Path]) -> None:
-    """Draws the curves of runs that are done, each into its folder, and says so; a run without any has none.
+    """Draws the curves of runs that are done, each into its folder, and says so.
 
-    What keeps a picture from being drawn is said in one line: the runs are done, and as good without.
+    A run of no epoch has none, and nobody wants those of a benchmark. What keeps a picture from being drawn is said in
+    one line: the runs are done, and as good without.
     """
     try:
         for run in map(read_run, paths):
-            if run.history:
+            if run.history and "bench" not in run.record:
                 draw([run], run.path / _CURVES)
                 print(f"curves: {os.path.relpath(str(run.path / _CURVES))}")
     except BadInput as problem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -52,18 +53,78 @@ def train(*words: str, environ: Optional[Dict[str, str]] = None) -> subprocess.C
     )
 
 
-def test_one_process_becomes_the_rank_itself_and_writes_no_logs(script: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "hpcdl", "train", "--seed", "7", script, "--np", "9"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-    ) as process:
-        out, _ = process.communicate(timeout=60)
-    pid, args, seen = json.loads(out)
-    assert pid == process.pid
+def test_one_process_runs_without_a_launcher_and_writes_no_logs(script: str) -> None:
+    done = train("--seed", "7", script, "--np", "9")
+    _, args, seen = json.loads(done.stdout)
     assert args == ["--np", "9"]
     assert seen["HPCDL_SEED"] == "7"
     assert os.listdir(".") == ["script.py"]
+
+
+def test_one_process_has_its_own_exit_status(script: str) -> None:
+    Path(script).write_text("raise SystemExit(7)")
+    assert train(script).returncode == 7
+    Path(script).write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    done = train(script)
+    assert done.returncode == 128 + signal.SIGKILL
+    assert done.stderr.splitlines()[-1] == "hpcdl: the run was killed by SIGKILL"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_one_process_gets_the_signals_that_are_sent_to_hpcdl(number: int, script: str) -> None:
+    Path(script).write_text(
+        "import signal, time\n"
+        "def leave(number, frame): raise SystemExit(number)\n"
+        f"signal.signal({int(number)}, leave)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "hpcdl", "train", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # no terminal, whose Ctrl-C would reach both
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        assert process.wait(timeout=30) == number
+
+
+def test_one_process_ends_where_hpcdl_is_killed(script: str) -> None:
+    Path(script).write_text("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+    with subprocess.Popen(
+        [sys.executable, "-m", "hpcdl", "train", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.kill()
+    end = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()
+
+
+@pytest.mark.parametrize("record", [{}, {"bench": {"steps": 5}}], ids=["a run", "a benchmark"])
+def test_the_curves_of_one_process_are_drawn_at_the_end(record: Dict[str, object], script: str) -> None:
+    pytest.importorskip("matplotlib")
+    Path(script).write_text(
+        "import os\n"
+        "from pathlib import Path\n"
+        "from hpcdl.common.records import note_run_dir, write_history, write_json\n"
+        "run = Path('runs/first')\n"
+        "run.mkdir(parents=True)\n"
+        f"write_json(run / 'run.json', {{'status': 'done', **{record!r}}})\n"
+        "write_history(run / 'history.csv', {'loss': [0.5, 0.25]})\n"
+        "note_run_dir(os.environ, run)\n"
+    )
+    done = train(script)
+    assert done.returncode == 0, done.stderr
+    is_drawn = not record
+    assert ("curves: runs/first/curves.png\n" in done.stdout) is is_drawn
+    assert Path("runs/first/curves.png").exists() is is_drawn
 
 
 def test_one_process_gets_a_log_where_that_was_asked_for(script: str) -> None:
