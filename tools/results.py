@@ -96,7 +96,7 @@ def trial(record: Dict[str, Any], command: str, name: str, epochs: int) -> Dict[
         "final_metrics": record["final_metrics"],
         "versions": record["versions"],
         "source": record.get("source"),
-        "data": record.get("data"),
+        "data": {key: record["data"][key] for key in ("name", "is_synthetic", "sha256")},
         "started": record["started"],
         "samples_per_second": record["samples_per_second"],
     }
