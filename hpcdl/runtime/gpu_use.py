@@ -19,7 +19,7 @@ import tensorflow as tf
 
 
 class GpuUse(tf.keras.callbacks.Callback):
-    """Lets nvidia-smi look once a second, on one rank of a node, from the end of the first step to that of the last.
+    """Lets nvidia-smi look once a second, on one rank of a node, from the end of the first step until it is closed.
 
     Args:
         local_rank: 0 looks, at all GPUs of the node that the job has.
@@ -40,9 +40,6 @@ class GpuUse(tf.keras.callbacks.Callback):
             self._process = subprocess.Popen(
                 self._argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True
             )
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends the watch; where this process is killed before, nvidia-smi ends as soon as it writes again."""

@@ -36,7 +36,6 @@ def watch(use, folder):
     while not (folder / "has-said").exists() and time.monotonic() < end:
         time.sleep(0.01)
     use.on_train_batch_end(1)  # looks no second time
-    use.on_train_end()
     use.close()
     return use.percent
 
@@ -68,7 +67,7 @@ def test_else_nobody_looks(change, environ, tmp_path, monkeypatch):
     )
     use = GpuUse(1 if change == "another rank of the node" else 0, environ)
     use.on_train_batch_end(0)
-    use.on_train_end()
+    use.close()
     assert math.isnan(use.percent)
     assert not (tmp_path / "words").exists()
 
