@@ -17,6 +17,7 @@ from typing import Mapping, Sequence
 from hpcdl.common.errors import EXIT_DONE
 from hpcdl.common.records import NOTES_DIR, read_run_dirs
 from hpcdl.common.saying import say
+from hpcdl.launch.mpirun import end_of_returncode
 from hpcdl.launch.processes import end_with_parent
 from hpcdl.launch.show import draw_each
 from hpcdl.launch.watch import Interrupts
@@ -44,10 +45,10 @@ def run_alone(command: Sequence[str], environ: Mapping[str, str]) -> int:
                         child.send_signal(number)
         if status == EXIT_DONE:
             draw_each(read_run_dirs(Path(notes)))
-    if status < 0:
-        say(f"the run was killed by {signal.Signals(-status).name}")
-        return 128 - status
-    return status
+    end = end_of_returncode(0, status)
+    if end.signal is not None:
+        say(f"the run was killed by {end.signal_name}")
+    return end.exit_status
 
 
 def _has_terminal() -> bool:

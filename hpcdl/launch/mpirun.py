@@ -44,16 +44,22 @@ class RankEnd:
         """Says how it ended, for example "killed by SIGKILL (out of memory, or a kill from outside)"."""
         if self.signal is None:
             return f"exit status {self.exit_status}"
-        try:
-            name = signal.Signals(self.signal).name
-        except ValueError:
-            name = f"signal {self.signal}"
         hints = {
             signal.SIGKILL: " (out of memory, or a kill from outside)",
             signal.SIGABRT: " (a C++ library gave up; its last words are in the log)",
             signal.SIGBUS: " (often a full /dev/shm or a truncated file)",
         }
-        return "killed by {}{}".format(name, hints.get(self.signal, ""))  # type: ignore[call-overload]
+        return "killed by {}{}".format(self.signal_name, hints.get(self.signal, ""))  # type: ignore[call-overload]
+
+    @property
+    def signal_name(self) -> Optional[str]:
+        """Names the signal; those of no name by their number."""
+        if self.signal is None:
+            return None
+        try:
+            return signal.Signals(self.signal).name
+        except ValueError:
+            return f"signal {self.signal}"
 
 
 def end_of_returncode(rank: Optional[int], returncode: int) -> RankEnd:
