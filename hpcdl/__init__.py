@@ -12,7 +12,7 @@ Synopsis::
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["BadInput", "__version__", "init"]
+__all__ = ["BadInput", "__version__", "init", "load_data"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +22,10 @@ def __getattr__(name: str) -> Any:
         from hpcdl.runtime.training import init
 
         return init
+    if name == "load_data":
+        from hpcdl.runtime.datasets import load_data
+
+        return load_data
     if name == "BadInput":
         from hpcdl.common.errors import BadInput
 

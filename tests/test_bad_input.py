@@ -248,7 +248,18 @@ CASES = {
         "run.fit(model, x, y, global_batch_size=4, callbacks=[print])", "derived from", "received"
     ),
     "a callback option that there is not": of_script(
-        "run.fit(model, x, y, global_batch_size=4, checkpoint_every='1epok')", "must be", "'1epok'", "1epoch"
+        "run.fit(model, x, y, global_batch_size=4, checkpoint_every='1epok')",
+        "must be", "'1epok'", "did you mean 1epoch",
+    ),
+    "an argument that there is not": of_script(
+        "run.fit(model, x, y, global_batch_size=4, epoch=3)", "help(run.fit)", "received epoch=3", "did you mean epochs"
+    ),
+    "an argument of Keras' alone": of_script(
+        "run.fit(model, x, y, global_batch_size=4, validation_split=0.2)",
+        "must be given", "received validation_split=0.2", "pass the one part as validation_data",
+    ),
+    "a wish for words that Keras does not know": of_script(
+        "run.fit(model, x, y, global_batch_size=4, verbose='x')", "verbose must be", "received 'x'", "pass 0"
     ),
     "an unknown way of scaling": of_script(
         "run.fit(model, x, y, global_batch_size=4, lr_scaling='root')", "unknown lr_scaling 'root'", "use one of linear"
@@ -256,14 +267,34 @@ CASES = {
     "rows that do not match": of_script(
         "run.fit(model, x, y[:7], global_batch_size=4)", "the same number of rows", "received [20, 7]"
     ),
+    "no y": of_script(
+        "run.fit(model, x, global_batch_size=4)", "needs a y", "received x alone as training data", "pass y as well"
+    ),
+    "no y to validate on": of_script(
+        "run.fit(model, x, y, global_batch_size=4, validation_data=x)", "needs a y", "as validation data", "(x, y)"
+    ),
+    "a bare batch size without a name": of_script(
+        "run.fit(model, x, y, 32)", "must say of what", "received batch_size=32", "per_replica_batch_size=32"
+    ),
+    "weights that are no dict": of_script(
+        CLASSES + "run.fit(model, x, np.arange(20) % 3, global_batch_size=4, class_weight=[1, 2, 3])",
+        "must be a dict", "received [1, 2, 3]", "pass e.g. {0: 1.0",
+    ),
     "an input of another shape": of_script(
         "run.fit(model, np.zeros((20, 5)), y, global_batch_size=4)", "shapes must fit", "(4)", "(5,)", "reshape"
     ),
     "a target of another shape": of_script(
         "run.fit(model, x, np.zeros((20, 3)), global_batch_size=4)", "shapes must fit", "(1)", "(3,)", "reshape"
     ),
+    "one-hot rows for a loss of numbers": of_script(
+        CLASSES + "run.fit(model, x, np.eye(3)[np.arange(20) % 3], global_batch_size=4)",
+        "shapes must fit", "()", "(3,)", "take categorical_crossentropy",
+    ),
+    "an input to evaluate on of another shape": of_script(
+        "run.evaluate(model, np.zeros((20, 5)), y)", "shapes must fit", "(4)", "(5,)", "reshape"
+    ),
     "NaN in the input": of_script(
-        "x[7, 2] = np.nan\n" + FIT, "must be numbers", "received NaN in x", "row 7", "leave such rows out"
+        "x[7, 2] = np.nan\n" + FIT, "must be finite numbers", "received NaN in x", "row 7", "leave such rows out"
     ),
     "a label outside the classes": of_script(
         CLASSES + "y = np.arange(20) % 4\n" + FIT, "labels must be 0 to 2", "received 3", "row 3", "number the classes"
@@ -278,6 +309,10 @@ CASES = {
     "a folder that holds no run": of_script(
         FIT, "must be new, or hold a run", "received run", "notes.txt", "pass another --run-dir",
         files={"run/notes.txt": b"mine"},
+    ),
+    "a run folder that cannot be written": of_script(
+        FIT, "must be one that can be written", "received run/of-mine", "Not a directory", "pass another --run-dir",
+        files={"run": b"a file"}, environ={"HPCDL_RUN_DIR": "run/of-mine"},
     ),
     "an end that is past": of_script(
         FIT, "must be in the future", "received 12", "pass a later --end-time", environ={"HPCDL_END_TIME": "12"}

@@ -9,6 +9,7 @@ Synopsis::
     python tools/environments.py list
     python tools/environments.py make tf2.21 tf2.15
     python tools/environments.py run tf2.15 -- python -m pytest tests/runtime
+    python tools/environments.py python 3.12 3.11          # /usr/bin/python3.12
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class World:
 
 _TESTED = (
     World("tf2.21", ("3.11", "3.12", "3.13", "3.10"), "tf2.21.txt", "legacy-keras.txt"),
-    World("tf2.15", ("3.11", "3.10"), "tf2.15.txt"),
     World("tf2.12", ("3.8",), "tf2.12.txt"),
+    World("tf2.15", ("3.11", "3.10"), "tf2.15.txt"),
 )
 _MATRIX = (
     World("tf2.21-py3.10", ("3.10",), "tf2.21.txt"),
@@ -161,6 +162,8 @@ def main(argv: Sequence[str]) -> int:
     actions.add_parser("list", help="say which worlds there are, and which this machine can make")
     making = actions.add_parser("make", help="make the environments of worlds or groups")
     making.add_argument("worlds", metavar="WORLD", nargs="+")
+    naming = actions.add_parser("python", help="name the first Python of some versions that is here")
+    naming.add_argument("versions", metavar="X.Y", nargs="+")
     running = actions.add_parser("run", help="make an environment if need be, and run a command in it")
     running.add_argument("world", metavar="WORLD")
     running.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER)
@@ -168,6 +171,8 @@ def main(argv: Sequence[str]) -> int:
     screen = Screen(sys.stderr)
     if options.action == "list":
         print("\n".join(_list_lines()))
+    elif options.action == "python":
+        print(find_interpreter(options.versions, os.environ, at_hand=None).path)
     elif options.action == "make":
         for world in find_worlds(options.worlds):
             make_or_skip(world, screen)

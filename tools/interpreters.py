@@ -45,7 +45,7 @@ class Interpreter:
 
 
 def find_interpreter(
-    versions: Sequence[str], environ: Mapping[str, str], at_hand: str = sys.executable
+    versions: Sequence[str], environ: Mapping[str, str], at_hand: Optional[str] = sys.executable
 ) -> Interpreter:
     """Finds a Python: the one at hand if its version is wanted, else by versions, best first.
 
@@ -55,12 +55,12 @@ def find_interpreter(
     Args:
         versions: Such as ("3.11", "3.10").
         environ: Read for PATH, PYENV_ROOT and HOME.
-        at_hand: The Python that runs this.
+        at_hand: The Python that runs this; None: it is a candidate as any other.
 
     Raises:
         InterpreterMissing: There is none.
     """
-    first = probe(at_hand)
+    first = probe(at_hand) if at_hand else None
     if first and _release(first.version) in versions:
         return first
     for version in versions:

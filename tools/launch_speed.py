@@ -81,6 +81,7 @@ class Bench:
         (folder / "first.py").write_text(SCRIPT)
         self._run([sys.executable, "-m", "hpcdl", "site", "init", "box"])
         own = folder / "config" / "hpcdl" / "sites" / "box.toml"
+        (own.parents[1] / "config.toml").write_text(f'shared_folder = "{folder}"\n')
         head, mark, rest = own.read_text().partition("[sources")
         own.write_text(f'{head}setup = [["{self._stamp()}"], "cluster"]\n\n{mark}{rest}')
 

@@ -24,12 +24,13 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, before anything is installed
 
 from hpcdl.common.errors import HpcdlError  # noqa: E402
+from hpcdl.runtime.rendezvous import plan_ranks  # noqa: E402
 from tools.environments import guarded  # noqa: E402
 
 #: Bytes of one address in Gloo's own form; a rank writes one for every other rank of a communicator.
@@ -54,10 +55,26 @@ def scopes_of(rank: int, world_size: int, per_node: int) -> List[Scope]:
     node, local_rank = divmod(rank, per_node)
     base = [
         ("global", tuple(range(world_size))),
-        (f"local_n{node}", tuple(range(node * per_node, min((node + 1) * per_node, world_size)))),
+        (f"local_n{node}-{node}", tuple(range(node * per_node, min((node + 1) * per_node, world_size)))),
         (f"cross_{local_rank}", tuple(range(local_rank, world_size, per_node))),
     ]
     return [Scope(name + again, members) for again in ("", _HASH) for name, members in base]
+
+
+def plan(world_size: int, per_node: int) -> List[Dict[str, Any]]:
+    """Gives every rank its place, as ranks of nodes ``n0``, ``n1``, ... would be given it."""
+    announced = [
+        {
+            "rank": rank,
+            "world_size": world_size,
+            "local_rank": rank % per_node,
+            "node_rank": rank // per_node,
+            "hostname": f"n{rank // per_node}",
+            "addresses": [f"{_ADDRESS}/8"],
+        }
+        for rank in range(world_size)
+    ]
+    return plan_ranks(announced)
 
 
 def meet(port: int, rank: int, world_size: int, per_node: int, counts: Dict[str, int]) -> None:
@@ -100,8 +117,9 @@ def _ask(port: int, method: str, path: str, body: bytes, counts: Dict[str, int])
 
 _SERVER = """
 import sys, threading
-from hpcdl.runtime.rendezvous_server import serve
-print(serve(sys.argv[1], int(sys.argv[2]), {sys.argv[1]}), flush=True)
+from hpcdl.runtime.rendezvous_server import Store, serve
+from tools.rendezvous_limit import plan
+print(serve(sys.argv[1], Store(plan(int(sys.argv[2]), int(sys.argv[3]))), {sys.argv[1]}), flush=True)
 next(t for t in threading.enumerate() if t.name == "hpcdl-rendezvous").join()
 """
 
@@ -116,7 +134,7 @@ def measure(world_size: int, per_node: int) -> Tuple[float, float, int]:
     Raises:
         HpcdlError: They do not.
     """
-    argv = [sys.executable, "-c", _SERVER, _ADDRESS, str(world_size)]
+    argv = [sys.executable, "-c", _SERVER, _ADDRESS, str(world_size), str(per_node)]
     with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         port = int(server.stdout.readline())
@@ -154,7 +172,7 @@ assert hvd.size() == size
 def record(world_size: int, per_node: int) -> Counter[Tuple[str, str, Optional[int]]]:
     """Lets real ranks meet, and counts requests by method, communicator and bytes of the value (None: not there)."""
     from hpcdl.runtime import rendezvous_server
-    from hpcdl.runtime.rendezvous import environ_of_rank, plan_ranks
+    from hpcdl.runtime.rendezvous import environ_of_rank
 
     seen: Counter[Tuple[str, str, Optional[int]]] = Counter()
 
@@ -166,24 +184,14 @@ def record(world_size: int, per_node: int) -> Counter[Tuple[str, str, Optional[i
             seen[method.decode(), _kind(path.decode().split("/")[1]), size] += 1
             return given
 
-    port = rendezvous_server.serve(_ADDRESS, world_size, {_ADDRESS}, Counting(world_size))
-    announced = [
-        {
-            "rank": rank,
-            "world_size": world_size,
-            "local_rank": rank % per_node,
-            "node_rank": rank // per_node,
-            "hostname": f"n{rank // per_node}",
-            "addresses": [_ADDRESS],
-        }
-        for rank in range(world_size)
-    ]
-    plan = {"address": _ADDRESS, "port": port, "ranks": plan_ranks(announced)}
+    ranks = plan(world_size, per_node)
+    port = rendezvous_server.serve(_ADDRESS, Counting(ranks), {_ADDRESS})
+    told = {"address": _ADDRESS, "port": port, "ranks": ranks}
     with tempfile.TemporaryDirectory() as folder:
         children = [
             subprocess.Popen(
                 [sys.executable, "-c", _RANK, folder],
-                env={**os.environ, **environ_of_rank(plan, rank, "lo"), "TF_CPP_MIN_LOG_LEVEL": "3"},
+                env={**os.environ, **environ_of_rank(told, rank, "lo"), "TF_CPP_MIN_LOG_LEVEL": "3"},
             )
             for rank in range(world_size)
         ]

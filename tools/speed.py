@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Dict, List, Optional, Sequence
@@ -30,16 +30,18 @@ sys.path.insert(0, str(ROOT))  # run as a script, before anything is installed
 
 from hpcdl.common.bench import BenchSettings  # noqa: E402
 from hpcdl.common.errors import EXIT_DONE, BadInput  # noqa: E402
+from hpcdl.common.load import wait_until_calm  # noqa: E402
 from hpcdl.common.records import read_json, write_json  # noqa: E402
 from hpcdl.launch.bench import allreduce  # noqa: E402
 from hpcdl.launch.bench.causes import split  # noqa: E402
-from hpcdl.launch.bench.load import wait_until_calm  # noqa: E402
 from hpcdl.launch.bench.measuring import Point, Start, Window  # noqa: E402
 from hpcdl.launch.bench.ratios import Estimate, estimate, ratio  # noqa: E402
 from hpcdl.launch.bench.rounds import Chosen, Effort, choose, locked, run_rounds  # noqa: E402
+from hpcdl.launch.bench.software import distinct  # noqa: E402
 from hpcdl.launch.machine import Machine, read_machine  # noqa: E402
 from hpcdl.launch.mpirun import find_mpirun, read_version  # noqa: E402
 from hpcdl.launch.placement import place  # noqa: E402
+from hpcdl.launch.surroundings import processor  # noqa: E402
 from tools.environments import guarded  # noqa: E402
 
 WORKLOAD = "fashion_mnist/cnn_dropout"
@@ -82,7 +84,7 @@ def make_points(
 ) -> List[Point]:
     """Describes what is measured on a machine; PyTorch where its Python is given."""
     python = sys.executable
-    bench = BenchSettings(steps=window.steps)
+    bench = BenchSettings(steps=window.steps, untimed_steps=window.untimed_steps)
     environ = {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -108,9 +110,8 @@ def make_points(
 
     def independent(places: Sequence[Path]) -> List[Start]:
         # A core each, and the same threads as a rank of hpcdl: TensorFlow takes its count from the affinity.
-        settings = BenchSettings(
-            steps=window.steps, meet_dir=str(places[0].parent / "meeting"), meet_count=NUM_RANKS
-        )
+        meeting = str(places[0].parent / "meeting")
+        settings = replace(bench, meet_dir=meeting, meet_count=NUM_RANKS)
         cores = [cpu for core in machine.cores for cpu in core]
         per_rank = len(cores) // NUM_RANKS
         return [
@@ -131,7 +132,7 @@ def make_points(
         )
 
     both = BATCH_SIZE * NUM_RANKS
-    control = BenchSettings(steps=window.steps, without_exchange=True)
+    control = replace(bench, without_exchange=True)
     documented = ("--bind-to", "none", "--map-by", "slot", "--mca", "pml", "ob1", "--mca", "btl", "^openib")
     cured = ("--bind-to", "core", "--map-by", "core")
     yields = {"OMPI_MCA_mpi_yield_when_idle": "1"}
@@ -151,7 +152,23 @@ def make_points(
     ]
 
 
-def figures(chosen: Chosen, names: Sequence[str], window: Window) -> Dict[str, Any]:
+def provenance(chosen: Chosen, machine: Machine) -> Dict[str, Any]:
+    """Says what was measured, where and when: as the runs of hpcdl among the points have it."""
+    runs = [
+        run for r in chosen.rounds for m in r.measurements.values() for run in m.runs if "versions" in run
+    ]
+    return {
+        "processor": processor(),
+        "num_cores": machine.num_cores,
+        "began": min((run["started"] for run in runs), default=None),
+        "ended": max((run["ended"] for run in runs), default=None),
+        "software": distinct(
+            [{name: run.get(name) for name in ("versions", "source", "libraries")} for run in runs]
+        ),
+    }
+
+
+def figures(chosen: Chosen, names: Sequence[str], window: Window, machine: Machine) -> Dict[str, Any]:
     """Works out the rates of the points and the ratios between them."""
     rates = {name: estimate([r.rate(name) for r in chosen.rounds]) for name in names}
     compared = []
@@ -180,6 +197,8 @@ def figures(chosen: Chosen, names: Sequence[str], window: Window) -> Dict[str, A
         more["exchange_ms"] = asdict(estimate([1e3 * p.exchange_s for p in parts]))
     return {
         **more,
+        "measured": provenance(chosen, machine),
+        "rates_of_rounds": [{name: r.rate(name) for name in names} for r in chosen.rounds],
         "step_ms": {name: asdict(estimate(values)) for name, values in step_ms.items()},
         "peak_bytes_of_a_rank": peaks,
         "rounds": len(chosen.rounds),
@@ -313,7 +332,7 @@ def main(argv: Sequence[str]) -> int:
         points = _named(points, arguments.points.split(","))
     effort = Effort(rounds=rounds, most_rounds=most, lock=arguments.lock)
     measured = run_rounds(points, window, study.resolve(), effort, say=_say)
-    found = figures(choose(measured, rounds), [point.name for point in points], window)
+    found = figures(choose(measured, rounds), [point.name for point in points], window, machine)
     found["window"] = asdict(window)
     found["costs"] = measure_costs(machine, study.resolve(), arguments.lock)
     print(render(found))

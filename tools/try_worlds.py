@@ -27,7 +27,6 @@ from tools.interpreters import InterpreterMissing  # noqa: E402
 
 _CLOSING = re.compile(r"^(?:=+ )?(\d+ \w+.* in [\d.]+s.*?)(?: =+)?$", re.MULTILINE)
 _NO_TESTS_COLLECTED = 5
-_VERSION = "import platform; print(platform.python_version())"
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,10 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv[:cut])
     screen = Screen(sys.stderr)
     worlds = find_worlds(options.worlds)
-    pythons: List[str] = []
-    outcomes = [
-        _try(world, argv[cut + 1 :], world.name == options.coverage, pythons, screen) for world in worlds
-    ]
+    outcomes: List[Outcome] = []
+    for world in worlds:
+        tried = [outcome.world for outcome in outcomes if outcome.state != "SKIPPED"]
+        outcomes.append(_try(world, argv[cut + 1 :], world.name == options.coverage, tried, screen))
     print(render(outcomes), flush=True)
     return exit_status(outcomes, os.environ)
 
@@ -80,9 +79,9 @@ def closing_line(output: str) -> Optional[str]:
 
 
 def _try(
-    world: World, arguments: Sequence[str], measure: bool, pythons: List[str], screen: Screen
+    world: World, arguments: Sequence[str], measure: bool, tried: Sequence[str], screen: Screen
 ) -> Outcome:
-    """Tries one world; ``pythons`` are those in which all tests have run, and this one's is added."""
+    """Tries one world after those that are ``tried``."""
     try:
         folder = make(world, screen)
     except InterpreterMissing as missing:
@@ -93,8 +92,7 @@ def _try(
         return Outcome(world.name, "FAILED", str(error))
     screen.say(f"{world.name}: tests")
     environ = environ_of(folder, os.environ, os.geteuid())
-    environ["HPCDL_TESTED_PYTHONS"] = " ".join(pythons)  # see tests/conftest.py
-    pythons.append(subprocess.check_output(["python", "-c", _VERSION], env=environ, text=True).strip())
+    environ["HPCDL_TRIED_WORLDS"] = " ".join(tried)  # see tests/conftest.py
     data = folder / "coverage"
     if measure:
         environ["COVERAGE_FILE"] = str(data / "data")

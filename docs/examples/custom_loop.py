@@ -10,7 +10,6 @@ import argparse
 import tensorflow as tf
 
 import hpcdl
-from hpcdl.runtime import workloads
 
 parser = argparse.ArgumentParser(description="Train two dense layers on Fashion-MNIST, step by step")
 parser.add_argument("--epochs", type=int, default=2)
@@ -18,9 +17,9 @@ parser.add_argument("--samples", type=int, default=60_000)
 arguments = parser.parse_args()
 
 run = hpcdl.init()
-workload = workloads.get("fashion_mnist/fc64")
-arrays = workload.arrays(workload.load(), "float32")
-samples = tf.data.Dataset.from_tensor_slices((arrays.x_train, arrays.y_train)).take(arguments.samples)
+(x_train, y_train), (x_test, y_test) = hpcdl.load_data("fashion_mnist")
+x_train, x_test = x_train.astype("float32") / 255, x_test.astype("float32") / 255
+samples = tf.data.Dataset.from_tensor_slices((x_train, y_train)).take(arguments.samples)
 # Each rank has its part; a batch is for all replicas of a process, and divided among them.
 batches = run.shard(samples).shuffle(10_000).batch(128 * run.replicas_per_process)
 batches = run.distribution.experimental_distribute_dataset(batches)
@@ -31,7 +30,7 @@ with run.scope():
         tf.keras.layers.Dense(64, "relu"),
         tf.keras.layers.Dense(10, "softmax"),
     ]
-    model = tf.keras.Sequential([tf.keras.Input((28, 28, 1)), *layers])
+    model = tf.keras.Sequential([tf.keras.Input((28, 28)), *layers])
     optimizer = tf.keras.optimizers.Adam(0.001)
     optimizer.build(model.trainable_variables)  # no variable may be made within a step
 run.broadcast(model.variables)
@@ -64,6 +63,6 @@ for epoch in range(arguments.epochs):
 run.save(model, "custom-loop.keras")
 if run.is_rank_0:
     plain = tf.keras.models.load_model("custom-loop.keras")  # as a script without hpcdl does
-    found = plain.predict(arrays.x_test, verbose=0).argmax(axis=1)
-    accuracy = (found == arrays.y_test).mean()
+    found = plain.predict(x_test, verbose=0).argmax(axis=1)
+    accuracy = (found == y_test).mean()
     print(f"{run.num_replicas} replica(s): test accuracy {100 * accuracy:.2f} %")

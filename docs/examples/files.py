@@ -10,7 +10,6 @@ from pathlib import Path
 import tensorflow as tf
 
 import hpcdl
-from hpcdl.runtime import workloads
 
 parser = argparse.ArgumentParser(description="Train on Fashion-MNIST from TFRecord files")
 parser.add_argument("--epochs", type=int, default=2)
@@ -19,9 +18,8 @@ parser.add_argument("--folder", type=Path, default=Path("fashion-mnist-files"))
 arguments = parser.parse_args()
 NUM_FILES = 8  # as many for each replica: a multiple of their number
 
-run = hpcdl.init(run_dir="runs/files")
-workload = workloads.get("fashion_mnist/fc64")
-stored = workload.load()
+run = hpcdl.init()
+(x_train, y_train), (x_test, y_test) = hpcdl.load_data("fashion_mnist")
 
 
 def write_files(images, classes):
@@ -36,7 +34,7 @@ def write_files(images, classes):
 def sample(record):
     """Gives image and class of a record."""
     values = tf.io.decode_raw(record, tf.uint8)
-    return tf.cast(tf.reshape(values[1:], (28, 28, 1)), tf.float32) / 255, values[0]
+    return tf.cast(tf.reshape(values[1:], (28, 28)), tf.float32) / 255, values[0]
 
 
 def data(shard):
@@ -47,18 +45,22 @@ def data(shard):
 
 
 if run.is_rank_0:
-    write_files(stored.x_train[: arguments.samples], stored.y_train[: arguments.samples])
+    write_files(x_train[: arguments.samples], y_train[: arguments.samples])
 run.barrier()  # nobody reads before they are there
 
 with run.scope():
-    model = workload.build()
-test = workload.arrays(stored, "float32")
+    layers = [tf.keras.layers.Flatten(), tf.keras.layers.Dense(64, activation="relu")]
+    layers += [tf.keras.layers.Dense(64, activation="relu"), tf.keras.layers.Dense(10, activation="softmax")]
+    model = tf.keras.Sequential([tf.keras.Input((28, 28)), *layers])
+    model.compile(
+        tf.keras.optimizers.RMSprop(0.001), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
 history = run.fit(
     model,
     data,
     per_replica_batch_size=64,
     epochs=arguments.epochs,
-    validation_data=(test.x_test, test.y_test),
+    validation_data=(x_test.astype("float32") / 255, y_test),
     lr_scaling="linear",
 ).history
 run.print(f"{run.num_replicas} replica(s): test accuracy {100 * history['val_accuracy'][-1]:.2f} %")

@@ -10,31 +10,29 @@ import numpy as np
 import tensorflow as tf
 
 import hpcdl
-from hpcdl.runtime import workloads
 
 parser = argparse.ArgumentParser(description="Recognize clothes of which a random part is hidden")
 parser.add_argument("--epochs", type=int, default=2)
 parser.add_argument("--samples", type=int, default=60_000)
 arguments = parser.parse_args()
 
-run = hpcdl.init(run_dir="runs/several-inputs")
-workload = workloads.get("fashion_mnist/fc64")
-arrays = workload.arrays(workload.load(), "float32")
+run = hpcdl.init()
+(x_train, y_train), (x_test, y_test) = hpcdl.load_data("fashion_mnist")
 
 
 def inputs_and_targets(images, classes):
     """Hides the lower rows of images: the model gets what is left, and which rows they are."""
     rng = np.random.default_rng(0)  # the same on all ranks: each of them takes its share of the whole
     shown = (np.arange(28) < rng.integers(8, 29, (len(images), 1))).astype("float32")
-    x = {"image": images * shown[:, :, np.newaxis, np.newaxis], "rows": shown}
+    x = {"image": images.astype("float32") / 255 * shown[:, :, np.newaxis], "rows": shown}
     return x, {"garment": classes, "seen": shown.mean(axis=1, keepdims=True)}
 
 
-x, y = inputs_and_targets(arrays.x_train[: arguments.samples], arrays.y_train[: arguments.samples])
-validation = inputs_and_targets(arrays.x_test, arrays.y_test)
+x, y = inputs_and_targets(x_train[: arguments.samples], y_train[: arguments.samples])
+validation = inputs_and_targets(x_test, y_test)
 
 with run.scope():
-    image, rows = tf.keras.Input((28, 28, 1), name="image"), tf.keras.Input((28,), name="rows")
+    image, rows = tf.keras.Input((28, 28), name="image"), tf.keras.Input((28,), name="rows")
     joined = tf.keras.layers.Concatenate()([tf.keras.layers.Flatten()(image), rows])
     hidden = tf.keras.layers.Dense(128, activation="relu")(joined)
     garment = tf.keras.layers.Dense(10, activation="softmax", name="garment")(hidden)

@@ -9,23 +9,21 @@ import argparse
 import tensorflow as tf
 
 import hpcdl
-from hpcdl.runtime import workloads
 
 parser = argparse.ArgumentParser(description="Teach a network of five kinds of clothes the other five")
 parser.add_argument("--epochs", type=int, default=2)
 parser.add_argument("--samples", type=int, default=30_000)
 arguments = parser.parse_args()
 
-run = hpcdl.init(run_dir="runs/transfer-learning")  # later fits have folders in it: fit-2, fit-3
-data = workloads.get("fashion_mnist/fc64")
-arrays = data.arrays(data.load(), "float32")
+run = hpcdl.init()
+train, test = hpcdl.load_data("fashion_mnist")
 settings = {"per_replica_batch_size": 64, "epochs": arguments.epochs}
 
 
 def part(x, y, first):
     """Gives the samples of five classes, numbered from 0."""
     is_in = (y >= first) & (y < first + 5)
-    return x[is_in][: arguments.samples], y[is_in][: arguments.samples] - first
+    return x[is_in][: arguments.samples].astype("float32") / 255, y[is_in][: arguments.samples] - first
 
 
 def compiled(model, learning_rate):
@@ -35,15 +33,16 @@ def compiled(model, learning_rate):
     return model
 
 
-old, new = part(arrays.x_train, arrays.y_train, 0), part(arrays.x_train, arrays.y_train, 5)
-test = part(arrays.x_test, arrays.y_test, 5)
+old, new, test = part(*train, 0), part(*train, 5), part(*test, 5)
 
 with run.scope():
-    inputs = tf.keras.Input((28, 28, 1))
+    inputs = tf.keras.Input((28, 28))
     features = tf.keras.layers.Dense(64, activation="relu")(tf.keras.layers.Flatten()(inputs))
     base = tf.keras.Model(inputs, features)
     model = compiled(tf.keras.Model(inputs, tf.keras.layers.Dense(5, "softmax")(features)), 1e-3)
-run.fit(model, *old, **settings)
+run.fit(
+    model, *old, **settings
+)  # its folder is runs/transfer_learning-<digest>; those of later fits lie in it
 
 with run.scope():
     base.trainable = False

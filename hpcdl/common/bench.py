@@ -29,6 +29,9 @@ class BenchSettings:
     """How a run is cut short and changed in order to be measured."""
 
     steps: Optional[int] = option(None, "N", "end after N steps, without validation", at_least(1))
+    untimed_steps: int = option(
+        0, "N", "of them are not timed: look at what else keeps the nodes busy from then on", at_least(0)
+    )
     without_exchange: bool = switch("leave each rank its own gradients: what does the exchange cost?")
     cached_input: bool = switch(
         "take the first batch again and again, from memory: what does the input cost?"
@@ -36,9 +39,8 @@ class BenchSettings:
     batch_of_replicas: Optional[int] = option(
         None, "N", "take the global batch that N replicas would have, however many there are", at_least(1)
     )
-    trace_from: Optional[int] = option(
-        None, "N", "write what happens in step N and after it into the run's folder", at_least(0)
-    )
+    weak: bool = switch("refuse a fixed global batch, of which more replicas would take smaller parts")
+    trace: bool = switch("write what happens in the timed steps into the run's folder")
     meet_dir: Optional[str] = option(
         None, "DIR", "begin together with the processes that meet in DIR", folder
     )
@@ -80,7 +82,17 @@ class BenchSettings:
     def batches(
         self, per_replica_batch_size: Optional[int], global_batch_size: Optional[int]
     ) -> Tuple[Optional[int], Optional[int]]:
-        """Gives the batch sizes to take instead of those of the script: for strong scaling a fixed global one."""
+        """Gives the batch sizes to take instead of those of the script: for strong scaling a fixed global one.
+
+        Raises:
+            BadInput: In weak scaling the script fixes the global one.
+        """
+        if self.weak and global_batch_size is not None:
+            raise BadInput(
+                "weak scaling needs the same batch of a replica on any number of them; received"
+                f" global_batch_size={global_batch_size}; pass per_replica_batch_size to run.fit, or"
+                " --scaling strong to hpcdl bench"
+            )
         if self.batch_of_replicas is None or per_replica_batch_size is None:
             return per_replica_batch_size, global_batch_size
         return None, per_replica_batch_size * self.batch_of_replicas

@@ -15,7 +15,7 @@ import difflib
 import math
 import operator
 import re
-from typing import Any, Sequence
+from typing import Any, Iterable, Sequence
 
 from hpcdl.common.errors import BadInput
 
@@ -24,9 +24,14 @@ def one_of(what: str, value: Any, names: Sequence[str]) -> str:
     """Accepts one of the names; the message lists them all, near ones first."""
     if isinstance(value, str) and value in names:
         return value
-    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    hint = did_you_mean(str(value), names)
     raise BadInput(f"unknown {what} {value!r}; {hint}use one of {', '.join(names)}")
+
+
+def did_you_mean(word: str, names: Iterable[str], most: int = 3, cutoff: float = 0.5) -> str:
+    """Asks for the near ones of the names, with a space behind; "" if none is near."""
+    near = difflib.get_close_matches(word, list(names), n=most, cutoff=cutoff)
+    return f"did you mean {' or '.join(near)}? " if near else ""
 
 
 def whole_number(what: str, value: Any, least: int = 1) -> int:
@@ -47,6 +52,14 @@ def parse_whole_number(what: str, text: str, least: int = 1) -> int:
     """Reads digits, and nothing else that `int` would take (``1_000``, ``+1``, `` 1``)."""
     number = int(text) if re.fullmatch("-?[0-9]+", text) else text
     return whole_number(what, number, least)
+
+
+def parse_share(what: str, text: str) -> float:
+    """Reads a number > 0 and <= 1; a percentage would pass for a share that nothing reaches."""
+    number = parse_number(what, text)
+    if number > 1:
+        raise BadInput(f"{what} must be a number > 0 and <= 1; received {text!r}; pass e.g. 0.75")
+    return number
 
 
 def parse_number(what: str, text: str, positive: bool = True) -> float:

@@ -13,11 +13,11 @@ Synopsis::
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Tuple
 
+from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
 
 ARRAY_NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -96,8 +96,7 @@ def names() -> List[str]:
 def spec_of(name: str) -> Spec:
     """Returns what is known of the data set ``name``; BadInput with near names if that is nothing."""
     if name not in _SPECS:
-        near = difflib.get_close_matches(name, _SPECS)
-        hint = f"did you mean {' or '.join(near)}?" if near else "choose one of these"
+        hint = did_you_mean(name, _SPECS, cutoff=0.6).rstrip() or "choose one of these"
         raise BadInput(f"unknown data set {name!r}; known are {', '.join(names())}; {hint}")
     return _SPECS[name]
 

@@ -9,10 +9,10 @@ Synopsis::
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import List, Optional, Sequence, Tuple
 
+from hpcdl.common.checks import did_you_mean
 from hpcdl.common.data_sets import names, spec_of
 from hpcdl.common.errors import BadInput
 from hpcdl.common.options import OneLineParser
@@ -81,8 +81,7 @@ def parse_data(argv: Sequence[str]) -> DataCommand:
         print(HELP)
         raise SystemExit(0)
     if action not in _ACTIONS:
-        near = difflib.get_close_matches(action, _ACTIONS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = did_you_mean(action, _ACTIONS, most=1, cutoff=0.6)
         raise BadInput(
             f"hpcdl data takes {' or '.join(_ACTIONS)}; received {action or 'nothing'}; {hint}see hpcdl data --help"
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.records import write_json
 
@@ -50,12 +50,14 @@ def time_exchanges(
     return times
 
 
-def write_times(path: Path, times: Dict[int, List[float]]) -> None:
-    """Writes what rank 0 knows."""
-    write_json(path, {"seconds": {str(size): seconds for size, seconds in times.items()}})
+def write_times(path: Path, times: Dict[int, List[float]], versions: Mapping[str, Optional[str]]) -> None:
+    """Writes what rank 0 knows: the times, and the versions of what summed; None: not known."""
+    seconds = {str(size): of_size for size, of_size in times.items()}
+    write_json(path, {"seconds": seconds, "versions": dict(versions)})
 
 
-def read_times(path: Path) -> Dict[int, List[float]]:
-    """Reads what `write_times` wrote."""
+def read_times(path: Path) -> Tuple[Dict[int, List[float]], Dict[str, Optional[str]]]:
+    """Reads what `write_times` wrote: times and versions."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    return {int(size): list(map(float, seconds)) for size, seconds in content["seconds"].items()}
+    times = {int(size): list(map(float, seconds)) for size, seconds in content["seconds"].items()}
+    return times, content["versions"]

@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
 
-from hpcdl.common.checks import one_of, parse_number, parse_whole_number
+from hpcdl.common.checks import did_you_mean, one_of, parse_number, parse_whole_number
 from hpcdl.common.errors import BadInput
 
 #: Reads a value from text; the first argument is the flag or variable that the text came from.
@@ -181,8 +180,7 @@ class OptionParser:
         if not word.startswith("-"):
             raise BadInput(f"{prog} takes options only here; received {word!r}; see {prog} --help")
         known = [flag(field.name) for field in self._fields]
-        near = difflib.get_close_matches(word.partition("=")[0], known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        hint = did_you_mean(word.partition("=")[0], known, cutoff=0.6)
         raise BadInput(f"unknown option {word!r}; {hint}see {prog} --help")
 
 

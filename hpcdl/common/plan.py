@@ -146,7 +146,7 @@ class Plan:
                 f"warmup has no effect: it slows down a rise of the learning rate, and the factor is"
                 f" {self.factor:.4g}"
             )
-        elif self.warmup_steps >= self.total_steps:
+        elif self.warmup_steps > self.total_steps:
             hints.append(
                 f"the run ends before its warmup does: {self.total_steps} steps, of which the warmup needs"
                 f" {self.warmup_steps}"

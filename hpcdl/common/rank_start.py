@@ -25,6 +25,8 @@ from hpcdl.common.saying import say
 from hpcdl.common.topology import read_topology
 
 EXIT_NOT_FOUND = 127
+#: A line in a log: what stands before it is of an earlier start.
+STARTED_AGAIN = "--- hpcdl: started again ---"
 
 
 def log_path(log_dir: Path, rank: int) -> Path:
@@ -94,7 +96,7 @@ def _redirect(path: Path) -> None:
     """Makes the log standard output and error, in one file description so that their order is kept."""
     log = os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     if os.fstat(log).st_size:
-        os.write(log, b"--- hpcdl: started again ---\n")
+        os.write(log, f"{STARTED_AGAIN}\n".encode())
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(log, 1)

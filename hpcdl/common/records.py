@@ -17,6 +17,8 @@ import os
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Union
 
+from hpcdl.common.errors import BadInput
+
 #: Of run.json; raised when the meaning of a key changes.
 SCHEMA_VERSION = 1
 RUN_DIRS = "run-dirs.txt"
@@ -31,6 +33,19 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     os.replace(str(temporary), str(path))
 
 
+def read_bytes(path: str) -> bytes:
+    """Reads a small file; a report reads tens of thousands, and `open` would take half as long again for each.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return b"".join(iter(lambda: os.read(file, 1 << 20), b""))
+    finally:
+        os.close(file)
+
+
 def read_json(path: Union[Path, str]) -> Dict[str, Any]:
     """Reads what `write_json` wrote.
 
@@ -38,11 +53,24 @@ def read_json(path: Union[Path, str]) -> Dict[str, Any]:
         FileNotFoundError: There is none.
         ValueError: It is not a JSON object.
     """
-    with open(str(path), "rb", 0) as file:
-        content = json.loads(file.read().decode("utf-8"))
+    content = json.loads(read_bytes(str(path)).decode("utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"it holds {type(content).__name__}, not an object")
     return content
+
+
+def check_schema(record: Mapping[str, Any], known: int, path: object) -> None:
+    """Refuses a record of a later hpcdl, whose keys may mean something else; one without a schema is taken as known.
+
+    Raises:
+        BadInput: It has another schema.
+    """
+    found = record.get("schema_version", known)
+    if found != known:
+        raise BadInput(
+            f"this hpcdl reads schema {known}; received {path} of schema {found!r}; read it with the hpcdl that wrote"
+            " it"
+        )
 
 
 def write_history(path: Path, history: Mapping[str, Sequence[float]]) -> None:

@@ -14,6 +14,7 @@ linear scaling (section 2.1) and gradual warmup (section 2.2).
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from dataclasses import dataclass
@@ -140,10 +141,7 @@ def warmup_multiplier(step: int, num_warmup_steps: int, factor: float) -> float:
 
     As in Goyal et al. 2017, section 2.2, where the rate starts at eta and is incremented by a constant amount
     at each iteration until it reaches k eta after 5 epochs: it is the user's own in step 0, grows by the same
-    amount in each step, and is ``factor`` times the user's from step ``num_warmup_steps`` on::
-
-        1 + (factor - 1) * step / num_warmup_steps
-
+    amount in each step (`warmup_ramp`), and is ``factor`` times the user's from step ``num_warmup_steps`` on.
     Horovod's callback is one step ahead of that, for rounder figures at the end of an epoch. A factor below 1
     needs no warmup, since the user's own rate is the larger one: it holds from step 0 on.
 
@@ -154,6 +152,11 @@ def warmup_multiplier(step: int, num_warmup_steps: int, factor: float) -> float:
     """
     if step >= num_warmup_steps or factor <= 1:
         return factor
+    return float(warmup_ramp(step, num_warmup_steps, factor))
+
+
+def warmup_ramp(step: Any, num_warmup_steps: int, factor: float) -> Any:
+    """Gives the multiplier within the warmup; ``step`` may be a tensor."""
     return 1 + (factor - 1) * step / num_warmup_steps
 
 
@@ -200,10 +203,12 @@ def parse_interval(text: str, what: str = "checkpoint_every") -> Interval:
         kind = "seconds" if unit in _TIME_UNITS_S else _COUNT_UNITS.get(unit, "")
         is_whole = count.isdigit()
         if not kind or kind in parts or not float(count) or (kind != "seconds" and not is_whole):
+            near = difflib.get_close_matches(unit, (*_TIME_UNITS_S, *_COUNT_UNITS), n=1) if not kind else []
+            hint = f"did you mean {count}{near[0]}? " if near else ""
             units = ", ".join((*_TIME_UNITS_S, "steps", "epochs"))
             raise BadInput(
                 f"{what} must be a number > 0 with one of the units {units}, each kind once; received"
-                f" {text!r}; pass e.g. 10min, 500steps or 10min,1epoch, or never"
+                f" {text!r}; {hint}pass e.g. 10min, 500steps or 10min,1epoch, or never"
             )
         parts[kind] = float(count) * _TIME_UNITS_S[unit] if kind == "seconds" else int(count)
     return Interval(**parts)

@@ -14,6 +14,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -144,7 +145,8 @@ class WorkloadOptions:
     reference_batch_size: Optional[int] = option(
         None,
         "N",
-        "take the learning rate as chosen for a global batch of N (default: the batch size that is given)",
+        "take the learning rate as chosen for a global batch of N (default: of a workload the recommended batch size,"
+        " else the one that is given)",
         at_least(1),
     )
     learning_rate: Optional[float] = option(
@@ -235,6 +237,16 @@ def target_kind(target: str) -> str:
     )
 
 
+def check_script(target: str) -> None:
+    """Refuses a script that is not there.
+
+    Raises:
+        BadInput: There is none.
+    """
+    if not os.path.isfile(target):
+        raise BadInput(f"TARGET must be a script that exists; received {target}; check the path")
+
+
 def parse_train(argv: Sequence[str], prog: str = "hpcdl train") -> TrainCommand:
     """Parses what stands after ``hpcdl train``.
 
@@ -249,9 +261,22 @@ def parse_train(argv: Sequence[str], prog: str = "hpcdl train") -> TrainCommand:
         BadInput: An option is unknown, malformed or misplaced, or TARGET is missing, has no known form, or is a
             workload that there is not.
     """
-    groups = {"starting ranks on this machine": LaunchOptions}
-    parser = train_parser(prog, _DESCRIPTION, _EPILOG, groups)
-    return parse_target(parser, argv, prog)[0]
+    return parse_train_words(argv, prog, {})[0]
+
+
+def parse_train_words(
+    argv: Sequence[str], prog: str, further: Mapping[str, Any]
+) -> Tuple[TrainCommand, Dict[str, Any]]:
+    """Parses as `parse_train` does, with ``further`` groups of options that only the caller knows.
+
+    Returns:
+        What is trained, and all values by field name.
+
+    Raises:
+        BadInput: As `parse_train`.
+    """
+    groups = {"starting ranks on this machine": LaunchOptions, **further}
+    return parse_target(train_parser(prog, _DESCRIPTION, _EPILOG, groups), argv, prog)
 
 
 def train_parser(prog: str, description: str, epilog: str, further: Mapping[str, Any]) -> OptionParser:

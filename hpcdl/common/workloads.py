@@ -11,10 +11,10 @@ Synopsis::
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
+from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
 
 #: The data of workloads that are for benchmarks: made up, and in no place where real data are looked up.
@@ -68,8 +68,7 @@ def names() -> List[str]:
 def get(name: str) -> Facts:
     """Returns the workload ``name``; BadInput with near names if there is none."""
     if name not in _WORKLOADS:
-        near = difflib.get_close_matches(name, _WORKLOADS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(_WORKLOADS)}"
+        hint = did_you_mean(name, _WORKLOADS).rstrip() or f"known are {', '.join(_WORKLOADS)}"
         raise BadInput(f"unknown workload {name!r}; workloads are written data/network; {hint}")
     return _WORKLOADS[name]
 

@@ -9,11 +9,11 @@ Synopsis::
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.toml import read_toml
 
@@ -29,6 +29,7 @@ class Config:
         image: The image.
         mail_user: Where Slurm's mail goes.
         jobs_dir: Where job folders are made.
+        shared_folder: A folder in which nodes see all, though its name or kind says otherwise.
     """
 
     site: Optional[str] = None
@@ -37,6 +38,7 @@ class Config:
     image: Optional[str] = None
     mail_user: Optional[str] = None
     jobs_dir: Optional[str] = None
+    shared_folder: Optional[str] = None
 
 
 def read_config(folder: Path) -> Config:
@@ -52,8 +54,7 @@ def read_config(folder: Path) -> Config:
     names = [field.name for field in dataclasses.fields(Config)]
     for key, value in tree.items():
         if key not in names:
-            near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            hint = did_you_mean(key, names)
             raise BadInput(f"unknown key {key} in {path}; {hint}keys: {', '.join(names)}")
         if not isinstance(value, str) or not value:
             raise BadInput(f"{key} in {path} must be text; received {value!r}; write {key} = 'text'")

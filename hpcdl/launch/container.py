@@ -1,4 +1,4 @@
-"""Images: which one a run takes, and the argv that enters it. Pure functions but for `find_image`.
+"""Images: which one a run takes, and the argv that enters it. Pure functions but for `find_image` and `put_stand_in`.
 
 Everything that the ranks need reaches the image by folders that are bound and by ``env``, which every kind of
 container understands alike; nothing of hpcdl, submitit or Slurm must be inside.
@@ -14,8 +14,10 @@ from __future__ import annotations
 import glob
 import os
 import shlex
+import shutil
+import types
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.sites.profile import Container
@@ -25,15 +27,27 @@ NO_IMAGE = "none"
 BY_FILE = ("singularity", "apptainer")
 #: The program behind an image that an ordinary user's Apptainer mounts.
 FILE_SYSTEM = "squashfuse_ll"
+#: Variables that bring libraries of the host's into an image.
+LIBRARIES_FOR_IMAGES = ("APPTAINERENV_LD_LIBRARY_PATH", "SINGULARITYENV_LD_LIBRARY_PATH")
 
 
-def find_image(container: Container, asked: Optional[str], must_exist: bool = True) -> Optional[str]:
-    """Chooses the image.
+def find_image(
+    container: Container,
+    asked: Optional[str],
+    must_exist: bool = True,
+    default: Optional[str] = None,
+    tried: Mapping[str, bool] = types.MappingProxyType({}),
+) -> Optional[str]:
+    """Chooses the image: what the user says, else of the site's own the newest that has passed the doctor.
+
+    Where none has, the newest is taken that has not failed, of the first pattern that has one.
 
     Args:
         container: How the site runs images.
         asked: What the user says: a file, a name in a registry, or ``none``.
         must_exist: Whether the image must be found here; for a dry run elsewhere it need not.
+        default: The user's own choice wherever images can be run.
+        tried: What the doctor has found, by real path (`hpcdl.launch.tried_images`).
 
     Returns:
         The image, or None to run without one.
@@ -48,6 +62,9 @@ def find_image(container: Container, asked: Optional[str], must_exist: bool = Tr
             f"this site is not known to run images; received --image {asked}; set container.kind in your own file"
             " for the site, or pass --image none"
         )
+    asked = asked or default
+    if asked == NO_IMAGE:
+        return None
     if container.kind not in BY_FILE:
         if asked is None:
             raise BadInput(
@@ -61,14 +78,28 @@ def find_image(container: Container, asked: Optional[str], must_exist: bool = Tr
                 f"the image must exist here; received {asked}; check the path, or pass --image none"
             )
         return path
-    for pattern in container.images:
-        found = sorted(glob.glob(pattern), key=os.path.getmtime)
-        if found:
-            return found[-1]
+    found = [
+        path
+        for pattern in container.images
+        for path in sorted(glob.glob(pattern), key=os.path.getmtime, reverse=True)
+    ]
+    if found:
+        verdicts = [tried.get(os.path.realpath(path)) for path in found]
+        return found[next(verdicts.index(best) for best in (True, None, False) if best in verdicts)]
     if not must_exist and container.images:
         return container.images[0]
     known = f"found none like {', '.join(container.images)}" if container.images else "the profile knows none"
     raise BadInput(f"a run needs an image; {known}; pass --image FILE, or --image none to run without one")
+
+
+def describe_choice(image: Optional[str], asked: Optional[str], tried: Mapping[str, bool]) -> str:
+    """Says why `find_image` has chosen an image: as you say, or what the doctor thinks of the site's own."""
+    if image is None or asked is not None:
+        return ""
+    passed = tried.get(os.path.realpath(image))
+    if passed is None:
+        return "the site's newest, of which the doctor knows nothing yet"
+    return "the newest that has passed the doctor" if passed else "the doctor has passed none"
 
 
 def describe_image(image: str) -> Dict[str, Any]:
@@ -85,6 +116,12 @@ def describe_image(image: str) -> Dict[str, Any]:
     except OSError:
         pass  # a name in a registry
     return described
+
+
+def image_environ(described: Mapping[str, Any]) -> Dict[str, str]:
+    """Tells the ranks what `describe_image` found, in a variable that their records keep: which file, which build."""
+    name = str(described.get("real_path") or described["image"])
+    return {"HPCDL_IMAGE": f"{name} {described['sif_id']}" if "sif_id" in described else name}
 
 
 def enter_argv(
@@ -114,11 +151,15 @@ def enter_argv(
     if container.kind in BY_FILE:
         bound = [word for bind in binds for word in ("--bind", bind)]
         return [program, "exec", *gpu_flags, *bound, "--pwd", cwd, image]
-    if container.kind == "shifter":  # it has the site's file systems by itself
-        return [program, f"--image={image}", *gpu_flags, f"--workdir={cwd}"]
+    if (
+        container.kind == "shifter"
+    ):  # it has the site's file systems by itself, and hands the host's variables on
+        return ["env", "-u", "LD_LIBRARY_PATH", program, f"--image={image}", *gpu_flags, f"--workdir={cwd}"]
+    # A container has a network, shared memory and process ids of its own: ranks would not reach each other.
+    open_to_others = ["--network=host", "--ipc=host", "--pid=host"]
     volumes = [f"--volume={bind}:{bind}" for bind in binds]
     passed = [f"--env={prefix}*" for prefix in ("SLURM_", "PMI", "HPCDL_", "CUDA_VISIBLE_")]
-    return [program, "run", "--rm", *gpu_flags, *volumes, *passed, f"--workdir={cwd}", image]
+    return [program, "run", "--rm", *open_to_others, *gpu_flags, *volumes, *passed, f"--workdir={cwd}", image]
 
 
 def program_of(container: Container) -> str:
@@ -136,6 +177,17 @@ def deaf_file_system(program: str) -> str:
         program: The real one.
     """
     return f"#!/bin/sh\ntrap '' TERM INT HUP USR1 USR2\nexec {shlex.quote(program)} \"$@\"\n"
+
+
+def put_stand_in(folder: Path) -> None:
+    """Puts `deaf_file_system` into a folder that is to stand first on PATH; nothing, where there is no such program."""
+    program = shutil.which(FILE_SYSTEM)
+    if program is None or Path(program).parent == folder:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE_SYSTEM
+    path.write_text(deaf_file_system(program), encoding="utf-8")
+    path.chmod(0o755)
 
 
 def outermost(folders: Sequence[str]) -> List[str]:

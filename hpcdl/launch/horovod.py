@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import json
 import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from hpcdl.common.cache import cache_folder
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, HpcdlError
 from hpcdl.common.options import OneLineParser
+from hpcdl.common.releases import release
 from hpcdl.common.saying import say
 from hpcdl.launch.horovod_build import build_wheel, find_tools, find_wheel, install_wheel, read_target
 from hpcdl.launch.horovod_recipe import (
@@ -72,7 +72,7 @@ def judge(python: Path, tensorflow: Optional[TensorFlow], horovod: Optional[Horo
         return Verdict(f"TensorFlow is missing in {python}", "pip install tensorflow (or tensorflow-cpu)")
     if horovod is None:
         return Verdict(f"Horovod is missing in {python}", cure)
-    if horovod.tensorflow and _release(horovod.tensorflow) != _release(tensorflow.version):
+    if horovod.tensorflow and release(horovod.tensorflow) != release(tensorflow.version):
         return Verdict(
             f"Horovod {horovod.version} was built for TensorFlow {horovod.tensorflow};"
             f" this one is {tensorflow.version}",
@@ -230,7 +230,3 @@ def _facts(target: Target) -> Dict[str, Any]:
     if target.horovod:
         facts["horovod"] = dataclasses.asdict(target.horovod)
     return facts
-
-
-def _release(version: str) -> Tuple[str, ...]:
-    return tuple(re.findall(r"\d+", version)[:2])

@@ -26,11 +26,12 @@ from typing import Dict, List, Mapping, NoReturn, Optional, Sequence
 import hpcdl
 from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_REQUEUE, BadInput
 from hpcdl.common.failures import failure_path, read_failures
+from hpcdl.common.options import take
 from hpcdl.common.rank_start import log_path
 from hpcdl.common.records import read_run_dirs
 from hpcdl.common.saying import say
 from hpcdl.common.topology import Topology, read_topology
-from hpcdl.common.words import LaunchOptions, RunSettings, TrainCommand, parse_train, train_argv
+from hpcdl.common.words import LaunchOptions, RunSettings, TrainCommand, parse_train_words, train_argv
 from hpcdl.launch.alone import run_alone
 from hpcdl.launch.git import source_of
 from hpcdl.launch.machine import read_machine
@@ -50,6 +51,7 @@ from hpcdl.launch.submission.allocation import (
 )
 from hpcdl.launch.submission.argv import srun_argv
 from hpcdl.launch.submission.explain import describe
+from hpcdl.launch.submission.inside import ImageOptions, Inside, plan_inside
 from hpcdl.launch.submission.srun import run_step
 from hpcdl.launch.watch import Interrupts, LogFollower, watch
 
@@ -65,15 +67,23 @@ def train_main(argv: Sequence[str]) -> int:
     Raises:
         BadInput: The command line is wrong, or asks for more than this machine has.
     """
-    command = parse_train(argv)
+    command, values = parse_train_words(argv, "hpcdl train", {"in a Slurm job that you hold": ImageOptions})
+    image = take(ImageOptions, values)
     topology = read_topology(os.environ, socket.gethostname())
+    allocation = read_allocation(os.environ)
+    inside = plan_inside(image, command, os.environ)
+    if inside is not None and (topology.world_size > 1 or allocation is None):
+        raise BadInput(
+            f"--image is for ranks that hpcdl starts by srun in a Slurm job; received {image.image} outside of one, or"
+            " in a rank; use hpcdl submit or hpcdl shell, or enter the image yourself"
+        )
+    argv = train_argv(command)
     if topology.world_size > 1:
         return _join(command, topology, argv)
 
-    allocation = read_allocation(os.environ)
     is_step = topology.launcher == "srun" and command.launch.np is None
-    if allocation is not None and allocation.needs_srun and not is_step:
-        return _span(command, allocation, argv)
+    if allocation is not None and (inside is not None or (allocation.needs_srun and not is_step)):
+        return _span(command, allocation, inside)
 
     np = command.launch.np or 1
     # One process needs no MPI, and some MPIs refuse to run in a process that no mpirun started.
@@ -154,7 +164,7 @@ def _join(command: TrainCommand, topology: Topology, argv: Sequence[str]) -> int
     return _become(argv, environ)
 
 
-def _span(command: TrainCommand, allocation: Allocation, argv: Sequence[str]) -> int:
+def _span(command: TrainCommand, allocation: Allocation, inside: Optional[Inside]) -> int:
     """Starts the ranks over the nodes of a Slurm job through srun, and waits for them."""
     launcher = "mpi" if command.launch.launcher == "mpi" else "gloo"
     mpi = (
@@ -167,19 +177,27 @@ def _span(command: TrainCommand, allocation: Allocation, argv: Sequence[str]) ->
     log_dir = Path(os.path.abspath(command.launch.log_dir or str(_LOGS / "dry-run")))
     if not command.launch.dry_run and command.launch.log_dir is None:
         log_dir = Path(os.path.abspath(str(new_log_dir(_LOGS, time.gmtime()))))
-    start = [sys.executable, "-m", "hpcdl.common.rank_start", "--log-dir", str(log_dir), "--"]
-    step = srun_argv(layout, [*start, *runtime_argv(train_argv(_without_launch(command)))])
     shared = {"HPCDL_STATUS_DIR": str(log_dir), "HPCDL_RENDEZVOUS_DIR": str(rendezvous_dir(log_dir))}
-    environ = {**environ_for_step(os.environ), **layout.environ, **shared, **command.settings.to_environ()}
+    added = {**layout.environ, **shared, **command.settings.to_environ()}
+    enter = [] if inside is None else inside.enter(layout, log_dir, added)
+    python = sys.executable if inside is None else inside.python
+    start = [*enter, python, "-m", "hpcdl.common.rank_start", "--log-dir", str(log_dir), "--"]
+    rank = [python, "-m", "hpcdl.runtime", *train_argv(_without_launch(command))]
+    step = srun_argv(layout, [*start, *rank])
+    environ = {**environ_for_step(os.environ), **added}
     if command.launch.dry_run:
-        status = _plan(argv, layout.world_size, without_world(os.environ))
+        status = EXIT_DONE
+        if inside is None:  # TensorFlow, which the plan asks, may be in the image alone
+            status = _plan(train_argv(command), layout.world_size, without_world(os.environ))
         print("layout     " + describe(layout))
-        print("command    " + shell_line(step, layout.environ))
+        print("command    " + shell_line(step, {} if inside is not None else layout.environ))
         return status
     end = find_end_time(allocation.job_id, environ, run_text)
     if end is not None:
         environ["HPCDL_END_TIME"] = f"{end:.0f}"
     say(f"{describe(layout)}, in job {allocation.job_id}; logs in {log_dir}")
+    if inside is not None:
+        environ.update(inside.prepare(log_dir, environ.get("PATH", os.defpath)))
     outcome = run_step(step, _with_source(environ), log_dir, os.getcwd(), write_to_stdout)
     if outcome.status not in (EXIT_DONE, EXIT_REQUEUE):
         print(render(outcome, socket.gethostname(), log_dir, tail), file=sys.stderr, flush=True)

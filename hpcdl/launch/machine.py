@@ -77,6 +77,13 @@ def count_gpus(environ: Mapping[str, str], device_names: Iterable[str]) -> int:
     return num_named
 
 
+def gpu_names(environ: Mapping[str, str], num_gpus: int) -> Tuple[str, ...]:
+    """Names the GPUs that `count_gpus` counted, in the words of ``CUDA_VISIBLE_DEVICES``."""
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    names = map(str, range(num_gpus)) if visible is None else map(str.strip, visible.split(","))
+    return tuple(names)[:num_gpus]
+
+
 def read_cpu_limit(root: Path = Path("/")) -> Optional[float]:
     """Reads the container's CPU limit (cgroup v2 or v1), the tightest on the way up; None: unlimited."""
     limits = []

@@ -33,17 +33,20 @@ class Mpirun:
 class RankEnd:
     """How a rank ended, seen from outside. ``exit_status`` is 128 + n where signal n ended it.
 
-    ``rank`` is None where only mpirun's own exit status is known.
+    ``rank`` is None where only mpirun's own exit status is known. ``is_out_of_memory``: the launcher says so itself.
     """
 
     rank: Optional[int]
     exit_status: int
     signal: Optional[int] = None
+    is_out_of_memory: bool = False
 
     def describe(self) -> str:
         """Says how it ended, for example "killed by SIGKILL (out of memory, or a kill from outside)"."""
         if self.signal is None:
             return f"exit status {self.exit_status}"
+        if self.is_out_of_memory:
+            return f"killed by {self.signal_name} (out of memory)"
         hints = {
             signal.SIGKILL: " (out of memory, or a kill from outside)",
             signal.SIGABRT: " (a C++ library gave up; its last words are in the log)",

@@ -22,13 +22,16 @@ from hpcdl.common.errors import (
     EXIT_REQUEUE,
 )
 from hpcdl.common.failures import Failure, first_failure
-from hpcdl.common.rank_start import log_path
+from hpcdl.common.rank_start import STARTED_AGAIN, log_path
+from hpcdl.launch.known import explain
 from hpcdl.launch.mpirun import RankEnd
 
 #: Signals that follow from another rank's death: Horovod's C++ gives up by SIGABRT, a launcher sends SIGTERM.
 _OFTEN_A_CONSEQUENCE = (signal.SIGABRT, signal.SIGTERM, signal.SIGINT)
 _TRACEBACK_LINES = 24
 _LOG_LINES = 8
+#: So much of a log is searched for what is known.
+_SEARCHED_LINES = 200
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class Outcome:
     failure: Optional[Failure] = None
     end: Optional[RankEnd] = None
     stopped_by: Optional[int] = None
+
+    @property
+    def rank(self) -> Optional[int]:
+        """The rank that was the cause; None: it is not known."""
+        if self.failure is not None:
+            return self.failure.rank
+        return self.end.rank if self.end is not None else None
 
     @property
     def can_restart(self) -> bool:
@@ -117,6 +127,28 @@ def summary(outcome: Outcome, hostname: str) -> str:
     return "the ranks had to be ended"
 
 
+def meaning(outcome: Outcome, log_dir: Path, tail: Callable[[Path, int], List[str]]) -> Optional[str]:
+    """Says what the cause means, in a sentence; None: nothing is known of it, or there is none."""
+    if outcome.failure is None and outcome.end is None and outcome.stopped_by is None:
+        return None
+    if outcome.failure is not None and outcome.failure.exit_status == EXIT_BAD_INPUT:
+        return None  # which says by itself what to do
+    return meaning_of(outcome.failure, outcome.rank, log_dir, tail)
+
+
+def meaning_of(
+    failure: Optional[Failure], rank: Optional[int], log_dir: Path, tail: Callable[[Path, int], List[str]]
+) -> Optional[str]:
+    """Says what a rank's failure means; of one that reported nothing, by the end of its log and the launcher's."""
+    account = "" if failure is None else f"{failure.error}\n{failure.traceback or ''}"
+    logs = [log_dir / "launcher.log", *([log_path(log_dir, rank)] if rank is not None else [])]
+
+    def read_logs() -> str:
+        return "\n".join(line for log in logs for line in _of_last_start(tail(log, _SEARCHED_LINES)))
+
+    return explain(account, read_logs)
+
+
 def render(outcome: Outcome, hostname: str, log_dir: Path, tail: Callable[[Path, int], List[str]]) -> str:
     """Tells the user about a run that did not end well, on one screen.
 
@@ -132,7 +164,7 @@ def render(outcome: Outcome, hostname: str, log_dir: Path, tail: Callable[[Path,
         return "hpcdl: " + failure.error
     if failure is None and end is None:
         return f"{head}; logs: {log_dir}"
-    rank = failure.rank if failure is not None else end.rank if end is not None else None
+    rank = outcome.rank
     log = log_dir / "launcher.log" if rank is None else log_path(log_dir, rank)
     lines = [head]
     if failure is not None and failure.traceback:
@@ -142,12 +174,21 @@ def render(outcome: Outcome, hostname: str, log_dir: Path, tail: Callable[[Path,
         if last:
             whose = "its log" if rank is not None else "the launcher's log"
             lines += [f"  the last lines of {whose}:", *_indent(last)]
+    meant = meaning(outcome, log_dir, tail)
+    if meant is not None:
+        lines.append(f"  that is: {meant}")
     lines.append(f"  log: {log}")
     return "\n".join(lines)
 
 
 def _name(end: RankEnd) -> str:
     return "a rank" if end.rank is None else f"rank {end.rank}"
+
+
+def _of_last_start(lines: Sequence[str]) -> Sequence[str]:
+    """Leaves out what was written before the ranks were started again."""
+    starts = [number for number, line in enumerate(lines) if line == STARTED_AGAIN]
+    return lines[starts[-1] + 1 :] if starts else lines
 
 
 def _indent(lines: Sequence[str]) -> List[str]:

@@ -26,7 +26,9 @@ from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.job import run_folders, typed_cwd
 from hpcdl.launch.submission.layout import Layout, lay_out
+from hpcdl.launch.submission.lib import keep_lib, lib_folder
 from hpcdl.launch.submission.words import JobOptions, one_line
+from hpcdl.launch.tried_images import read_tried
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def plan_shell(
     account: Optional[str],
     image: Optional[str],
     cwd: str,
+    lib: str,
     partition: Optional[str] = None,
 ) -> Way:
     """Plans the way in; nothing is run.
@@ -79,6 +82,7 @@ def plan_shell(
         account: The account that pays.
         image: The image; None: without one.
         cwd: Working folder.
+        lib: Folder with the half of hpcdl that ranks need.
         partition: The user's own default.
 
     Raises:
@@ -88,12 +92,11 @@ def plan_shell(
     # One process on each node, with all that the job has there.
     alone = dataclasses.replace(options, np=options.np or options.nodes)
     layout = lay_out(profile, alone, RunSettings(), "gloo", partition)
-    package = str(Path(hpcdl.__file__).resolve().parent.parent)
-    names = [f"PYTHONPATH={package}", "PYTHONNOUSERSITE=1"]
+    names = [f"PYTHONPATH={lib}", "PYTHONNOUSERSITE=1"]
     if image is None:
         inner = ["env", *names, "bash"]
     else:
-        folders = [*run_folders(Path(cwd), cwd, None, None), package]
+        folders = run_folders(Path(lib), cwd, None, None)
         inside = enter_argv(
             site.container, image, folders=folders, cwd=cwd, with_gpus=layout.gpus_per_node > 0
         )
@@ -110,6 +113,8 @@ def plan_shell(
         "--gpu-bind=none",
         "--mpi=none",
     ]
+    if layout.gpus_per_node and site.gpu_request == "gpus-per-task":
+        srun.append(f"--gpus-per-task={layout.gpus_per_node}")
     if site.interactive is not None:
         return Way((site.interactive, *asked), tuple(inner), is_typed=True)
     return Way(("salloc", *asked), (*srun, "--pty", *inner))
@@ -125,8 +130,11 @@ def main(argv: Sequence[str]) -> int:
     parser = OptionParser("hpcdl shell", "hpcdl shell [OPTIONS]", _DESCRIPTION, _EPILOG, groups)
     values = parser.parse(list(argv))
     where = take(ShellOptions, values)
-    way = _plan(take(JobOptions, values), where, os.environ)
+    package = Path(hpcdl.__file__).resolve().parent
+    lib = lib_folder(package, os.environ)
+    way = _plan(take(JobOptions, values), where, str(lib), os.environ)
     if not where.dry_run:
+        keep_lib(package, lib)
         _enter(way)
     print("\n".join(way.lines()))
     return EXIT_DONE
@@ -143,7 +151,7 @@ def _enter(way: Way) -> NoReturn:
     os.execvp(command[0], command)
 
 
-def _plan(job: JobOptions, where: ShellOptions, environ: Mapping[str, str]) -> Way:
+def _plan(job: JobOptions, where: ShellOptions, lib: str, environ: Mapping[str, str]) -> Way:
     folder = config_dir(environ)
     config: Config = read_config(folder)
     name, how = choose_site(where.site, config.site, environ, folder)
@@ -158,8 +166,14 @@ def _plan(job: JobOptions, where: ShellOptions, environ: Mapping[str, str]) -> W
         raise BadInput(
             f"a job at {profile.site.title} must name an account; received none; pass --account NAME"
         )
-    image = find_image(profile.site.container, where.image or config.image, must_exist=not where.dry_run)
-    return plan_shell(profile, job, account, image, typed_cwd(environ), config.partition)
+    image = find_image(
+        profile.site.container,
+        where.image,
+        must_exist=not where.dry_run,
+        default=config.image,
+        tried=read_tried(environ),
+    )
+    return plan_shell(profile, job, account, image, typed_cwd(environ), lib, config.partition)
 
 
 def _salloc_words(profile: Profile, layout: Layout, options: JobOptions, account: Optional[str]) -> List[str]:
@@ -177,7 +191,7 @@ def _salloc_words(profile: Profile, layout: Layout, options: JobOptions, account
         ("--ntasks-per-node", str(layout.processes_per_node)),
     ]
     words = [word for name, value in wanted if value is not None for word in (name, value)]
-    if layout.gpus_per_node and profile.site.gpu_request != "none":
+    if layout.gpus_per_node and profile.site.gpu_request not in ("gpus-per-task", "none"):
         words.append(f"--gres=gpu:{gpus}" if by_gres else f"--gpus-per-node={gpus}")
     if profile.site.interactive is None:  # stands for what the site gives by itself
         words += [f"--cpus-per-task={layout.cores_per_process}", f"--mem={memory}"]

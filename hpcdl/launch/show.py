@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OneLineParser
-from hpcdl.common.records import read_history, read_json
+from hpcdl.common.records import SCHEMA_VERSION, check_schema, read_history, read_json
 from hpcdl.common.saying import say
 from hpcdl.launch.columns import in_columns
 
@@ -54,7 +54,13 @@ def main(argv: Sequence[str]) -> int:
         description="Show what runs gave, several side by side, and draw their curves.",
         epilog=_EXAMPLES,
     )
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or a folder of them")
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        type=Path,
+        help="a run folder, or a folder of them; later fits of a script follow its first",
+    )
     parser.add_argument(
         "--curves",
         metavar="FILE",
@@ -77,7 +83,9 @@ def main(argv: Sequence[str]) -> int:
     print(render(runs))
     drawn = [run for run in runs if run.history]
     if drawn and not options.no_curves:
-        target = options.curves or (runs[0].path if len(runs) == 1 else Path()) / _CURVES
+        first = runs[0].path
+        is_one = all(first in (run.path, run.path.parent) for run in runs)
+        target = options.curves or (first if is_one else Path()) / _CURVES
         draw(drawn, target)
         print(f"curves: {target}")
     return EXIT_DONE
@@ -87,42 +95,53 @@ def draw_each(paths: Sequence[Path]) -> None:
     """Draws the curves of runs that are done, each into its folder, and says so.
 
     A run of no epoch has none, and nobody wants those of a benchmark. What keeps a picture from being drawn is said in
-    one line: the runs are done, and as good without.
+    one line, once: the runs are done, and as good without.
     """
-    try:
-        for run in map(read_run, paths):
+    said: Dict[str, None] = {}
+    for path in paths:
+        try:
+            run = read_run(path)
             if run.history and "bench" not in run.record:
                 draw([run], run.path / _CURVES)
                 print(f"curves: {os.path.relpath(str(run.path / _CURVES))}")
-    except BadInput as problem:
-        say(f"no curves are drawn: {problem}")
+        except BadInput as problem:
+            said[str(problem)] = None
+    for words in said:
+        say(f"no curves are drawn: {words}")
 
 
 def find_runs(paths: Sequence[Path]) -> List[Path]:
-    """Lists the run folders among the paths, and in them where they are folders of runs.
+    """Lists the run folders among the paths, and in them where they are folders of runs, each once.
+
+    The later fits of a script, which have folders in that of its first one, follow it.
 
     Raises:
         BadInput: A path holds no run.
     """
-    found: List[Path] = []
+    found: Dict[Path, None] = {}
     for path in paths:
-        inside = (
-            [path] if (path / "run.json").is_file() else sorted(p.parent for p in path.glob("*/run.json"))
-        )
+        inside = [path] if is_run(path) else sorted(filter(is_run, path.glob("*")))
         if not inside:
             raise BadInput(
                 f"RUN must be a folder with a run.json in it, or a folder of such; received {path};"
                 " `ls runs` lists those of this folder"
             )
-        found += inside
-    return found
+        for run in inside:
+            later = sorted(filter(is_run, run.glob("fit-*")), key=lambda fit: (len(fit.name), fit.name))
+            found.update(dict.fromkeys([run, *later]))
+    return list(found)
+
+
+def is_run(path: Path) -> bool:
+    """Says whether a run has begun in a folder."""
+    return (path / "run.json").is_file()
 
 
 def read_run(path: Path) -> RunFiles:
     """Reads what a run has written so far.
 
     Raises:
-        BadInput: Its files cannot be read.
+        BadInput: Its files cannot be read, or a later hpcdl wrote them.
     """
     try:
         record = read_json(path / "run.json")
@@ -131,6 +150,7 @@ def read_run(path: Path) -> RunFiles:
         raise BadInput(
             f"a run's files must be readable; received {path}: {problem}; name another run"
         ) from problem
+    check_schema(record, SCHEMA_VERSION, path / "run.json")
     return RunFiles(path, record, history)
 
 
@@ -177,7 +197,7 @@ def draw(runs: Sequence[RunFiles], target: Path) -> None:
             f"curves need matplotlib; received: {problem}; run `pip install matplotlib`, then `hpcdl show RUN`; or do"
             " without: hpcdl show --no-curves RUN"
         ) from problem
-    panels = _panels(runs)
+    panels, names = _panels(runs), _labels([run.path for run in runs])
     figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
@@ -185,7 +205,6 @@ def draw(runs: Sequence[RunFiles], target: Path) -> None:
             width = 1.5 + min(
                 6.0, 1.5 * (len(runs) - 1 - i)
             )  # of curves that lie over each other all can be seen
-            name = run.path.name or str(run.path)
             for prefix, style, what in (("", "-", "train"), ("val_", "--", "test")):
                 values = run.history.get(prefix + metric)
                 if values:
@@ -197,7 +216,7 @@ def draw(runs: Sequence[RunFiles], target: Path) -> None:
                         color=f"C{i % 10}",
                         linewidth=width,
                         marker=".",
-                        label=f"{name}, {what}",
+                        label=f"{names[i]}, {what}",
                     )
         axes.set_xlabel("epoch")
         axes.set_ylabel(metric)
@@ -212,6 +231,18 @@ def draw(runs: Sequence[RunFiles], target: Path) -> None:
         raise BadInput(
             f"the picture must be a file that can be written; received {target}: {problem}"
         ) from problem
+
+
+def _labels(paths: Sequence[Path]) -> List[str]:
+    """Names runs by their folders; those whose names are alike by their paths."""
+    names = [_label(path) for path in paths]
+    return [str(path) if names.count(name) > 1 else name for path, name in zip(paths, names)]
+
+
+def _label(path: Path) -> str:
+    """Names a run by its folder, a later fit of a script with that of the first one."""
+    names = (path.parent.name, path.name) if is_run(path.parent) else (path.name,)
+    return "/".join(names) or str(path)
 
 
 def _panels(runs: Sequence[RunFiles]) -> List[str]:

@@ -19,8 +19,14 @@ from hpcdl.launch.git import source_of
 from hpcdl.launch.machine import Machine
 
 
-def describe_environment(machine: Machine, environ: Mapping[str, str]) -> str:
-    """Writes what a reader needs to know; nothing that looks like a secret."""
+def describe_environment(machine: Machine, environ: Mapping[str, str], gpu_kind: str = "") -> str:
+    """Writes what a reader needs to know; nothing that looks like a secret.
+
+    Args:
+        machine: This one.
+        environ: What ran here has it.
+        gpu_kind: As the site's profile calls its GPUs; "": none, or not known.
+    """
     source = source_of(Path(hpcdl.__file__).resolve().parent)
     code = "" if source is None else f", commit {source.commit}{' and changes' if source.is_changed else ''}"
     lines = [
@@ -28,7 +34,7 @@ def describe_environment(machine: Machine, environ: Mapping[str, str]) -> str:
         f"cores       {machine.num_cores} (CPUs {' '.join(','.join(map(str, core)) for core in machine.cores)})",
         f"processor   {processor()}",
         f"kernel      {os.uname().sysname} {os.uname().release}",
-        f"GPUs        {machine.num_gpus}",
+        f"GPUs        {machine.num_gpus}{f' of kind {gpu_kind}' if gpu_kind else ''}",
         f"python      {sys.version.split()[0]}",
         f"hpcdl       {hpcdl.__version__}{code}",
         "",

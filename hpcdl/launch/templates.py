@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from hpcdl.common.words import RunSettings, parse_train
-from hpcdl.launch.container import enter_argv
+from hpcdl.launch.container import LIBRARIES_FOR_IMAGES, enter_argv
 from hpcdl.launch.sites.library import load_profile
 from hpcdl.launch.sites.profile import Container, Profile
 from hpcdl.launch.submission.argv import srun_argv
@@ -29,6 +29,8 @@ from hpcdl.launch.submission.words import JobOptions
 
 _ACCOUNT = "CHANGE_ME"
 _WIDTH = 100
+#: What `_Place.allocate` asks for.
+_INTERACTIVE_MIN = 60
 _STRATEGIES: Mapping[str, Tuple[str, int]] = {
     "mirrored": ("one process with all GPUs of one node", 1),
     "horovod": ("one process for each GPU of two nodes", 2),
@@ -126,8 +128,7 @@ def _batch(job: Job, profile: Profile, place: _Place, words: str) -> str:
             *asked,
             "#SBATCH --output=%x-%j.log",
             "",
-            *_set_up(job, place),
-            *end_time_lines(job.layout.time_limit_min),
+            *_set_up(job, place, job.layout.time_limit_min),
             "",
             *_srun(job, profile),
             "status=$?",
@@ -152,7 +153,7 @@ def _interactive(job: Job, profile: Profile, place: _Place) -> str:
             "#",
             "# Rendered by python -m hpcdl.launch.templates.",
             "",
-            *_set_up(job, place),
+            *_set_up(job, place, _INTERACTIVE_MIN),
             'tail -F "$LOGS/rank-0000.log" 2>/dev/null &',
             "shown=$!",
             "",
@@ -166,13 +167,15 @@ def _interactive(job: Job, profile: Profile, place: _Place) -> str:
     )
 
 
-def _set_up(job: Job, place: _Place) -> List[str]:
+def _set_up(job: Job, place: _Place, time_limit_min: int) -> List[str]:
     return [
         "HPCDL=${HPCDL:-$HOME/hpcdl}",
         f"IMAGE=${{IMAGE:-{place.image}}}",
         "LOGS=$PWD/hpcdl-logs/$SLURM_JOB_ID-$(date +%s)",
         'mkdir -p "$LOGS" && echo "logs of the ranks: $LOGS"',
+        f"unset {' '.join(LIBRARIES_FOR_IMAGES)}  # the host's libraries are not the image's",
         *job.setup,
+        *end_time_lines(time_limit_min),
     ]
 
 
@@ -211,11 +214,11 @@ def _word(word: str) -> str:
 
 
 def _submitit(job: Job, profile: Profile, place: _Place) -> str:
+    # The batch file is what runs, on the first node; what it asks of Slurm in comments is asked here.
     left_out = ("setup", "wckey", "stderr_to_stdout", "signal_delay_s")
     asked = {name: value for name, value in parameters(job).items() if name not in left_out}
     slurm = "".join(f"    slurm_{name}={_python(value)},\n" for name, value in sorted(asked.items()))
-    lines = "\n".join([*_set_up(job, place), "", *_srun(job, profile)])
-    return f'''"""{profile.site.title} by submitit alone: one process for each GPU of two nodes.
+    return f'''"""{profile.site.title} by submitit: runs {job.layout.strategy}.sbatch, which stands beside this file.
 
     python jobs/{place.site}/submitit_job.py train.py --my-flag
 
@@ -224,19 +227,16 @@ Rendered by python -m hpcdl.launch.templates.
 
 import subprocess
 import sys
+from pathlib import Path
 
 import submitit
 
-RANKS = r"""
-{lines}
-"""
-
+script = Path(__file__).resolve().with_name("{job.layout.strategy}.sbatch")
 executor = submitit.AutoExecutor(folder="hpcdl-logs/%j", cluster="slurm")
 executor.update_parameters(
 {slurm})
 executor._executor.update_parameters(wckey=None)  # submitit's own is refused by clusters that know no keys
-job = executor.submit(subprocess.call, ["bash", "-c", RANKS, "hpcdl", *sys.argv[1:]])
-print(job.job_id)
+print(executor.submit(subprocess.check_call, ["bash", str(script), *sys.argv[1:]]).job_id)
 '''
 
 

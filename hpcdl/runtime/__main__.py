@@ -9,10 +9,10 @@ import sys
 import traceback
 from typing import List, Optional
 
-from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REQUEUE, BadInput, HpcdlError
+from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REQUEUE, HpcdlError
 from hpcdl.common.failures import write_failure
 from hpcdl.common.topology import read_topology
-from hpcdl.common.words import TrainCommand, parse_train
+from hpcdl.common.words import TrainCommand, check_script, parse_train
 from hpcdl.runtime import uncaught
 from hpcdl.runtime.use import check_used
 
@@ -64,8 +64,7 @@ def _report(exit_status: int, error: str, trace: Optional[str]) -> None:
 
 
 def _run_script(command: TrainCommand) -> None:
-    if not os.path.isfile(command.target):
-        raise BadInput(f"TARGET must be a script that exists; received {command.target}; check the path")
+    check_script(command.target)
     sys.argv = [command.target, *command.script_args]
     sys.path.insert(0, os.path.dirname(os.path.abspath(command.target)))
     try:

@@ -5,22 +5,27 @@ of the parts, and then the parts themselves, so that the message can say what di
 
 Synopsis::
 
-    check(processes, describe(model, plan, identity, validation))       # a collective
+    check(processes, describe(model, plan, identity, validation, interval))     # a collective
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
+import sysconfig
 import warnings
-from typing import Any, Iterator, List, Mapping, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import Any, Dict, Iterator, Mapping, Optional
 
 import numpy as np
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan
-from hpcdl.runtime.identity import architecture, digest, plain
+from hpcdl.common.schedule import Interval
+from hpcdl.runtime.identity import architecture, digest, first_difference, plain
+from hpcdl.runtime.keras_edge import steps_per_execution
 from hpcdl.runtime.record import versions
 
 _MOST_DETAILS = 3
@@ -28,7 +33,9 @@ _MOST_DETAILS = 3
 Parts = Mapping[str, Any]
 
 
-def describe(model: Any, plan: Plan, identity: Mapping[str, Any], validation: Any) -> Parts:
+def describe(
+    model: Any, plan: Plan, identity: Mapping[str, Any], validation: Any, interval: Interval
+) -> Parts:
     """Describes what must be the same on all ranks, as JSON.
 
     Args:
@@ -36,21 +43,51 @@ def describe(model: Any, plan: Plan, identity: Mapping[str, Any], validation: An
         plan: Of the run.
         identity: Of the run; here it gets the model itself in place of its digest.
         validation: The data of the validation (`hpcdl.runtime.sources.Source`); None without one.
+        interval: How often a checkpoint is due, for which all ranks meet.
     """
     return {
         "versions": versions(),
         "script": _digest_of_file(sys.argv[0]),
+        **{f"module {name}": content for name, content in modules_of_the_user().items()},
         # Ranks may find the same data in different places.
         "plan": plain(dataclasses.asdict(dataclasses.replace(plan, data_origin=None))),
         **identity,
         "model": architecture(model),
         "metrics": _metrics(model),
+        "steps_per_execution": steps_per_execution(model),
+        "run_eagerly": bool(model.run_eagerly),
+        "checkpoint_every": plain(dataclasses.asdict(interval)),
         "validation": validation and {"spec": validation.spec, "content": validation.description},
     }
 
 
+def modules_of_the_user() -> Dict[str, str]:
+    """Gives a digest of each loaded module that is neither installed, nor Python's, nor hpcdl's.
+
+    They go by name: nodes may have the same code in different places.
+    """
+    not_theirs = (
+        str(Path(__file__).resolve().parents[1]),
+        *map(sysconfig.get_path, ("stdlib", "platstdlib")),
+    )
+    found = {}
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None) or ""
+        is_installed = {"site-packages", "dist-packages"} & set(path.split(os.sep))
+        # Those that TensorFlow generates have other names in each process.
+        is_no_source = not path.endswith(".py") or name.startswith("__")
+        if is_installed or is_no_source or path.startswith(tuple(f"{place}{os.sep}" for place in not_theirs)):
+            continue
+        content = _digest_of_file(path)
+        if content is not None:
+            found[name] = content
+    return found
+
+
 def check(processes: Any, parts: Parts) -> None:
     """Compares the parts over the ranks; every rank calls it.
+
+    What only some ranks have, such as a module that rank 0 alone draws with, is compared on those.
 
     Raises:
         BadInput: On every rank, with what differs between rank 0 and the first rank that is not like it.
@@ -61,7 +98,9 @@ def check(processes: Any, parts: Parts) -> None:
     if (numbers == numbers[0]).all():
         return
     of_ranks = processes.gather_json(mine)
-    other = next(rank for rank, digests in enumerate(of_ranks) if digests != of_ranks[0])
+    other = next((rank for rank, one in enumerate(of_ranks) if _contradict(of_ranks[0], one)), None)
+    if other is None:
+        return
     both = processes.gather_json(dict(parts) if processes.rank in (0, other) else None)
     details = list(differences(both[0], both[other]))
     more = f" and {len(details) - _MOST_DETAILS} more" if len(details) > _MOST_DETAILS else ""
@@ -74,12 +113,16 @@ def check(processes: Any, parts: Parts) -> None:
 
 def differences(first: Parts, second: Parts) -> Iterator[str]:
     """Says of each part that differs where it does first: ``model config layers [1] config units (32, not 64)``."""
-    for name in {**first, **second}:
-        found = _first_difference(first.get(name), second.get(name))
+    for name in (name for name in first if name in second):
+        found = first_difference(first[name], second[name])
         if found is not None:
             path, of_first, of_second = found
             where = " ".join([name, *path])
             yield f"{where} ({_short(of_second)}, not {_short(of_first)})"
+
+
+def _contradict(first: Parts, second: Parts) -> bool:
+    return any(first[name] != second[name] for name in first if name in second)
 
 
 def _metrics(model: Any) -> Any:
@@ -91,22 +134,6 @@ def _metrics(model: Any) -> Any:
         return [plain(config.get(name)) for name in ("metrics", "weighted_metrics")]
     except Exception:
         return None
-
-
-def _first_difference(first: Any, second: Any) -> Optional[Tuple[List[str], Any, Any]]:
-    """Finds where two JSON values differ: the way there, and what stands there in each."""
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        keys: Sequence[Any] = list({**first, **second})
-        pairs = [(str(key), first.get(key), second.get(key)) for key in keys]
-    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        pairs = [(f"[{i}]", a, b) for i, (a, b) in enumerate(zip(first, second))]
-    else:
-        return None if first == second else ([], first, second)
-    for key, a, b in pairs:
-        found = _first_difference(a, b)
-        if found is not None:
-            return [key, *found[0]], found[1], found[2]
-    return None
 
 
 def _short(value: Any) -> str:

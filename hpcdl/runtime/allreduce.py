@@ -15,6 +15,7 @@ from hpcdl.common.exchange_times import time_exchanges, write_times
 from hpcdl.common.topology import read_topology
 from hpcdl.common.words import RunSettings
 from hpcdl.runtime.processes import start_horovod
+from hpcdl.runtime.record import libraries, versions
 
 
 def main(path: str, repeats: str, *sizes: str) -> None:
@@ -36,7 +37,7 @@ def main(path: str, repeats: str, *sizes: str) -> None:
 
     times = time_exchanges([int(size) for size in sizes], int(repeats), processes.barrier, prepare, slowest)
     if processes.rank == 0:
-        write_times(Path(path), times)
+        write_times(Path(path), times, {**versions(), **libraries()})
 
 
 if __name__ == "__main__":

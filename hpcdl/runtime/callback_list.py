@@ -1,11 +1,12 @@
 """The callbacks of one fit, as Keras calls them: hpcdl's own before and after the user's.
 
-Order in each step and at the end of each epoch: `Following` (so that all others see values of the whole world) and
-`Clock`, the user's in their order, Keras' History and, on rank 0, its progress bar; then saving, and what all ranks
-agree on.
+Order in each step and at the end of each epoch: `Following` (so that at an epoch's end all others see values of the
+whole world) and `Clock`, the user's in their order, Keras' History and, on rank 0, its progress bar; then saving, and
+what all ranks agree on. Within an epoch the logs are those of this rank alone: to sum the metrics in each step would
+cost an exchange.
 
-Which of the user's run where: those of Keras that write files run on rank 0 only, and so does one that says
-``rank_0_only = True``; all others run on every rank, and see the same values there.
+Which of the user's run where: those of Keras that write run on rank 0 only, and so does one that says ``rank_0_only =
+True``; all others run on every rank, and see the same values at the end of an epoch.
 
 Synopsis::
 
@@ -26,7 +27,18 @@ from hpcdl.common.plan import Plan
 from hpcdl.runtime.checkpointing import Checkpointing
 from hpcdl.runtime.clock import Clock
 from hpcdl.runtime.following import Following
-from hpcdl.runtime.keras_edge import count_steps_from
+from hpcdl.runtime.keras_edge import count_steps_from, steps_per_execution
+
+#: Keras' callbacks that write, or send, what one rank is enough for. OrbaxCheckpoint, which only Keras 3 has, waits for
+#: other processes where JAX connects them, which under TensorFlow it never does.
+_WRITERS = (
+    "ModelCheckpoint",
+    "TensorBoard",
+    "CSVLogger",
+    "ProgbarLogger",
+    "OrbaxCheckpoint",
+    "RemoteMonitor",
+)
 
 
 @dataclass(frozen=True)
@@ -102,8 +114,10 @@ class Callbacks(tf.keras.callbacks.CallbackList):
         super().on_epoch_begin(epoch, logs)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if not self._is_done(batch):
-            super().on_train_batch_begin(batch, logs)
+        if not self._is_done(batch + steps_per_execution(self.model) - 1):
+            # Of an execution in which steps are done already, only the rest is taken.
+            first = self._start.step if self._is_done(batch) else batch
+            super().on_train_batch_begin(first, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self._is_done(batch):
@@ -128,17 +142,20 @@ class Callbacks(tf.keras.callbacks.CallbackList):
         return (self._epoch, batch) < (self._start.epoch, self._start.step)
 
 
-def of_this_rank(callbacks: Sequence[Any], is_rank_0: bool) -> List[Any]:
+def of_this_rank(callbacks: Any, is_rank_0: bool) -> List[Any]:
     """Picks the callbacks that run on this rank.
+
+    Args:
+        callbacks: What Keras takes: a list of callbacks, one alone, or None.
+        is_rank_0: Whether this is the rank that writes.
 
     Raises:
         BadInput: One of them is no callback, or would save and resume on its own.
     """
-    writers = tuple(
-        getattr(tf.keras.callbacks, name)
-        for name in ("ModelCheckpoint", "TensorBoard", "CSVLogger", "ProgbarLogger")
-    )
-    for callback in callbacks:
+    classes = (getattr(tf.keras.callbacks, name, None) for name in _WRITERS)
+    writers = tuple(found for found in classes if found is not None)
+    listed = [] if callbacks is None else tf.nest.flatten(callbacks)
+    for callback in listed:
         if not isinstance(callback, tf.keras.callbacks.Callback):
             raise BadInput(
                 "callbacks must be objects of classes derived from keras.callbacks.Callback; received"
@@ -150,5 +167,5 @@ def of_this_rank(callbacks: Sequence[Any], is_rank_0: bool) -> List[Any]:
                 " second time; take it away, and see checkpoint_every of run.fit"
             )
     return [
-        c for c in callbacks if is_rank_0 or not (isinstance(c, writers) or getattr(c, "rank_0_only", False))
+        c for c in listed if is_rank_0 or not (isinstance(c, writers) or getattr(c, "rank_0_only", False))
     ]

@@ -9,7 +9,6 @@ Synopsis::
 
 from __future__ import annotations
 
-import difflib
 import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Mapping, Optional
@@ -61,7 +60,6 @@ class Checkpointing:
     describe: Callable[[int], Dict[str, Any]]
     steps_at_save: int = 0
     _saved_at: float = field(default_factory=time.monotonic)
-    _is_best_missing: bool = False
 
     def after_step(self, epoch: int, step: int) -> bool:
         """Acts on what all ranks have agreed in the step, and notes what this rank wishes for the next.
@@ -171,18 +169,9 @@ class Checkpointing:
     def _score(self, logs: Mapping[str, Any]) -> Optional[float]:
         """Gives the value by which the best checkpoint is kept, the less the better."""
         name = self.best_by
-        if name is None or not logs:
+        if name is None or name not in logs:
             return None
-        if name in logs:
-            return float(logs[name]) * (-1 if is_better_when_greater(name) else 1)
-        if not self._is_best_missing:
-            self._is_best_missing = True
-            near = difflib.get_close_matches(name, logs, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            say(
-                f"no checkpoint is the best by {name}, which the logs lack; {hint}they have {', '.join(logs)}"
-            )
-        return None
+        return float(logs[name]) * (-1 if is_better_when_greater(name) else 1)
 
 
 def is_better_when_greater(metric: str) -> bool:

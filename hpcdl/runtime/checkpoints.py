@@ -26,8 +26,10 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 import numpy as np
 
 from hpcdl.common.digests import file_sha256
+from hpcdl.common.errors import BadInput
 
 _ARRAYS, _META, _COMMIT = "arrays.npz", "meta.json", "COMMIT"
+_UNFINISHED = "it was not written to the end"
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,16 @@ class Store:
     def newest(
         self, is_usable: Callable[[Mapping[str, Any]], Optional[str]], say: Callable[[str], None]
     ) -> Optional[Checkpoint]:
-        """Finds the newest checkpoint that is whole; None if there is none.
+        """Finds the newest checkpoint that is whole; None if none was ever written to the end.
 
         Args:
             is_usable: Says of a whole checkpoint's meta why it cannot be used here; None if it can.
             say: Is told of each one that is passed over, and why.
+
+        Raises:
+            BadInput: None of those that were written can be used: what they hold would be lost.
         """
+        is_lost = False
         for folder in reversed(self._folders()):
             damage = _damage(folder)
             meta = {} if damage else json.loads((folder / _META).read_text(encoding="utf-8"))
@@ -107,6 +113,12 @@ class Store:
             if damage is None:
                 return Checkpoint(folder, meta)
             say(f"checkpoint {folder} is not used: {damage}")
+            is_lost = is_lost or damage != _UNFINISHED
+        if is_lost:
+            raise BadInput(
+                f"a run goes on from one of its checkpoints; received {self.folder}, none of which can be used (see"
+                " above); take away what is in their way, or pass --fresh to move the run folder aside and start anew"
+            )
         return None
 
     def _folders(self) -> List[Path]:
@@ -139,7 +151,7 @@ def _damage(folder: Path) -> Optional[str]:
             return None
     except FileNotFoundError as problem:
         missing = Path(problem.filename).name
-        return "it was not written to the end" if missing == _COMMIT else f"{missing} is missing"
+        return _UNFINISHED if missing == _COMMIT else f"{missing} is missing"
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as problem:
         return f"it cannot be read ({type(problem).__name__}: {problem})"
 

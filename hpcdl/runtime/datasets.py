@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple, Union
 
 from hpcdl.common.data_sets import Form, Spec, spec_of
 from hpcdl.common.errors import BadInput
@@ -23,6 +23,7 @@ from hpcdl.runtime.data_reading import DataSet, checked, read
 from hpcdl.runtime.debian import fetch_debian
 from hpcdl.runtime.fetching import NotFetched, download
 from hpcdl.runtime.idx import DamagedFile
+from hpcdl.runtime.ragged import Ragged
 from hpcdl.runtime.turns import one_at_a_time
 
 
@@ -40,6 +41,24 @@ def load(
         BadInput: unknown name, a damaged or foreign file, or no data and no way to get it.
     """
     return obtain(spec_of(name), data_dir, environ)
+
+
+def load_data(name: str, data_dir: Union[str, Path, None] = None) -> Any:
+    """Gives what ``tf.keras.datasets.NAME.load_data()`` gives; on several ranks one fetches the data for all.
+
+    Args:
+        name: ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``, ``boston_housing``, ``imdb`` or ``reuters``.
+        data_dir: A folder to look in first (docs/data.md).
+
+    Returns:
+        ``(x_train, y_train), (x_test, y_test)``, arrays as stored, which cannot be changed in place.
+
+    Raises:
+        BadInput: Unknown name, a damaged or foreign file, or no data and no way to get it.
+    """
+    data = load(name, data_dir)
+    x_train, x_test = (x.lists() if isinstance(x, Ragged) else x for x in (data.x_train, data.x_test))
+    return (x_train, data.y_train), (x_test, data.y_test)
 
 
 def obtain(spec: Spec, data_dir: Union[str, Path, None], environ: Mapping[str, str]) -> DataSet:

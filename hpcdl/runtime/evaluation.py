@@ -14,10 +14,17 @@ import numpy as np
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
+from hpcdl.runtime import agreement
 from hpcdl.runtime.execution import Execution
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.following import MetricSums
-from hpcdl.runtime.keras_edge import build_metrics, one_step_per_execution, own_variables, plain_variable
+from hpcdl.runtime.keras_edge import (
+    build_global_seed,
+    build_metrics,
+    one_step_per_execution,
+    own_variables,
+    plain_variable,
+)
 from hpcdl.runtime.parts import Parts
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.sources import Source
@@ -44,10 +51,12 @@ def evaluate(
         return_dict: As in Keras.
         callbacks: The user's, of this rank.
     """
+    _compare(source, order, replicas)
     _share_weights(model, replicas)
     # Keras 2 makes them in the first step else, where what does not count could not be taken back.
     with replicas.scope():
         build_metrics(model, source.rows)
+        build_global_seed(model)
     execution = Execution(model, replicas)
     steps = order.steps_per_epoch
     own = [MetricSums(replicas, steps), *execution.callbacks(0, steps)]
@@ -71,6 +80,7 @@ def predict(model: Any, source: Source, order: Order, replicas: Replicas, verbos
         replicas: Of the run; a collective.
         verbose: As in Keras.
     """
+    _compare(source, order, replicas)
     _share_weights(model, replicas)
     with numbered_predictions(model, Parts(replicas), one_step_per_execution(model)), source.explained():
         feed = source.feed(order, replicas, epochs=None)
@@ -102,6 +112,14 @@ def _gathered(replicas: Replicas, array: np.ndarray, counts: np.ndarray) -> np.n
     padded = np.zeros((counts.max(), *array.shape[1:]), array.dtype)
     padded[: len(array)] = array
     return np.concatenate([rows[:n] for rows, n in zip(replicas.processes.gather(padded), counts)])
+
+
+def _compare(source: Source, order: Order, replicas: Replicas) -> None:
+    """Refuses ranks whose data differ in kind or number, whose steps would be none of one batch; a collective."""
+    agreement.check(
+        replicas.processes,
+        {"num_samples": order.num_samples, "global_batch_size": order.global_batch_size, "spec": source.spec},
+    )
 
 
 def _share_weights(model: Any, replicas: Replicas) -> None:

@@ -51,6 +51,12 @@ class Execution:
                 "XLA, which Keras chose, cannot compile the exchange; jit_compile is False here"
             )
         self.uses_xla = bool(self.overrides.get("_jit_compile", getattr(model, "jit_compile", False)))
+        if getattr(model, "autotune_steps_per_execution", False):  # of Keras 2.13 to 2.15
+            self.overrides["_autotune_steps_per_execution"] = False
+            self.notices.append(
+                "Keras would change steps_per_execution='auto' on each rank as its own clock has it; taken as"
+                f" {self._steps}"
+            )
         if self._is_keras_3 and self._steps > 1 and replicas.per_process > 1:
             self.notices.append(
                 "Keras 3 runs one step per execution only where a process has several replicas; received"

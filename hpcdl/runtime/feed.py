@@ -28,6 +28,7 @@ import tensorflow as tf
 
 from hpcdl.common.schedule import share, steps_per_epoch
 from hpcdl.runtime.identity import digest_of_arrays
+from hpcdl.runtime.parts import Element
 from hpcdl.runtime.replicas import Replicas
 
 
@@ -170,7 +171,7 @@ def feed(arrays: Any, order: Order, replicas: Replicas, epochs: int, first_step:
             even where it trains no epoch.
 
     Returns:
-        Elements ``(rows, info)``, one for each local replica and step; info is that of `Place`.
+        Elements, one for each local replica and step; their info is that of `Place`.
     """
     with tf.device("CPU:0"):
         tensors = tf.nest.map_structure(tf.constant, arrays)
@@ -181,7 +182,7 @@ def feed(arrays: Any, order: Order, replicas: Replicas, epochs: int, first_step:
         rows, info = tf.numpy_function(indices, [run_step, replicas.first + local], (tf.int64, tf.float64))
         rows.set_shape([None])
         info.set_shape([4])
-        return tf.nest.map_structure(lambda t: tf.gather(t, rows), tensors), info
+        return Element(tf.nest.map_structure(lambda t: tf.gather(t, rows), tensors), info)
 
     def dataset() -> tf.data.Dataset:
         num_steps = epochs * order.steps_per_epoch

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpcdl.common.bench import BenchSettings
-from hpcdl.common.errors import EXIT_REQUEUE
+from hpcdl.common.errors import EXIT_REQUEUE, HpcdlError
 from hpcdl.common.options import changed
 from hpcdl.common.plan import Plan
 from hpcdl.common.records import note_run_dir
@@ -36,9 +36,10 @@ from hpcdl.runtime.execution import Execution
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.following import Following
 from hpcdl.runtime.gpu_use import GpuUse
-from hpcdl.runtime.identity import differences
+from hpcdl.runtime.identity import architecture, differences, digest
+from hpcdl.runtime.monitoring import WatchedNames
 from hpcdl.runtime.processes import broadcast_arrays, from_rank_0
-from hpcdl.runtime.randomness import stateful_random_ops
+from hpcdl.runtime.randomness import foreign_random_states, stateful_random_ops
 from hpcdl.runtime.rates import scaled_rate
 from hpcdl.runtime.record import new_record, now, peak_bytes, versions
 from hpcdl.runtime.replicas import Replicas
@@ -47,8 +48,11 @@ from hpcdl.runtime.sources import Source
 from hpcdl.runtime.state import layout, restore
 from hpcdl.runtime.stopping import StopSignals, TimeLeft, Wishes
 from hpcdl.runtime.tracing import Tracing, trace_folder
+from hpcdl.runtime.watches import LoadWatch, Watch
 
-_CHECKPOINT_VERSION = 1
+_CHECKPOINT_VERSION = 2
+#: How often somebody looks at the GPUs of a run that is no benchmark.
+_LOOK_S = 30
 
 
 @dataclass(frozen=True)
@@ -122,14 +126,14 @@ class Fit:
         """
         agreement.check(
             self.replicas.processes,
-            agreement.describe(self.model, self.plan, self.identity, self.validation),
+            agreement.describe(self.model, self.plan, self.identity, self.validation, self.interval),
         )
         time_left = TimeLeft(self.end_time)
         folder = RunFolder(self.run_dir, self.keep_checkpoints)
 
         def open_folder() -> Optional[Dict[str, Any]]:
             time_left.check()
-            before = folder.open(self.identity, self.is_fresh)
+            before = folder.open(self.identity, self.is_fresh, architecture(self.model))
             note_run_dir(os.environ, self.run_dir)
             return before
 
@@ -144,6 +148,7 @@ class Fit:
         is_writer = self.topology.is_rank_0
         with self.replicas.scope():
             keras_edge.build_metrics(self.model, self.source.rows)
+            keras_edge.build_global_seed(self.model)
         found: List[Checkpoint] = []
 
         def look() -> Optional[Dict[str, Any]]:
@@ -153,6 +158,9 @@ class Fit:
 
         meta = from_rank_0(self.replicas.processes, look)
         arrays = found[0].arrays() if found else None
+        if before is not None and before.get("status") == "done" and self._is_over(meta):
+            # What was measured is what the record says; this start only gives the results back.
+            return Done(self._train(None, meta, arrays, time_left, ())[0], before["samples_per_second"])
         record = new_record(self.plan, self.model, self.seed, self.topology, self.identity, os.environ)
         record["config"]["xla"] = self.execution.uses_xla
         record["config"]["samples_in_data"] = self.source.num_samples
@@ -166,10 +174,11 @@ class Fit:
             if "bench" in record:
                 say(f"this run is a benchmark: {record['bench']}")
             folder.write(record)
-        gpu_use = None if self.bench.steps is None else GpuUse(self.topology.local_rank, os.environ)
+            folder.write_architecture(architecture(self.model))
+        watches = self._watches()
         try:
             saves = is_writer and self.bench.steps is None  # what a benchmark trained is of no use
-            history, seconds = self._train(folder if saves else None, meta, arrays, time_left, gpu_use)
+            history, seconds = self._train(folder if saves else None, meta, arrays, time_left, watches)
         except Leaving:
             if is_writer:
                 folder.write({**record, "status": "stopped", "ended": now()})
@@ -183,8 +192,8 @@ class Fit:
                 said = f"{type(error).__name__}: {error}".splitlines()[0]
                 folder.write({**record, "status": "failed", "ended": now(), "error": said})
             raise
-        if gpu_use is not None:
-            record["gpu_use_percent"] = self._mean_of_nodes(gpu_use.percent)
+        for watch in watches:
+            record.update(watch.found(self.replicas.processes))
         return self._finish(folder, record, history, seconds)
 
     def _train(
@@ -193,14 +202,15 @@ class Fit:
         meta: Optional[Dict[str, Any]],
         arrays: Optional[Dict[str, np.ndarray]],
         time_left: TimeLeft,
-        gpu_use: Optional[GpuUse],
+        watches: Sequence[Watch],
     ) -> Tuple[Any, List[float]]:
         plan, model, replicas = self.plan, self.model, self.replicas
         epoch, step = (meta["epoch"], meta["step"]) if meta is not None else (0, 0)
-        if meta is not None and meta["is_ended"] and meta["epochs"] >= plan.epochs_to_run:
-            epoch = plan.epochs_to_run  # a callback has ended it
+        if self._is_over(meta):
+            epoch, step = plan.epochs_to_run, 0
         first_step = epoch * plan.steps_per_epoch + step
         first_iteration = meta["first_iteration"] if meta else keras_edge.iterations(model.optimizer)
+        began_with = self._initial_weights(meta)
         restore_metrics = self._prepare(meta, arrays, first_step)
         states = CallbackStates(self.users_callbacks)
         wishes = Wishes(replicas.processes)
@@ -211,7 +221,7 @@ class Fit:
             stack.enter_context(scaled_rate(model.optimizer, plan, first_iteration))
             overrides, tell = self.execution.overrides, self._tell_what_no_checkpoint_holds
             hook = stack.enter_context(steps.exact_steps(model, replicas, overrides, wishes, tell))
-            stack.enter_context(steps.first_steps_skipped(model, step))
+            stack.enter_context(steps.first_steps_skipped(model, step, plan.steps_per_epoch))
             guard_every = None if self.bench.without_exchange else 100
             following = Following(replicas, hook, plan, validation_steps, guard_every)
             log = StepLog(self.run_dir, self.topology.rank, self.topology.hostname)
@@ -221,11 +231,16 @@ class Fit:
                 *self.source.callbacks(order, replicas),
                 *self.users_callbacks,
             ]
-            if self.bench.trace_from is not None:
-                others.append(Tracing(trace_folder(self.run_dir, self.topology.rank), self.bench.trace_from))
-            if gpu_use is not None:
-                stack.callback(gpu_use.close)
-                others.append(gpu_use)
+            if self.topology.is_rank_0:
+                others.append(
+                    WatchedNames(self.best_by if folder is not None else None, self.users_callbacks)
+                )
+            if self.bench.trace:
+                where = trace_folder(self.run_dir, self.topology.rank)
+                others.append(Tracing(where, self.bench.untimed_steps))
+            for watch in watches:
+                stack.callback(watch.close)
+                others.append(watch)
             history = tf.keras.callbacks.History()
 
             def describe(steps_done: int) -> Dict[str, Any]:
@@ -239,6 +254,7 @@ class Fit:
                     "strategy": plan.strategy,
                     "world_size": plan.world_size,
                     "first_iteration": first_iteration,
+                    "initial_weights": began_with,
                     "history": _numbers(history.history),
                     "best_by": self.best_by,
                     "versions": versions(),
@@ -284,6 +300,26 @@ class Fit:
             )
         return history, clock.epoch_seconds
 
+    def _watches(self) -> Sequence[Watch]:
+        if self.bench.steps is None:
+            return (GpuUse(self.topology.local_rank, os.environ, every_s=_LOOK_S, after_s=_LOOK_S),)
+        return (
+            GpuUse(self.topology.local_rank, os.environ),
+            LoadWatch(self.bench.untimed_steps, self.plan.steps_per_epoch, self.topology.hostname),
+        )
+
+    def _initial_weights(self, meta: Optional[Dict[str, Any]]) -> str:
+        """Tells the weights that the run began with from others; a collective."""
+        variables = [keras_edge.plain_variable(v) for v in self.model.trainable_variables]
+        mine = digest(self.replicas.checksums(variables)[0].tolist())
+        began_with = mine if meta is None else str(meta.get("initial_weights", mine))
+        if mine != began_with and self.topology.is_rank_0:
+            say(
+                f"the weights of this model are not those that {self.run_dir} began with; they are not taken, since the"
+                " run goes on with its own; pass --fresh, or another --run-dir, to train from them"
+            )
+        return began_with
+
     def _prepare(
         self, meta: Optional[Dict[str, Any]], arrays: Optional[Dict[str, np.ndarray]], first_step: int
     ) -> Any:
@@ -304,9 +340,16 @@ class Fit:
             new_seeds=lambda: steps.split_seeds(model, self.seed, replicas, since_step=first_step),
         )
 
+    def _is_over(self, meta: Optional[Dict[str, Any]]) -> bool:
+        """Whether a checkpoint holds all epochs that are asked for, or a callback has ended them."""
+        if meta is None:
+            return False
+        has_ended = meta["is_ended"] and meta["epochs"] >= self.plan.epochs_to_run
+        return bool(has_ended or meta["epoch"] >= self.plan.epochs_to_run)
+
     def _resume_words(self, meta: Dict[str, Any]) -> str:
         plan = self.plan
-        if meta["is_ended"] or meta["epoch"] >= plan.epochs_to_run:
+        if self._is_over(meta):
             return (
                 f"{self.run_dir} is finished: {meta['epoch']} epochs were trained; more epochs go on with it,"
                 " --fresh starts anew"
@@ -323,12 +366,24 @@ class Fit:
         return words
 
     def _tell_what_no_checkpoint_holds(self, graph: tf.Graph) -> None:
-        names = stateful_random_ops(graph) if self.topology.is_rank_0 else []
+        if not self.topology.is_rank_0:
+            return
+        names = stateful_random_ops(graph)
         if names:
             more = f" and {len(names) - 1} more" if names[1:] else ""
             say(
                 f"a resumed run will not be bit-exact: {names[0]}{more} draws random numbers that no checkpoint holds;"
-                " draw them by keras.random with a SeedGenerator, or under Keras 2 by tf.random.Generator, of the layer"
+                " draw them by keras.random, or by a tf.random.Generator that is an attribute of the layer"
+            )
+        model = self.model
+        known = [*keras_edge.seed_variables(model), *keras_edge.own_variables(model)]
+        known += [*keras_edge.metric_variables(model), *keras_edge.synchronized_variables(model)]
+        num_strangers = foreign_random_states(graph, [c for v in known for c in self.replicas.copies(v)])
+        if num_strangers:
+            say(
+                "random generators belong to layers, so that each replica draws its own numbers, and a resumed run the"
+                f" same; received {num_strangers} in the step that no layer has: a resumed run will not be bit-exact,"
+                " and ranks draw alike; make each an attribute of the layer that draws from it"
             )
 
     def _restore_callbacks(
@@ -369,12 +424,6 @@ class Fit:
             )
         return None
 
-    def _mean_of_nodes(self, percent: float) -> Optional[float]:
-        """Gives the mean of what one rank of each node has seen; None: nobody has."""
-        of_ranks = self.replicas.processes.gather(np.array([percent]))
-        seen = of_ranks[~np.isnan(of_ranks)]
-        return round(float(seen.mean()), 1) if len(seen) else None
-
     def _finish(
         self, folder: RunFolder, record: Dict[str, Any], history: Any, epoch_seconds: Sequence[float]
     ) -> Done:
@@ -393,14 +442,25 @@ class Fit:
             final_metrics={name: of_epochs[-1] for name, of_epochs in values.items()},
         )
         if self.topology.is_rank_0:
-            problem = folder.save_model(self.model) if self.bench.steps is None else None
-            if problem is not None:
-                say(
-                    f"Keras could not save this model as a .keras file ({problem}); its weights are in the checkpoint"
-                )
-            folder.write_history(values)
-            folder.write(record)
+            try:
+                self._write_results(folder, record, values)
+            except OSError as problem:
+                raise HpcdlError(
+                    f"all epochs are trained, and {self.run_dir} does not take the results: {problem.strerror};"
+                    " make room, and start the run again: it goes on from its last checkpoint"
+                ) from problem
         return Done(history, rate)
+
+    def _write_results(
+        self, folder: RunFolder, record: Dict[str, Any], values: Dict[str, List[float]]
+    ) -> None:
+        problem = folder.save_model(self.model) if self.bench.steps is None else None
+        if problem is not None:
+            say(
+                f"Keras could not save this model as a .keras file ({problem}); its weights are in the checkpoint"
+            )
+        folder.write_history(values)
+        folder.write(record)
 
 
 def _position(meta: Dict[str, Any]) -> Dict[str, Any]:

@@ -16,9 +16,11 @@ import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan
+from hpcdl.common.saying import say
 from hpcdl.runtime.gradients import Hook
 from hpcdl.runtime.guard import compare
 from hpcdl.runtime.keras_edge import (
+    has_own_train_step,
     metric_variables,
     non_trainable_variables,
     synchronized_variables,
@@ -59,7 +61,8 @@ class Following(MetricSums):
         hook: Of the optimizer; it must have run in the first step.
         plan: Of the run.
         validation_steps: Steps of a validation; 0 without one.
-        guard_every: Steps from one comparison of the ranks' variables to the next; None compares nothing.
+        guard_every: Steps from one comparison of the ranks' variables to the next, which also ends the training; None
+            compares nothing.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Following(MetricSums):
         self._hook, self._plan, self._guard_every = hook, plan, guard_every
         self._epoch = 0
         self._steps_seen: Optional[int] = None
+        self._steps_compared: Optional[int] = None
         self._results: Dict[str, Any] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -90,10 +94,30 @@ class Following(MetricSums):
                 f" ({type(self.model.optimizer).__name__}); let train_step call"
                 " self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))"
             )
+        if self._hook.strangers:
+            raise BadInput(
+                "a model is trained by one optimizer, the one of compile(), whose gradients hpcdl averages; received"
+                f" updates by another one in its train_step ({', '.join(sorted(self._hook.strangers))}); let"
+                " self.optimizer update all variables, or write the loop yourself with run.average_gradients"
+            )
+        if self._hook.clipped:
+            raise BadInput(
+                "gradients are clipped when they have been averaged over the replicas, in the optimizer; received"
+                f" those of one replica, clipped in train_step ({', '.join(sorted(self._hook.clipped))}); give the"
+                " optimizer clipnorm, global_clipnorm or clipvalue"
+            )
+        if is_first and self._hook.taken_as_means and self._replicas.processes.rank == 0:
+            of_replica = "; gradients in train_step are those of one replica: clip them in the optimizer"
+            say(
+                "one number for a whole batch is taken as the mean of its samples, since nothing else is known of it:"
+                f" {', '.join(self._hook.taken_as_means)}; a sum there would weigh less on more replicas: divide it by"
+                f" the number of samples{of_replica if has_own_train_step(self.model) else ''}"
+            )
         every = self._guard_every
-        if every is not None and (is_first or steps // every > self._steps_seen // every):
-            compare(self._replicas, synchronized_variables(self.model), f"step {steps}")
+        is_due = is_first or (every is not None and steps // every > self._steps_seen // every)
         self._steps_seen = steps
+        if is_due:
+            self._compare_trained()
         if in_epoch == self._plan.steps_per_epoch:
             self.end_epoch()
 
@@ -106,6 +130,17 @@ class Following(MetricSums):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._guard_every is not None:
             compare(self._replicas, non_trainable_variables(self.model), f"epoch {epoch + 1}")
+
+    def on_train_end(self, logs: Any = None) -> None:
+        # What the last steps did would be saved as the model.
+        if self._steps_seen != self._steps_compared:
+            self._compare_trained()
+
+    def _compare_trained(self) -> None:
+        """Compares what gradients change, after the steps seen so far; a collective."""
+        self._steps_compared = self._steps_seen
+        if self._guard_every is not None:
+            compare(self._replicas, synchronized_variables(self.model), f"step {self._steps_seen}")
 
     def of_all_replicas(self, logs: Mapping[str, Any]) -> Dict[str, Any]:
         """Gives an epoch's logs, as Keras has them, with values over all replicas.

@@ -17,14 +17,15 @@ Synopsis::
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Set, Tuple
 
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime.keras_edge import is_keras_3, is_legacy
-from hpcdl.runtime.overriding import overridden
+from hpcdl.runtime.keras_edge import is_keras_3, is_legacy, update_of_all_optimizers
+from hpcdl.runtime.overriding import attributes, overridden
 from hpcdl.runtime.parts import Parts
 from hpcdl.runtime.stopping import Wishes
 
@@ -38,16 +39,27 @@ class Hook:
 
     Attributes:
         calls: How often gradients were averaged (while a graph is traced, or eagerly).
+        strangers: Classes of other optimizers that have updated variables in a step.
+        taken_as_means: Losses that are means only if the user has made them so; none with one replica.
+        clipped: Operations that clipped gradients before they were averaged (found in graphs only); likewise.
     """
 
     def __init__(self, parts: Parts, wishes: Optional[Wishes] = None) -> None:
         self.calls = 0
+        self.strangers: Set[str] = set()
+        self.clipped: Set[str] = set()
         self._parts = parts
         self._wishes = wishes if wishes is not None and wishes.must_ride else None
+
+    @property
+    def taken_as_means(self) -> List[str]:
+        return sorted(self._parts.taken_as_means) if self._parts.num_replicas > 1 else []
 
     def average(self, gradients: Sequence[Any]) -> List[Any]:
         """Gives sum_r(n_r g_r) / sum_r(n_r), dense; a None stays a None."""
         self.calls += 1
+        if self._parts.num_replicas > 1:
+            self.clipped.update(_clipping(gradients))
         return of_present(gradients, self._means)
 
     def _means(self, dense: List[Any]) -> List[Any]:
@@ -62,6 +74,15 @@ class Hook:
         pairs = list(grads_and_vars)
         averaged = self.average([gradient for gradient, _ in pairs])
         return [(gradient, variable) for gradient, (_, variable) in zip(averaged, pairs)]
+
+
+def _clipping(gradients: Sequence[Any]) -> Iterator[str]:
+    """Names the functions of TensorFlow's that gave gradients, if they clip; eager ones have no name."""
+    for gradient in gradients:
+        name = "" if gradient is None or tf.executing_eagerly() else gradient.name
+        found = re.search(r"\bclip_by_(global_norm|norm|value)", name)
+        if found and "gradient" not in name:  # as that of an activation which the model clips
+            yield found.group()
 
 
 def of_present(gradients: Sequence[Any], average: Callable[[List[Any]], List[Any]]) -> List[Any]:
@@ -87,6 +108,7 @@ def averaged_gradients(optimizer: Any, parts: Parts, wishes: Optional[Wishes] = 
     hook = Hook(parts, wishes)
     inner = getattr(optimizer, "inner_optimizer", None)
     with ExitStack() as stack:
+        stack.enter_context(_strangers_noted(optimizer, inner, parts, hook))
         if is_keras_3(optimizer):
             plain = type(optimizer)
 
@@ -108,6 +130,21 @@ def averaged_gradients(optimizer: Any, parts: Parts, wishes: Optional[Wishes] = 
 
 
 @contextmanager
+def _strangers_noted(optimizer: Any, inner: Any, parts: Parts, hook: Hook) -> Iterator[None]:
+    """Notes the optimizers beside the model's own that update variables in a step: nobody averages their gradients."""
+    of_all, name = update_of_all_optimizers(optimizer)
+    plain = getattr(of_all, name)
+
+    def update(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if parts.share is not None and self is not optimizer and self is not inner:
+            hook.strangers.add(type(self).__name__)
+        return plain(self, *args, **kwargs)
+
+    with attributes(of_all, **{name: update}):
+        yield
+
+
+@contextmanager
 def _aggregated_by(optimizer: Any, aggregator: Callable[[Any], Any]) -> Iterator[None]:
     plain = optimizer.gradient_aggregator
     optimizer.gradient_aggregator = aggregator
@@ -119,12 +156,13 @@ def _aggregated_by(optimizer: Any, aggregator: Callable[[Any], Any]) -> Iterator
 
 def check_plain(optimizer: Any) -> None:
     """Refuses optimizers whose gradients the hook could not see."""
-    if type(optimizer).__module__.startswith("horovod") or hasattr(optimizer, "_allreduce_grads"):
-        raise BadInput(
-            "the optimizer must be a plain Keras one, since hpcdl averages its gradients; received one wrapped by"
-            f" Horovod ({type(optimizer).__name__}); take hvd.DistributedOptimizer away"
-        )
     inner = getattr(optimizer, "inner_optimizer", optimizer)
+    for one in (optimizer, inner):
+        if type(one).__module__.startswith("horovod") or hasattr(one, "_allreduce_grads"):
+            raise BadInput(
+                "the optimizer must be a plain Keras one, since hpcdl averages its gradients; received one wrapped by"
+                f" Horovod ({type(one).__name__}); take hvd.DistributedOptimizer away"
+            )
     if not (is_keras_3(optimizer) or is_legacy(optimizer) or hasattr(inner, "aggregate_gradients")):
         raise BadInput(
             "the optimizer must be one of tf.keras.optimizers; received"

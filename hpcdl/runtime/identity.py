@@ -15,15 +15,15 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
 
 from hpcdl.common.plan import Plan
 
-#: Rows of an array that its digest takes, evenly spaced: enough to tell data sets apart, at no cost.
-_ROWS = 1024
+#: Rows of an array that go into its digest in one go, so that a large one needs no second one of its size.
+_ROWS = 4096
 
 
 def identity(model: Any, data: Any, plan: Plan, seed: int, shuffle: bool) -> Dict[str, Any]:
@@ -54,7 +54,7 @@ def identity(model: Any, data: Any, plan: Plan, seed: int, shuffle: bool) -> Dic
 
 
 def digest_of_arrays(arrays: Any) -> str:
-    """Tells a nest of arrays from others, by shapes, dtypes and some rows."""
+    """Tells a nest of arrays from others, by shapes, dtypes and all rows."""
     return digest([_describe(array) for array in tf.nest.flatten(arrays)])
 
 
@@ -64,18 +64,46 @@ def digest(value: Any) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> List[str]:
-    """Says in words what differs between two identities."""
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], architectures: Optional[Tuple[Any, Any]] = None
+) -> List[str]:
+    """Says in words what differs between two identities.
+
+    Args:
+        old, new: What `identity` gave.
+        architectures: What `architecture` gave, of which the identities have digests; of these the first difference is
+            said.
+    """
     said = []
     for name in new:
         before, after = old.get(name), new[name]
         if before == after:
             continue
+        found = first_difference(*architectures) if name == "model" and architectures is not None else None
+        if found is not None:
+            path, before, after = found
+            name = " ".join([name, *path])
         if isinstance(before, dict) and isinstance(after, dict):
             said += [f"{name} {words}" for words in differences(before, after)]
         else:
             said.append(f"{name} {_short(before)}, now {_short(after)}")
     return said
+
+
+def first_difference(first: Any, second: Any) -> Optional[Tuple[List[str], Any, Any]]:
+    """Finds where two JSON values differ: the way there, and what stands there in each."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        keys: Sequence[Any] = list({**first, **second})
+        pairs = [(str(key), first.get(key), second.get(key)) for key in keys]
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        pairs = [(f"[{i}]", a, b) for i, (a, b) in enumerate(zip(first, second))]
+    else:
+        return None if first == second else ([], first, second)
+    for key, a, b in pairs:
+        found = first_difference(a, b)
+        if found is not None:
+            return [key, *found[0]], found[1], found[2]
+    return None
 
 
 def _short(value: Any) -> str:
@@ -132,5 +160,7 @@ def plain(value: Any) -> Any:
 
 
 def _describe(array: np.ndarray) -> List[Any]:
-    rows = array[:: max(1, len(array) // _ROWS)]
-    return [list(array.shape), str(array.dtype), zlib.crc32(np.ascontiguousarray(rows).tobytes())]
+    checksum = 0
+    for begin in range(0, len(array), _ROWS):
+        checksum = zlib.crc32(np.ascontiguousarray(array[begin : begin + _ROWS]).tobytes(), checksum)
+    return [list(array.shape), str(array.dtype), checksum]

@@ -60,13 +60,8 @@ def describe_horovod() -> Optional[Dict[str, Any]]:
     answer: Dict[str, Any] = {
         "version": str(horovod.__version__),
         "folder": os.path.dirname(str(horovod.__file__)),
-        "tensorflow": None,
     }
-    try:
-        with open(os.path.join(answer["folder"], "metadata.json"), encoding="utf-8") as file:
-            answer["tensorflow"] = json.load(file).get("tensorflow")
-    except (OSError, ValueError):
-        pass  # older releases write no such file; what counts is whether the library loads
+    answer["tensorflow"] = built_for(answer["folder"])
     try:
         hvd = importlib.import_module("horovod.tensorflow")
     except Exception as error:
@@ -74,6 +69,19 @@ def describe_horovod() -> Optional[Dict[str, Any]]:
     for name in ("mpi", "gloo", "nccl", "cuda"):
         answer[name] = bool(getattr(hvd, f"{name}_built")())
     return answer
+
+
+def built_for(folder: str) -> Optional[str]:
+    """Says for which TensorFlow the Horovod in a folder was built; None where that does not say it.
+
+    Older releases write no such file: of them counts whether the library loads.
+    """
+    try:
+        with open(os.path.join(folder, "metadata.json"), encoding="utf-8") as file:
+            version: Optional[str] = json.load(file).get("tensorflow")
+    except (OSError, ValueError):
+        return None
+    return version
 
 
 def describe_keras() -> Optional[Dict[str, Any]]:

@@ -11,7 +11,9 @@ Synopsis::
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+import importlib
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import tensorflow as tf
 
@@ -26,6 +28,16 @@ def made_variable(variable: Any) -> Any:
     """Gives the variable that TensorFlow made, behind Keras 2's wrapper of mixed precision too."""
     plain = plain_variable(variable)
     return getattr(plain, "_variable", plain)
+
+
+def has_variables(model: Any) -> bool:
+    """Says whether a model has made its variables.
+
+    Keras 3 takes the ``build()`` of a class of the user's as done where it has made those of no layer. A layer that
+    the class does not use has none after a call either.
+    """
+    was_called = getattr(model, "_called", True)
+    return bool(model.built and (was_called or all(layer.built for layer in model.layers)))
 
 
 def metric_variables(model: Any) -> List[Any]:
@@ -76,10 +88,53 @@ def optimizer_variables(optimizer: Any) -> List[Any]:
 
 
 def seed_variables(model: Any) -> List[Any]:
-    """Lists the states of the model's random generators."""
-    if hasattr(model, "_flatten_layers") and not hasattr(tf.keras, "ops"):
-        return _generators(model)
-    return _each_once(v for v in model.variables if "seed_generator" in v.name)
+    """Lists the states of the random generators that a model draws from.
+
+    They are those of its layers, and under Keras 3 that of Keras itself (`build_global_seed`), from which
+    ``keras.random`` draws where it is given no seed.
+    """
+    of_tensorflow = [
+        value.state
+        for layer in model._flatten_layers()
+        for value in vars(layer).values()
+        if isinstance(value, tf.random.Generator)
+    ]
+    if _has_keras_2_generators(model):
+        return _each_once([*_generators(model), *of_tensorflow])
+    of_keras = [v for v in model.variables if "seed_generator" in v.name]
+    module = _seed_generator_module()
+    shared = module.global_state.get_global_attribute(module.GLOBAL_SEED_GENERATOR)
+    return _each_once([*of_keras, *([] if shared is None else [shared.state]), *of_tensorflow])
+
+
+def build_global_seed(model: Any) -> None:
+    """Makes the state from which Keras 3 draws where it is given no seed; called in the scope of the replicas."""
+    if _has_keras_2_generators(model):
+        return
+    module, distribution = _seed_generator_module(), tf.distribute.get_strategy()
+    state = plain_variable(module.global_seed_generator().state)
+    if len(distribution.experimental_local_results(state)) < distribution.num_replicas_in_sync:
+        # The script has drawn from it outside of the scope; each replica needs one of its own.
+        module.global_state.set_global_attribute(module.GLOBAL_SEED_GENERATOR, None)
+        module.global_seed_generator().state.assign(state.numpy())
+
+
+def global_seed_for_threads(model: Any) -> Callable[[], None]:
+    """Gives what lets a thread draw from the state of `build_global_seed`: Keras 3 has one of its own in each."""
+    if _has_keras_2_generators(model):
+        return lambda: None
+    module = _seed_generator_module()
+    state, name = module.global_state, module.GLOBAL_SEED_GENERATOR
+    generator = state.get_global_attribute(name)
+    return lambda: state.set_global_attribute(name, generator)
+
+
+def _has_keras_2_generators(model: Any) -> bool:
+    return hasattr(model, "_flatten_layers") and not hasattr(tf.keras, "ops")
+
+
+def _seed_generator_module() -> Any:
+    return importlib.import_module(tf.keras.random.SeedGenerator.__module__)
 
 
 def _generators(model: Any) -> List[Any]:
@@ -129,10 +184,30 @@ def _each_once(variables: Any) -> List[Any]:
     return list(listed.values())
 
 
+def has_own(method: str, model: Any) -> bool:
+    """Says whether the model's class has a method, such as train_step, that is not Keras' own."""
+    return not _is_of_keras(getattr(type(model), method))
+
+
 def has_own_train_step(model: Any) -> bool:
     """Says whether the model's class has a train_step that is not Keras' own."""
-    module = type(model).train_step.__module__
-    return not module.startswith(("keras.", "tf_keras."))
+    return has_own("train_step", model)
+
+
+def _is_of_keras(thing: Any) -> bool:
+    return thing.__module__.startswith(("keras.", "tf_keras."))
+
+
+def mixes_samples(loss: Any) -> bool:
+    """Says whether a loss is one of Keras' that is no mean over samples: pairs of them, overlaps over a whole batch."""
+    if isinstance(loss, str) or hasattr(loss, "__name__"):
+        is_known = isinstance(loss, str) or _is_of_keras(loss)
+        return is_known and getattr(loss, "__name__", loss).lower() in ("circle", "dice", "tversky")
+    kinds = {base.__name__ for base in type(loss).__mro__ if _is_of_keras(base)}
+    if kinds & {"Dice", "Tversky"}:
+        axes = loss.get_config()["axis"]
+        return axes is None or 0 in tf.nest.flatten(axes)
+    return "Circle" in kinds
 
 
 def is_legacy(optimizer: Any) -> bool:
@@ -145,12 +220,59 @@ def is_keras_3(optimizer: Any) -> bool:
     return hasattr(optimizer, "apply")
 
 
+def update_of_all_optimizers(optimizer: Any) -> Tuple[type, str]:
+    """Gives the class, and the name of its method, by which every optimizer of this Keras updates variables."""
+    methods = {
+        "BaseOptimizer": "apply",
+        "_BaseOptimizer": "apply_gradients",
+        "OptimizerV2": "apply_gradients",
+    }
+    inner = getattr(optimizer, "inner_optimizer", None) or optimizer
+    base = next(base for base in type(inner).__mro__ if base.__name__ in methods)
+    return base, methods[base.__name__]
+
+
+def layers_with_added_losses(model: Any) -> List[str]:
+    """Names the layers that have called add_loss() in the forward pass that is under way or the last one."""
+    return [
+        layer.name
+        for layer in model._flatten_layers()
+        if getattr(layer, "_losses", None) or getattr(layer, "_eager_losses", None)
+    ]
+
+
 def steps_per_execution(model: Any) -> int:
     """Gives how many steps Keras runs in one call: a number in Keras 3, in Keras 2 a variable or nothing."""
     steps = getattr(model, "_steps_per_execution", None)
     if steps is None:
         return int(getattr(model, "steps_per_execution", None) or 1)
     return int(steps.numpy()) if hasattr(steps, "numpy") else int(steps)
+
+
+@contextmanager
+def next_execution_of(model: Any, steps: int, make_function: Callable[..., Any]) -> Iterator[Any]:
+    """Gives a train function that takes so many steps in one execution, instead of as many as the model's.
+
+    Args:
+        model: In training.
+        steps: At most as many as it was compiled with.
+        make_function: Its plain ``make_train_function``.
+    """
+    variable = getattr(model, "_steps_per_execution", None)
+    before, function = steps_per_execution(model), model.train_function
+    try:
+        if variable is not None:
+            variable.assign(steps)
+        else:  # Keras 3 looks the number up when it traces a function
+            model.steps_per_execution = steps
+        make_function(force=True)
+        yield model.train_function
+    finally:
+        model.train_function = function
+        if variable is not None:
+            variable.assign(before)
+        else:
+            model.steps_per_execution = before
 
 
 def one_step_per_execution(model: Any) -> Dict[str, Any]:
@@ -176,6 +298,14 @@ def iterations(optimizer: Any) -> int:
     """Gives the number of updates that an optimizer has made."""
     inner = getattr(optimizer, "inner_optimizer", None) or optimizer
     return int(inner.iterations.numpy())
+
+
+def iterations_variable(optimizer: Any) -> Any:
+    """Gives the variable in which an optimizer counts its steps: the first that it has."""
+    inner = getattr(optimizer, "inner_optimizer", None) or optimizer
+    # A legacy optimizer makes it only when asked; one of Keras 3 that accumulates gives a quotient of it instead.
+    given = inner.iterations
+    return getattr(inner, "_iterations", given)
 
 
 def has_velocities(optimizer: Any) -> bool:

@@ -7,7 +7,8 @@ batch. Others are corrected where Keras divides, so that the same mean gives the
   ``mean_with_sample_weight``, over the sum of the weights: the divisor is summed over the replicas.
 - A sum: each replica's counts as many times as the global batch is larger than its part.
 
-Nothing is known of a loss that a function of the user's reduces to one number by itself: it is taken as a mean.
+Nothing is known of a loss that a function of the user's, or add_loss(), gives as one number: it is taken as a mean, and
+the run says so (`Parts.taken_as_means`).
 
 Synopsis::
 
@@ -30,6 +31,7 @@ from hpcdl.runtime.parts import Parts
 from hpcdl.runtime.replicas import Replicas
 
 _MEANS = ("sum_over_batch_size", "mean", "auto")
+_LOSS_FUNCTION = "the loss function"
 
 #: What divides a loss by the number of replicas in the process.
 _SCALING = ("scale_loss_for_distribution", "unscale_loss_for_distribution")
@@ -93,7 +95,10 @@ def _keras_3_values(module: Any, parts: Parts) -> Callable[..., Any]:
         dtype: Any = None,
     ) -> Any:
         loss = plain(values, sample_weight=sample_weight, mask=mask, reduction=reduction, dtype=dtype)
-        if parts.share is None or not len(values.shape):
+        if parts.share is None:
+            return loss
+        if not len(values.shape):
+            parts.taken_as_means.add(_LOSS_FUNCTION)
             return loss
         if reduction == "sum":
             return loss / tf.cast(parts.fraction, loss.dtype)
@@ -132,7 +137,11 @@ def _keras_2_values(module: Any, parts: Parts) -> Callable[..., Any]:
         losses: Any, sample_weight: Any = None, reduction: Any = "sum_over_batch_size", name: Any = None
     ) -> Any:
         loss = plain(losses, sample_weight, reduction=reduction, name=name)
-        if parts.share is None or reduction != "sum":
+        if parts.share is None:
+            return loss
+        if not losses.shape.rank:
+            parts.taken_as_means.add(_LOSS_FUNCTION)
+        if reduction != "sum":
             return loss
         return loss / tf.cast(parts.fraction, loss.dtype)
 

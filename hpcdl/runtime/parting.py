@@ -23,6 +23,7 @@ import tensorflow as tf
 from hpcdl.common.errors import BadInput, Diverged
 from hpcdl.common.saying import say
 from hpcdl.runtime.feed import place
+from hpcdl.runtime.parts import Element
 from hpcdl.runtime.replicas import Replicas
 
 #: Numbers of each row that its checksum takes, evenly spaced: enough to tell rows apart, at no cost.
@@ -163,7 +164,7 @@ def parts_of(batches: tf.data.Dataset, replicas: Replicas, watch: Watch, done: i
         return data, places, infos
 
     def part(data: Any, place: tf.Tensor, info: tf.Tensor) -> Any:
-        return tf.nest.map_structure(lambda t: t[place[0] : place[0] + place[1]], data), info
+        return Element(tf.nest.map_structure(lambda t: t[place[0] : place[0] + place[1]], data), info)
 
     def of_replicas(data: Any, places: tf.Tensor, infos: tf.Tensor) -> tf.data.Dataset:
         return tf.data.Dataset.range(replicas.per_process).map(lambda r: part(data, places[r], infos[r]))

@@ -7,7 +7,7 @@ is computed whole by all, with equal shares.
 Synopsis::
 
     parts = Parts(replicas)
-    with parts.step(info):                     # one element's info from hpcdl.runtime.feed
+    with parts.step(element.info):             # of hpcdl.runtime.feed
         gradient = parts.mean([gradient])[0]   # over all replicas, as one process has it
 """
 
@@ -15,11 +15,23 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import tensorflow as tf
 
 from hpcdl.runtime.replicas import Replicas
+
+
+class Element(NamedTuple):
+    """What a step of hpcdl takes; its type tells it from what Keras takes when a callback calls ``model.evaluate``.
+
+    Attributes:
+        rows: ``(x,)``, ``(x, y)`` or ``(x, y, sample_weight)``: a replica's part of a batch.
+        info: What they count for, as `Parts.step` takes it.
+    """
+
+    rows: Any
+    info: Any
 
 
 class Parts:
@@ -27,11 +39,17 @@ class Parts:
 
     Args:
         replicas: Of the run.
+
+    Attributes:
+        num_replicas: Of the run.
+        taken_as_means: What gave one number for a whole part, of which nothing else is known.
     """
 
     def __init__(self, replicas: Replicas) -> None:
+        self.taken_as_means: Set[str] = set()
         self._replicas = replicas
         self._of_thread = threading.local()
+        self.num_replicas = replicas.num_replicas
 
     @contextmanager
     def step(self, info: Any) -> Iterator[None]:
@@ -51,7 +69,7 @@ class Parts:
         if info.shape[0] != 1:
             return info
         rows, total = info[0], self.sum(info)[0]
-        return tf.stack([rows * self._replicas.num_replicas / total, rows / total, tf.ones_like(rows)])
+        return tf.stack([rows * self.num_replicas / total, rows / total, tf.ones_like(rows)])
 
     @property
     def share(self) -> Optional[tf.Tensor]:
@@ -80,7 +98,7 @@ class Parts:
         self, to_average: Sequence[Any], to_sum: Sequence[Any]
     ) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
         """Gives means and sums over all replicas, in one exchange; every replica calls it, within a step."""
-        num_replicas = self._replicas.num_replicas
+        num_replicas = self.num_replicas
         if num_replicas == 1 or not to_average:
             return list(to_average), list(to_sum)
         # Divided before the sum: one pass over the gradients less, and a sum in 16 bits does not overflow.
@@ -95,4 +113,4 @@ class Parts:
     def divisor(self, of_part: Any) -> tf.Tensor:
         """Gives what to divide a replica's sum by, so that the mean over replicas is all sums / all divisors."""
         total = self.sum(tf.stop_gradient(of_part))
-        return total * tf.cast(self.share, total.dtype) / self._replicas.num_replicas
+        return total * tf.cast(self.share, total.dtype) / self.num_replicas

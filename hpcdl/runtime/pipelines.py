@@ -94,7 +94,7 @@ class Stream:
     def _count(self, steps_per_epoch: Optional[int]) -> Any:
         cardinality = int(self.dataset.cardinality())
         if steps_per_epoch is not None:
-            whole_number("steps_per_epoch", steps_per_epoch)
+            steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch)
             return (cardinality if cardinality > 0 else None), steps_per_epoch
         if cardinality == tf.data.INFINITE_CARDINALITY:
             raise BadInput(
@@ -272,9 +272,13 @@ def _weighted(dataset: tf.data.Dataset, class_weight: Dict[int, float]) -> tf.da
         return with_class_weight(class_weight, y, weight[0] if weight else None).astype(floatx)
 
     def weighted(x: Any, y: Any = None, *weight: Any) -> Any:
-        if not tf.is_tensor(y):
-            raise BadInput("class_weight needs one output; received none, or several; give samples weights")
-        weights = tf.numpy_function(fold, [y, *weight], floatx)
+        targets = [] if y is None else tf.nest.flatten(y)
+        if len(targets) != 1:
+            raise BadInput(
+                f"class_weight needs one output; received a data set with {len(targets)} arrays as y; let it give"
+                " sample_weight instead"
+            )
+        weights = tf.numpy_function(fold, [targets[0], *tf.nest.flatten(weight)], floatx)
         weights.set_shape([None])
         return x, y, weights
 

@@ -12,15 +12,21 @@ Synopsis::
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, MutableMapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from hpcdl.common.errors import BadInput
+from hpcdl.common.releases import release
 from hpcdl.common.topology import Topology
-from hpcdl.runtime.rendezvous import gloo_environ
+from hpcdl.runtime.connecting import Limit
+from hpcdl.runtime.inventory import built_for
+from hpcdl.runtime.rendezvous import await_ranks, gloo_environ
 
 #: Tensors from this size on are exchanged one by one, without a copy; smaller ones together, up to it.
 EXCHANGE_BYTES = 4 * 2**20
@@ -185,31 +191,45 @@ def from_rank_0(processes: Any, work: Callable[[], Any]) -> Any:
 
 
 def start_horovod(
-    topology: Topology, controller: Optional[str], environ: MutableMapping[str, str]
+    topology: Topology,
+    controller: Optional[str],
+    environ: MutableMapping[str, str],
+    timeout_s: float = 300.0,
 ) -> HorovodProcesses:
-    """Connects the ranks.
+    """Connects the ranks, once all of them are there.
 
     Args:
         topology: The place of this process.
         controller: ``mpi`` or ``gloo``; None: Gloo where there is a folder to meet in.
         environ: Of this process; gets Horovod's variables.
+        timeout_s: How long ranks wait for each other; and then for MPI, which knows no end itself.
 
     Raises:
-        BadInput: Horovod is missing, or the world that it sees is not the one that the launcher started.
+        BadInput: Horovod is missing or was built for another TensorFlow, or the world that it sees is not the one that
+            the launcher started.
+        HpcdlError: Ranks did not arrive in time; they are named.
     """
     check_meeting(topology, controller, environ)
-    folder = environ.get("HPCDL_RENDEZVOUS_DIR")
-    if controller != "mpi" and folder:
-        environ.update(gloo_environ(topology, folder))
+    folder = environ.get("HPCDL_RENDEZVOUS_DIR") or None
+    by_gloo = controller != "mpi" and folder is not None
+    if folder is not None and by_gloo:
+        interfaces = environ.get("HOROVOD_GLOO_IFACE")
+        environ.update(gloo_environ(topology, folder, timeout_s, interfaces))
+    elif folder is not None:
+        await_ranks(topology, folder, timeout_s)
     # Whatever Horovod fused with an exchange, as timing has it, would change the order of additions in it.
     environ.setdefault("HOROVOD_DISABLE_GROUP_FUSION", "1")
     try:
         import horovod.tensorflow as hvd
 
-        hvd.init()
+        _check_release(os.path.dirname(os.path.dirname(str(hvd.__file__))))
+        limit = Limit(topology, Path(folder) if folder else None, timeout_s, environ)
+        with contextlib.nullcontext() if by_gloo else limit:  # Gloo has a limit of its own
+            hvd.init()
     except ImportError as problem:
         raise BadInput(
-            f"{topology.world_size} ranks need Horovod, built for this TensorFlow; received: {problem};"
+            f"{topology.world_size} ranks need Horovod, built for this TensorFlow; received:"
+            f" {' '.join(str(problem).split())};"
             " run `hpcdl horovod install`, then `hpcdl horovod check`"
         ) from problem
     if (hvd.rank(), hvd.size()) != (topology.rank, topology.world_size):
@@ -219,6 +239,20 @@ def start_horovod(
             " the MPI that Horovod was built with (`hpcdl horovod check`), or `hpcdl train --launcher gloo`"
         )
     return HorovodProcesses()
+
+
+def _check_release(folder: str) -> None:
+    """Refuses a Horovod that loads, and was built for another TensorFlow, of which it would only warn."""
+    target = built_for(folder)
+    if target is None:
+        return
+    import tensorflow as tf
+
+    if release(target) != release(tf.__version__):
+        raise BadInput(
+            f"Horovod must be built for this TensorFlow, {tf.__version__}; received one for {target}; run"
+            " `hpcdl horovod install`, then `hpcdl horovod check`"
+        )
 
 
 def check_meeting(topology: Topology, controller: Optional[str], environ: Mapping[str, str]) -> None:

@@ -41,6 +41,12 @@ class Ragged:
         """Gives each row."""
         return np.split(self.values, self.ends[:-1])
 
+    def lists(self) -> np.ndarray:
+        """Gives an array of a list for each row, as `tf.keras.datasets` has them."""
+        listed = np.empty(len(self), object)
+        listed[:] = [row.tolist() for row in self.rows()]
+        return listed
+
     def padded(self, length: int, vocabulary: int, out_of_vocabulary: int) -> np.ndarray:
         """Makes rows of one length, int32: the end of longer ones, zeros before shorter ones.
 

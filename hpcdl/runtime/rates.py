@@ -21,6 +21,7 @@ from typing import Any, Iterator
 import tensorflow as tf
 
 from hpcdl.common.plan import Plan
+from hpcdl.common.schedule import warmup_ramp
 from hpcdl.runtime.keras_edge import has_velocities, is_keras_3, is_legacy, velocity
 from hpcdl.runtime.overriding import overridden
 
@@ -80,7 +81,7 @@ class Ramp:
     def _at(self, step: tf.Tensor, dtype: Any) -> tf.Tensor:
         multiplier = tf.constant(self._factor, tf.float64)
         if self._length:
-            ramp = 1 + (self._factor - 1) * step / self._length
+            ramp = warmup_ramp(step, self._length, self._factor)
             multiplier = tf.where(step < self._length, ramp, multiplier)
         return tf.cast(multiplier, dtype)
 

@@ -73,6 +73,7 @@ def new_record(
         "libraries": libraries(),
         "environ": environment_that_matters(environ),
         "job_id": environ.get("SLURM_JOB_ID"),
+        "log_dir": environ.get("HPCDL_STATUS_DIR"),
         "host_load_at_start": os.getloadavg()[0],
     }
 

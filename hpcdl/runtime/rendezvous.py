@@ -20,13 +20,15 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
+from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Union
 
 from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.interfaces import address_towards, first_present, interface_of, ipv4_interfaces
 from hpcdl.common.topology import Topology
-from hpcdl.runtime.interfaces import address_towards, interface_of, ipv4_interfaces
-from hpcdl.runtime.rendezvous_server import serve
+from hpcdl.runtime.rendezvous_server import Store, serve
 
 _LOOPBACK = "127.0.0.1"
 _POLL_S = 0.05
@@ -39,7 +41,7 @@ def gloo_environ(
     topology: Topology,
     folder: Union[str, Path],
     timeout_s: float = 300.0,
-    interface: Optional[str] = None,
+    interfaces: Optional[str] = None,
 ) -> Dict[str, str]:
     """Waits for all ranks and gives the variables that ``hvd.init()`` needs in this one. Every rank calls it.
 
@@ -47,37 +49,58 @@ def gloo_environ(
         topology: This rank's place.
         folder: Seen by all ranks, and used by no other start: not even by an earlier one of the same run.
         timeout_s: How long ranks wait for each other.
-        interface: Network interface to use between nodes, such as ``ib0``; by default the one that leads from
-            this node to rank 0's.
+        interfaces: Names of network interfaces, such as ``hsn0,hsn1`` or ``ib``: the first that this node has is used.
+            None: the one that leads from this node to rank 0's.
 
     Raises:
         HpcdlError: Ranks did not arrive in time; they are named.
-        BadInput: The ranks are not numbered node by node, or there is no such interface.
+        BadInput: The ranks are not numbered node by node, or there is none of these interfaces.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     addresses = ipv4_interfaces()
-    if interface is not None and interface not in addresses:
+    interface = first_present(interfaces, addresses) if interfaces else None
+    if interfaces and interface is None:
         raise BadInput(
-            f"the network interface must exist and have an IPv4 address; received {interface!r} on"
+            f"the network interface must exist and have an IPv4 address; received {interfaces!r} on"
             f" {topology.hostname}; choose one of {', '.join(addresses)}"
         )
-    _write(folder / f"rank-{topology.rank:04d}.json", announcement(topology, addresses))
     deadline = time.monotonic() + timeout_s
+    _announce(folder, topology, addresses)
     if topology.rank == 0:
         announcements = _await_all(folder, topology, deadline, timeout_s)
         ranks = plan_ranks(announcements)
-        address = _server_address(announcements, addresses, interface)
-        port = serve(address, topology.world_size, allowed=_addresses_of(announcements))
+        address = str(addresses[interface].ip) if interface is not None else server_address(announcements)
+        port = serve(address, Store(ranks), allowed=_addresses_of(announcements))
         plan: Dict[str, Any] = {"address": address, "port": port, "ranks": ranks}
         _write(folder / "plan.json", plan)
     else:
-        plan = _await_plan(folder, topology, deadline, timeout_s)
+        plan = _await_rank_0(folder / "plan.json", topology, deadline, timeout_s)
     own_interface = interface or interface_of(address_towards(plan["address"]), addresses)
     return environ_of_rank(plan, topology.rank, own_interface)
 
 
-def announcement(topology: Topology, addresses: Mapping[str, str]) -> Announcement:
+def await_ranks(topology: Topology, folder: Union[str, Path], timeout_s: float = 300.0) -> None:
+    """Waits for all ranks where MPI connects them: it would wait for one that does not come for ever, and say nothing.
+
+    Args:
+        topology: This rank's place.
+        folder: As for `gloo_environ`.
+        timeout_s: How long ranks wait for each other.
+
+    Raises:
+        HpcdlError: Ranks did not arrive in time; they are named.
+    """
+    folder = Path(folder)
+    deadline = time.monotonic() + timeout_s
+    _announce(folder, topology, {})
+    if topology.rank == 0:
+        _await_all(folder, topology, deadline, timeout_s)
+        _write(folder / "all.json", {})
+    else:
+        _await_rank_0(folder / "all.json", topology, deadline, timeout_s)
+
+
+def announcement(topology: Topology, addresses: Mapping[str, IPv4Interface]) -> Announcement:
     """What a rank tells the others."""
     return {
         "rank": topology.rank,
@@ -85,7 +108,7 @@ def announcement(topology: Topology, addresses: Mapping[str, str]) -> Announceme
         "local_rank": topology.local_rank,
         "node_rank": topology.node_rank,
         "hostname": topology.hostname,
-        "addresses": sorted(addresses.values()),
+        "addresses": [own.with_prefixlen for own in addresses.values()],
     }
 
 
@@ -167,24 +190,27 @@ def missing_text(announcements: Sequence[Announcement], topology: Topology, time
     )
 
 
+def _announce(folder: Path, topology: Topology, addresses: Mapping[str, IPv4Interface]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / f"rank-{topology.rank:04d}.json", announcement(topology, addresses))
+
+
 def _await_all(folder: Path, topology: Topology, deadline: float, timeout_s: float) -> List[Announcement]:
-    while True:
-        announcements = _announcements(folder)
-        if len(announcements) >= topology.world_size:
-            return announcements
+    while len(_announced(folder)) < topology.world_size:
         if time.monotonic() > deadline:
-            raise HpcdlError(missing_text(announcements, topology, timeout_s))
+            raise HpcdlError(missing_text(_announcements(folder), topology, timeout_s))
         time.sleep(_POLL_S)
+    return _announcements(folder)
 
 
-def _await_plan(folder: Path, topology: Topology, deadline: float, timeout_s: float) -> Any:
-    path = folder / "plan.json"
+def _await_rank_0(path: Path, topology: Topology, deadline: float, timeout_s: float) -> Any:
+    """Reads what rank 0 writes when all are there."""
     while not path.exists():
         if time.monotonic() > deadline:
-            announcements = _announcements(folder)
+            announcements = _announcements(path.parent)
             if len(announcements) < topology.world_size:
                 raise HpcdlError(missing_text(announcements, topology, timeout_s))
-            raise HpcdlError(f"rank 0 did not start its rendezvous within {timeout_s:g} s; see its log")
+            raise HpcdlError(f"rank 0 did not go on when all were there, within {timeout_s:g} s; see its log")
         time.sleep(_POLL_S)
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -195,7 +221,11 @@ def _node(one: Announcement) -> Any:
 
 
 def _announcements(folder: Path) -> List[Announcement]:
-    return [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("rank-*.json")]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in _announced(folder)]
+
+
+def _announced(folder: Path) -> List[Path]:
+    return list(folder.glob("rank-*.json"))
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -204,21 +234,30 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
     os.replace(str(temporary), str(path))
 
 
-def _server_address(
-    announcements: Sequence[Announcement], addresses: Mapping[str, str], interface: Optional[str]
-) -> str:
-    """Chooses the one address that the server listens on."""
-    if interface is not None:
-        return addresses[interface]
-    rank_0 = next(one for one in announcements if one["rank"] == 0)
-    elsewhere = [one for one in announcements if _node(one) != _node(rank_0)]
-    if not elsewhere:
+def server_address(announcements: Sequence[Announcement]) -> str:
+    """Chooses the one address of rank 0's node that the server listens on.
+
+    That is an address in a network that all nodes are in. What several nodes announce alike, such as the address of a
+    bridge for containers, leads nowhere. Where no network is shared, the way to another node's first address decides.
+    """
+    nodes = {_node(one): [IPv4Interface(text) for text in one["addresses"]] for one in announcements}
+    first = nodes.pop(_node(next(one for one in announcements if one["rank"] == 0)))
+    others = [own for own in nodes.values() if own != first]
+    if not others:  # one machine, whatever it is called
         return _LOOPBACK
-    for address in elsewhere[0]["addresses"]:
-        if not address.startswith("127."):
-            return address_towards(address)
-    raise HpcdlError("{} has no IPv4 address that other nodes could reach".format(elsewhere[0]["hostname"]))
+    everyones = Counter(address.ip for own in (first, *others) for address in set(own))
+    for address in first:
+        if everyones[address.ip] == 1 and all(
+            any(address.network == other.network for other in own) for own in others
+        ):
+            return str(address.ip)
+    for address in others[0]:
+        if everyones[address.ip] == 1:
+            return address_towards(str(address.ip))
+    host = next(one["hostname"] for one in announcements if _node(one) in nodes)
+    raise HpcdlError(f"{host} has no IPv4 address that other nodes could reach")
 
 
 def _addresses_of(announcements: Sequence[Announcement]) -> Set[str]:
-    return {address for one in announcements for address in one["addresses"]} | {_LOOPBACK}
+    announced = (IPv4Interface(text) for one in announcements for text in one["addresses"])
+    return {str(address.ip) for address in announced} | {_LOOPBACK}

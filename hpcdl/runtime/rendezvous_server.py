@@ -7,7 +7,7 @@ number of ranks; tools/rendezvous_limit.py measures it, and docs/launching.md ha
 
 Synopsis::
 
-    port = serve("127.0.0.1", world_size=2, allowed={"127.0.0.1"})
+    port = serve("127.0.0.1", Store(plan_ranks(announcements)), allowed={"127.0.0.1"})
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import contextlib
 import selectors
 import socket
 import threading
-from typing import AbstractSet, Dict, Optional, Set
+from typing import AbstractSet, Any, Dict, Mapping, Optional, Sequence, Set
 
 _LISTEN_QUEUE = 1024
 _CHUNK_BYTES = 1 << 16
@@ -24,42 +24,61 @@ _CHUNK_BYTES = 1 << 16
 _LIMIT_BYTES = 1 << 21
 #: What the last answers get to leave.
 _LINGER_S = 1.0
-_OK, _NOT_FOUND, _BAD = b"200 OK", b"404 Not Found", b"400 Bad Request"
+#: What Horovod adds to the names of its communicators when it makes them anew for a set of ranks, of all here.
+_OF_SET = b"_process_set_hash_"
+_OK, _NOT_FOUND, _BAD, _REFUSED = b"200 OK", b"404 Not Found", b"400 Bad Request", b"403 Forbidden"
 
 
-def serve(address: str, world_size: int, allowed: AbstractSet[str], store: Optional[Store] = None) -> int:
+def serve(address: str, store: Store, allowed: AbstractSet[str]) -> int:
     """Starts the server in a thread, which ends when all ranks have said that they are connected.
 
     There is no server any more for process sets that are added later: hpcdl uses none.
 
-    The client cannot carry a secret, so the guard is what can be checked: the interface, the source address,
-    and that the first value of a key is the one that counts.
+    The client cannot carry a secret, so the guard is what can be checked: the interface, the source address, that the
+    key is one which a rank of this world writes, and that its first value is the one that counts.
 
     Args:
         address: Own IPv4 address to listen on.
-        world_size: Number of ranks that will come.
+        store: Keeps what the ranks write.
         allowed: Addresses that they may come from.
-        store: Keeps what they write; None: a new one.
 
     Returns:
         The port.
     """
     listener = socket.create_server((address, 0), backlog=_LISTEN_QUEUE)
     listener.setblocking(False)
-    server = _Server(listener, store or Store(world_size), allowed)
+    server = _Server(listener, store, allowed)
     threading.Thread(target=server.run, name="hpcdl-rendezvous", daemon=True).start()
     return int(listener.getsockname()[1])
 
 
+def expected_paths(ranks: Sequence[Mapping[str, Any]]) -> Set[bytes]:
+    """Lists what the ranks of a plan write: in each communicator the name of their host, then their addresses.
+
+    Horovod does so again for the set of all ranks, in communicators of the same names with a hash behind.
+    """
+    paths = set()
+    for one in ranks:
+        for scope, index in (
+            ("global", one["rank"]),
+            (f"local_{one['hostname']}", one["local_rank"]),
+            (f"cross_{one['local_rank']}", one["cross_rank"]),
+        ):
+            paths.update((f"/{scope}/rank_{index}".encode(), f"/{scope}/{index}".encode()))
+    return paths
+
+
 class Store:
-    """Values by path, each written once; and which ranks have said that they are connected.
+    """Values by path, each written once and only where a rank has one to write; and which ranks are connected.
 
     Args:
-        world_size: Number of ranks.
+        ranks: The place of every rank, as `hpcdl.runtime.rendezvous.plan_ranks` gives it.
     """
 
-    def __init__(self, world_size: int) -> None:
-        self._world_size = world_size
+    def __init__(self, ranks: Sequence[Mapping[str, Any]]) -> None:
+        self._world_size = len(ranks)
+        self._expected = expected_paths(ranks)
+        self._hash: Optional[bytes] = None  # of the set of all ranks: the first that comes
         self._values: Dict[bytes, bytes] = {}
         self._connected: Set[bytes] = set()
 
@@ -74,16 +93,28 @@ class Store:
         if method == b"GET":
             found = self._values.get(path)
             status, content = (_NOT_FOUND, b"") if found is None else (_OK, found)
+        elif method not in (b"PUT", b"DELETE"):
+            status = _BAD
+        elif not self._is_expected(path):
+            status = _REFUSED
         elif method == b"PUT":
             self._values.setdefault(path, value)
-        elif method == b"DELETE":
+        else:
             # A rank deletes its key in a communicator once all are connected there. It does so six times: in the
             # global, local and cross one, then in those of the process set of all ranks, of which cross is last.
-            if path.startswith(b"/cross_") and b"_process_set_" in path:
+            if path.startswith(b"/cross_") and _OF_SET in path:
                 self._connected.add(path)
-        else:
-            status = _BAD
         return b"HTTP/1.0 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(content), content)
+
+    def _is_expected(self, path: bytes) -> bool:
+        scope, of_set, rest = path.partition(_OF_SET)
+        if not of_set:
+            return path in self._expected
+        name, slash, key = rest.partition(b"/")
+        if scope + slash + key not in self._expected:
+            return False
+        self._hash = self._hash or name
+        return name == self._hash
 
 
 class _Connection:

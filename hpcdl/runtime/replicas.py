@@ -15,6 +15,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import zlib
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, List, Sequence, Set
 
@@ -109,11 +110,22 @@ class Replicas:
         return self.processes.sum(of_process) if of_process else []
 
     def average(self, variables: Sequence[Any]) -> None:
-        """Gives every copy the mean over all replicas."""
-        for variable, total in zip(variables, self.sums(variables)):
+        """Gives every copy the mean over all replicas; what all hold alike stays as it is, to the bit."""
+        of_replicas = self.checksums(variables)
+        differing = [variables[i] for i in np.flatnonzero((of_replicas != of_replicas[0]).any(axis=0))]
+        for variable, total in zip(differing, self.sums(differing)):
             self.set_all(variable, total / self.num_replicas)
+
+    def checksums(self, variables: Sequence[Any]) -> np.ndarray:
+        """Gives a checksum of each copy of each variable: (num_replicas, variables); a collective."""
+        of_copies = [[_checksum(copy) for copy in self.copies(variable)] for variable in variables]
+        return self.gather(list(np.array(of_copies, np.int64).reshape(len(variables), self.per_process).T))
 
     def gather(self, of_copies: Sequence[np.ndarray]) -> np.ndarray:
         """Stacks one array for each replica, in global order: (num_replicas, ...)."""
         stacked = self.processes.gather(np.stack(of_copies))
         return stacked.reshape((self.num_replicas,) + stacked.shape[2:])
+
+
+def _checksum(copy: Any) -> int:
+    return zlib.crc32(np.ascontiguousarray(copy.numpy()).tobytes())

@@ -1,4 +1,5 @@
-"""The folder of a run: its record, its history, its checkpoints, its final model. Rank 0 alone writes.
+"""The folder of a run: its record, its history, its checkpoints, its final model. Rank 0 alone writes these; the
+times of the steps (`hpcdl.common.step_times`), which lie in it too, each rank writes by itself.
 
 ``run.json`` says ``running``, ``stopped`` (to be started again), ``done`` or ``failed``. A run that died says
 ``running`` for ever; nothing but the folder's lock tells it from one that is under way.
@@ -6,7 +7,7 @@
 Synopsis::
 
     folder = RunFolder(Path("runs/fashion_mnist-cnn_dropout-3f9a01c2"))
-    folder.open(identity, is_fresh=False)     # BadInput if it belongs to another run, or is in use
+    folder.open(identity, False, architecture(model))     # BadInput if it belongs to another run, or is in use
     folder.write(record)
 """
 
@@ -26,7 +27,8 @@ from hpcdl.runtime.identity import differences
 from hpcdl.runtime.saving import save_model
 
 _RECORD, _HISTORY, _LOCK = "run.json", "history.csv", ".lock"
-_OF_A_RUN = (_HISTORY, _LOCK, "checkpoints", "logs", "steps", "trace", "model.keras")
+_ARCHITECTURE = "architecture.json"
+_OF_A_RUN = (_HISTORY, _LOCK, _ARCHITECTURE, "checkpoints", "logs", "steps", "trace", "model.keras")
 
 
 class RunFolder:
@@ -46,22 +48,39 @@ class RunFolder:
         self.checkpoints = Store(path / "checkpoints", keep_checkpoints)
         self._lock: Optional[Any] = None
 
-    def open(self, identity: Mapping[str, Any], is_fresh: bool) -> Optional[Dict[str, Any]]:
+    def open(
+        self, identity: Mapping[str, Any], is_fresh: bool, architecture: Any
+    ) -> Optional[Dict[str, Any]]:
         """Makes the folder this run's own, until `close`.
 
         Args:
             identity: Of the run.
             is_fresh: Whether to start anew; what is there is moved aside.
+            architecture: Of the model, to say what differs from the one before.
 
         Returns:
             The record of what was trained here before; None if there was nothing.
 
         Raises:
-            BadInput: Another run was trained here, or is being trained.
+            BadInput: Another run was trained here, or is being trained, or nothing can be written here.
         """
+        try:
+            return self._open(identity, is_fresh, architecture)
+        except OSError as problem:
+            raise BadInput(
+                f"a run folder must be one that can be written; received {self.path}: {problem.strerror or problem};"
+                " pass another --run-dir, or start from a folder of your own"
+            ) from problem
+
+    def _open(
+        self, identity: Mapping[str, Any], is_fresh: bool, architecture: Any
+    ) -> Optional[Dict[str, Any]]:
         before = None if is_fresh else self._read()
         self._refuse_strange_folder()
-        foreign = [] if before is None else differences(before.get("identity", {}), identity)
+        foreign = []
+        if before is not None:
+            both = (self._read_architecture(), architecture)
+            foreign = differences(before.get("identity", {}), identity, None if both[0] is None else both)
         if foreign:
             raise BadInput(
                 f"a run folder goes on with the run that it holds; received {self.path}, in which other things"
@@ -86,6 +105,16 @@ class RunFolder:
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes the record."""
         write_json(self.path / _RECORD, record)
+
+    def write_architecture(self, architecture: Any) -> None:
+        """Writes of what layers the model is, for the words of a later start with another one."""
+        write_json(self.path / _ARCHITECTURE, architecture)
+
+    def _read_architecture(self) -> Any:
+        try:
+            return read_json(self.path / _ARCHITECTURE)
+        except (OSError, ValueError):  # an earlier hpcdl wrote none
+            return None
 
     def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
         """Writes the values of all epochs."""

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from hpcdl.common.checks import whole_number
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime.checks import nest_of_arrays, with_class_weight
+from hpcdl.runtime.checks import nest_of_arrays
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.parting import (
     FOR_EVER,
@@ -63,7 +63,7 @@ class Items:
         if length is None and steps_per_epoch is None:
             raise BadInput(f"{what} must have an end; received one without; pass steps_per_epoch")
         if steps_per_epoch is not None:
-            whole_number("steps_per_epoch", steps_per_epoch)
+            steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch)
         steps = self._steps = steps_per_epoch or length
         if not steps or (length is not None and steps > length):
             raise BadInput(
@@ -101,10 +101,8 @@ class Items:
                 f"an item of {self._what} must be x, (x, y) or (x, y, sample_weight); received {len(data)} parts; put"
                 " several inputs into one dict or list"
             )
-        if self._class_weight is not None:
-            x, y, weight = (*data, None, None)[:3]
-            data = (x, y, with_class_weight(self._class_weight, y, weight))
-        return nest_of_arrays(data)[0]
+        # Copies: an item may be the same array, filled again.
+        return tf.nest.map_structure(np.array, nest_of_arrays(data, self._class_weight)[0])
 
     def feed(
         self, order: Order, replicas: Replicas, epochs: Optional[int], first_step: int = 0, mark: Any = None

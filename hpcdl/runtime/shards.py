@@ -24,6 +24,7 @@ from hpcdl.common.errors import BadInput
 from hpcdl.common.saying import say
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.parting import Watch, checksum_of, endless, sketches_of
+from hpcdl.runtime.parts import Element
 from hpcdl.runtime.pipelines import Stream
 from hpcdl.runtime.replicas import Replicas
 
@@ -117,6 +118,12 @@ class Shards:
                 f"the shards of {what} have {self._steps} to {max(steps)} batches; an epoch has {self._steps} steps,"
                 " and leaves out what longer shards have more"
             )
+        if len(checksums) > 1 and len(set(checksums)) == 1:
+            raise BadInput(
+                f"each replica must read its own part of the data; received {what}(shard), whose {len(checksums)}"
+                " shards all begin with the same batch, so that each would train on every sample; let the function take"
+                " the part shard.index of shard.count, or pass the data set itself, of global batches"
+            )
         if len(set(checksums)) < len(checksums) and is_rank_0:
             say(
                 f"some shards of {what} begin with the same samples, which would be trained on more than once; let the"
@@ -152,8 +159,9 @@ class Shards:
         """Says what a part counts for; its number of rows, where only all ranks together know that."""
         if self._is_even:
             # The last number, that of its first row, is asked for by predictions only, which know no shards.
-            return data, tf.constant([1, self._streams[0].batch_size / self.batch_size, 1, 0], tf.float64)
-        return data, tf.cast(tf.shape(tf.nest.flatten(data)[0])[:1], tf.float64)
+            fraction = self._streams[0].batch_size / self.batch_size
+            return Element(data, tf.constant([1, fraction, 1, 0], tf.float64))
+        return Element(data, tf.cast(tf.shape(tf.nest.flatten(data)[0])[:1], tf.float64))
 
     def mark(self, steps_done: int) -> List[Optional[int]]:
         """Gives what a later start compares with, after so many steps of the run: of this rank's shards."""

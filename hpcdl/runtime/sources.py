@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.schedule import Batches, resolve_batches
-from hpcdl.runtime.checks import nest_of_arrays, with_class_weight
+from hpcdl.runtime.checks import nest_of_arrays
 from hpcdl.runtime.feed import Arrays, Order
 from hpcdl.runtime.pipelines import Pipeline
 from hpcdl.runtime.replicas import Replicas
@@ -59,7 +59,7 @@ class Source:
             mark: What `mark` gave when they were done.
 
         Returns:
-            Elements ``(rows, info)``, one for each local replica and step; info as `Parts.step` takes it.
+            An `Element` for each local replica and step.
         """
         raise NotImplementedError
 
@@ -102,8 +102,15 @@ def open_source(
     what: str = "x",
     class_weight: Optional[Mapping[int, float]] = None,
     steps_per_epoch: Optional[int] = None,
+    steps_name: str = "steps_per_epoch",
 ) -> Any:
     """Makes a source of what the user passed; all ranks do so together.
+
+    Args:
+        x, y, sample_weight, class_weight, steps_per_epoch: As for `hpcdl.runtime.training.Run.fit`.
+        reader: Who reads.
+        what: The word that the user wrote ``x`` for, for messages.
+        steps_name: Likewise for ``steps_per_epoch``.
 
     Raises:
         BadInput: It is nothing that can be read, by rules that the message says.
@@ -131,10 +138,10 @@ def open_source(
         )
     if steps_per_epoch is not None:
         raise BadInput(
-            f"steps_per_epoch counts batches of a data set; received {steps_per_epoch} with arrays, of which an epoch"
-            " takes all; leave it out, or pass fewer rows"
+            f"{steps_name} counts batches of a data set; received {steps_name}={steps_per_epoch} with arrays as {what},"
+            " all of which are taken; leave it out, or pass fewer rows"
         )
-    return Arrays(*nest_of_arrays((x, y, with_class_weight(class_weight, y, sample_weight))))
+    return Arrays(*nest_of_arrays((x, y, sample_weight), class_weight))
 
 
 def open_validation(data: Any, reader: Reader, steps: Optional[int]) -> Any:
@@ -147,7 +154,9 @@ def open_validation(data: Any, reader: Reader, steps: Optional[int]) -> Any:
             "validation_data must be (x, y), (x, y, sample_weight) or a data set; received"
             f" {len(parts)} parts; put several inputs into one list or dict"
         )
-    return open_source(*parts, reader=reader, what="validation_data", steps_per_epoch=steps)
+    return open_source(
+        *parts, reader=reader, what="validation_data", steps_per_epoch=steps, steps_name="validation_steps"
+    )
 
 
 def batch_sizes(

@@ -21,16 +21,20 @@ import tensorflow as tf
 
 from hpcdl.runtime.gradients import Hook, averaged_gradients
 from hpcdl.runtime.keras_edge import (
+    global_seed_for_threads,
+    has_own,
     has_own_train_step,
     is_mean,
+    layers_with_added_losses,
     metric_variables,
+    next_execution_of,
     seed_variables,
     steps_per_execution,
 )
 from hpcdl.runtime.losses import global_losses
 from hpcdl.runtime.normalization import synchronized_normalization
 from hpcdl.runtime.overriding import attributes
-from hpcdl.runtime.parts import Parts
+from hpcdl.runtime.parts import Element, Parts
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.stopping import Wishes
 from hpcdl.runtime.updates import updates_across_replicas
@@ -53,18 +57,26 @@ def exact_steps(
         wishes: Of all ranks; they ride in the steps.
         on_first_trace: Is told the graph that holds the first train_step, if it is not run eagerly.
     """
-    train_step = model.train_step
+    train_step, use_global_seed = model.train_step, global_seed_for_threads(model)
     parts = Parts(replicas)
     with ExitStack() as stack:
         hook = stack.enter_context(averaged_gradients(model.optimizer, parts, wishes))
         stack.enter_context(updates_across_replicas(model.optimizer, replicas))
         to_tell = [on_first_trace]
 
-        def train(element: Any) -> Any:
-            data, info = element
+        def train(element: Element) -> Any:
             means.reach(model)
-            with parts.step(info):
-                logs = _averaged_logs(model, _counted(model, train_step, data, parts), parts)
+            use_global_seed()
+            with parts.step(element.info):
+                logs = _averaged_logs(model, _counted(model, train_step, element.rows, parts), parts)
+                parts.taken_as_means.update(
+                    f"add_loss() of {name}" for name in layers_with_added_losses(model)
+                )
+                parts.taken_as_means.update(
+                    f"{method} of {type(model).__name__}"
+                    for method in ("compute_loss", "train_step")
+                    if has_own(method, model)
+                )
             if to_tell and not tf.executing_eagerly():
                 to_tell.pop()(tf.compat.v1.get_default_graph())
             return logs
@@ -89,7 +101,7 @@ def exact_tests(
         replicas: Of the run.
         overrides: Other attributes of the model meanwhile.
     """
-    test_step = model.test_step
+    test_step, use_global_seed = model.test_step, global_seed_for_threads(model)
     # `build_metrics` has done it. Keras 3 would do it again from an element, whose parts it adds up: equal ones only.
     build = "_maybe_symbolic_build"
     overrides = {**overrides, **({build: _built_already} if hasattr(model, build) else {})}
@@ -100,15 +112,15 @@ def exact_tests(
         stack.enter_context(synchronized_normalization(model, parts))
         means = Means(parts, stack)
 
-        def test(element: Any) -> Any:
-            data, info = element
+        def test(data: Any) -> Any:
+            if not isinstance(data, Element):  # of a callback's own model.evaluate: the plain step
+                return test_step(data)
             means.reach(model)
-            with parts.step(info):
-                return _counted(model, test_step, data, parts)
+            use_global_seed()
+            with parts.step(data.info):
+                return _counted(model, test_step, data.rows, parts)
 
-        stack.enter_context(attributes(model, **{**overrides, "test_step": test}))
-        _forget_functions(model)
-        stack.callback(_forget_functions, model)
+        stack.enter_context(_with_steps(model, **{**overrides, "test_step": test}))
         yield means
 
 
@@ -117,18 +129,15 @@ def numbered_predictions(model: Any, parts: Parts, overrides: Mapping[str, Any])
     """Makes ``model.predict`` give ``(outputs, the number of each row in the data set)``."""
     predict_step = model.predict_step
 
-    def predict(element: Any) -> Any:
-        data, info = element
-        with parts.step(info):
-            outputs = predict_step(data)
+    def predict(element: Element) -> Any:
+        with parts.step(element.info):
+            outputs = predict_step(element.rows)
         size = tf.shape(tf.nest.flatten(outputs)[0], out_type=tf.int64)[0]
-        return outputs, tf.cast(info[3], tf.int64) + tf.range(size)
+        return outputs, tf.cast(element.info[3], tf.int64) + tf.range(size)
 
     with ExitStack() as stack:
         stack.enter_context(synchronized_normalization(model, parts))
-        stack.enter_context(attributes(model, **{**overrides, "predict_step": predict}))
-        _forget_functions(model)
-        stack.callback(_forget_functions, model)
+        stack.enter_context(_with_steps(model, **{**overrides, "predict_step": predict}))
         yield
 
 
@@ -136,9 +145,15 @@ def _built_already(*args: Any, **kwargs: Any) -> None:
     """Does nothing."""
 
 
-def _forget_functions(model: Any) -> None:
-    """Drops the compiled functions, which hold the steps that they were made of."""
-    model.train_function = model.test_function = model.predict_function = None
+@contextmanager
+def _with_steps(model: Any, **overrides: Any) -> Iterator[None]:
+    """Gives a model other steps; the compiled functions, which hold the steps that they were made of, go with them.
+
+    They come back afterwards: a fit that is under way, whose callback evaluates, goes on with its own.
+    """
+    functions = {f"{kind}_function": None for kind in ("train", "test", "predict")}
+    with attributes(model, **overrides, **functions):
+        yield
 
 
 class Means:
@@ -187,30 +202,36 @@ def _averaged_logs(model: Any, logs: Any, parts: Parts) -> Any:
 
 
 @contextmanager
-def first_steps_skipped(model: Any, num_steps: int) -> Iterator[None]:
-    """Makes Keras count the first steps of its next fit without taking them: they were taken before a stop."""
+def first_steps_skipped(model: Any, num_steps: int, steps_per_epoch: int) -> Iterator[None]:
+    """Makes Keras count the first steps of its next fit without taking them: they were taken before a stop.
+
+    The step after them may lie within an execution of several steps: of that one only the rest is taken.
+    """
     if not num_steps:
         yield
         return
     plain = model.make_train_function
-    left = num_steps
+    in_execution = steps_per_execution(model)
+    counted = 0
 
     def make_train_function(force: bool = False) -> Any:
         plain(force=force)
         function = model.train_function
 
         def train_function(iterator: Any) -> Any:
-            nonlocal left
-            if left <= 0:
+            nonlocal counted
+            if counted >= num_steps:
                 return function(iterator)
-            left -= steps_per_execution(model)
-            return {}
+            counted = min(counted + in_execution, steps_per_epoch)
+            if counted <= num_steps:
+                return {}
+            with next_execution_of(model, counted - num_steps, plain) as rest:
+                return rest(iterator)
 
         model.train_function = train_function
         return train_function
 
-    with attributes(model, make_train_function=make_train_function):
-        _forget_functions(model)
+    with _with_steps(model, make_train_function=make_train_function):
         yield
 
 

@@ -37,14 +37,25 @@ class StopSignals:
         received: The first such signal; None if there was none.
     """
 
-    _NUMBERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+    _NUMBERS = (signal.SIGTERM, *_WARNINGS)
 
     def __init__(self) -> None:
         self.received: Optional[int] = None
         self._previous: Dict[int, Any] = {}
 
-    def __enter__(self) -> StopSignals:
+    def listen(self) -> None:
+        """Notes the warnings that a job ends soon from now on: they may come while the data are being read.
+
+        SIGTERM ends a process that is not in a fit; a handler of the script's own stays.
+        """
         if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+            for number in self._WARNINGS:
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.SIG_IGN):
+                    signal.signal(number, self._note)
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._note) for number in self._NUMBERS}
         return self
 
@@ -64,14 +75,22 @@ def end_time(environ: Mapping[str, str], given: Optional[float]) -> Optional[flo
     Args:
         environ: The job's keeper says it in HPCDL_END_TIME, and Slurm, from 23.02 on, in SLURM_JOB_END_TIME.
         given: What the user said; it wins.
+
+    Raises:
+        BadInput: HPCDL_END_TIME is no time.
     """
     if given is not None:
         return given
-    for name in ("HPCDL_END_TIME", "SLURM_JOB_END_TIME"):
-        text = environ.get(name, "")
-        if text.isdigit():
-            return float(text)
-    return None
+    ours, slurms = (environ.get(name, "") for name in ("HPCDL_END_TIME", "SLURM_JOB_END_TIME"))
+    if ours:
+        try:
+            return float(ours)
+        except ValueError:
+            raise BadInput(
+                f"HPCDL_END_TIME must be in seconds since 1970; received {ours!r}; unset it, or set it to what"
+                " `date -d TIME +%s` says"
+            ) from None
+    return float(slurms) if slurms.isdigit() else None
 
 
 class TimeLeft:

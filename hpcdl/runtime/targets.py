@@ -14,7 +14,6 @@ Synopsis::
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from hpcdl.common.bench import BenchSettings
+from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
 from hpcdl.common.words import WorkloadOptions
 from hpcdl.common.workloads import SYNTHETIC
@@ -52,6 +52,7 @@ class Target:
         build: ``build(learning_rate)`` gives a compiled model; None leaves the rate as it is.
         data: ``data(dtype, least_rows)`` gives the data, floats of that dtype; made-up ones with at least as many rows.
         epochs, per_replica_batch_size, lr_scaling, warmup_epochs: Where the user says nothing.
+        reference_batch_size: That its learning rate was chosen for; None: the batch size that the user gives.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Target:
     per_replica_batch_size: int = _KERAS_BATCH_SIZE
     lr_scaling: str = "none"
     warmup_epochs: float = 0
+    reference_batch_size: Optional[int] = None
 
 
 def of_workload(name: str, data_dir: Optional[str]) -> Target:
@@ -87,6 +89,7 @@ def of_workload(name: str, data_dir: Optional[str]) -> Target:
         recommended.per_replica_batch_size,
         recommended.lr_scaling,
         recommended.warmup_epochs,
+        recommended.per_replica_batch_size,
     )
 
 
@@ -187,7 +190,7 @@ def train(run: Any, target: Target, options: WorkloadOptions) -> None:
         *data.train,
         per_replica_batch_size=per_replica,
         global_batch_size=options.global_batch_size,
-        reference_batch_size=options.reference_batch_size,
+        reference_batch_size=options.reference_batch_size or target.reference_batch_size,
         epochs=options.epochs or target.epochs,
         validation_data=data.test,
         lr_scaling=options.lr_scaling or target.lr_scaling,
@@ -285,9 +288,9 @@ def _modules_beside(parent: str) -> List[str]:
 
 
 def _near(name: str, names: List[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
+    hint = did_you_mean(name, names).rstrip()
+    if hint:
+        return hint
     return f"there are {', '.join(names[:10])}" if names else "check the spelling, and the folder you are in"
 
 

@@ -17,7 +17,7 @@ import re
 import socket
 import sys
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional
 
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.checks import whole_number
@@ -28,6 +28,7 @@ from hpcdl.common.schedule import parse_interval, resolve_batches
 from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topology
 from hpcdl.common.words import RunSettings
 from hpcdl.runtime import bare, uncaught
+from hpcdl.runtime.arguments import refuse_unknown, refuse_unnamed, verbosity
 from hpcdl.runtime.control import FromMemory, WithoutExchange
 from hpcdl.runtime.devices import pin_devices, use_threads
 from hpcdl.runtime.processes import Alone, start_horovod
@@ -56,6 +57,7 @@ def init(
     """
     uncaught.install()
     _check_backend(os.environ)
+    seed = whole_number("seed", seed, least=0)
     settings = RunSettings.from_environ(os.environ)
     topology = read_topology(os.environ, socket.gethostname())
     planned_world = os.environ.get("HPCDL_PLAN_WORLD_SIZE")
@@ -79,7 +81,7 @@ def init(
         use_threads(own.num_threads)
     bench = BenchSettings.from_environ(os.environ)
     where = settings.run_dir or run_dir
-    if bench.trace_from is not None and where is not None and not is_plan_only:
+    if bench.trace and where is not None and not is_plan_only:
         os.environ.update(timeline_environ(Path(where)))
     if world.world_size == 1 or is_plan_only:
         processes = Alone()
@@ -159,6 +161,7 @@ class Run(World):
         self._settings = settings
         self._bench = bench
         self._signals = StopSignals()
+        self._signals.listen()
         self._base_dir = run_dir
         self._num_fits = 0
 
@@ -168,7 +171,7 @@ class Run(World):
         x: Any,
         y: Any = None,
         sample_weight: Any = None,
-        *,
+        *unnamed: Any,
         per_replica_batch_size: Optional[int] = None,
         global_batch_size: Optional[int] = None,
         reference_batch_size: Optional[int] = None,
@@ -180,7 +183,7 @@ class Run(World):
         warmup_epochs: float = 0,
         scale_epochs: bool = False,
         class_weight: Optional[Mapping[int, float]] = None,
-        callbacks: Sequence[Any] = (),
+        callbacks: Any = None,
         shuffle: bool = True,
         verbose: Any = "auto",
         checkpoint_every: Optional[str] = None,
@@ -188,7 +191,7 @@ class Run(World):
         best_by: Optional[str] = None,
         title: Optional[str] = None,
         data_origin: Optional[Mapping[str, Any]] = None,
-        batch_size: None = None,
+        **unknown: Any,
     ) -> Any:
         """Trains as ``model.fit`` does in one process on the global batch.
 
@@ -199,6 +202,7 @@ class Run(World):
                 ``data(shard)`` that returns a data set of the batches of one replica (`hpcdl.runtime.shards.Shard`).
             y: Targets, likewise; None with a data set.
             sample_weight: N weights; None with a data set.
+            unnamed: Refused: Keras' batch size would stand there.
             per_replica_batch_size: Samples per replica and step; or give ``global_batch_size``. A data set has its own:
                 what is given beside it must agree.
             global_batch_size: Samples per step; num_replicas must divide it.
@@ -212,8 +216,8 @@ class Run(World):
             warmup_epochs: Epochs over which the scaling grows from 1 (Goyal et al. 2017, section 2.2).
             scale_epochs: Divide the epochs by num_replicas, rounded up.
             class_weight: Weight of the samples of each class; a class that is not named has 1.
-            callbacks: Keras callbacks. Those that write (ModelCheckpoint, TensorBoard, CSVLogger, ProgbarLogger), and
-                those that say ``rank_0_only = True``, run on rank 0; all others on every rank, on the same values.
+            callbacks: Keras callbacks, or one alone. Those of Keras that write, and those that say ``rank_0_only =
+                True``, run on rank 0; all others on every rank (docs/training.md).
             shuffle: Take the samples in a new order in each epoch, the same in every world; of a PyDataset the batches;
                 a ``tf.data.Dataset`` has its own order.
             verbose: As in Keras, on rank 0.
@@ -224,7 +228,7 @@ class Run(World):
                 validation.
             title: What the plan and the run folder are called; None: as the script.
             data_origin: What the plan and the record say of the data: ``{"source": ...}``, and more for the record.
-            batch_size: Refused, since it could mean either of the two.
+            unknown: Refused, in words of their own what Keras' fit takes: a bare ``batch_size`` could mean either.
 
         Returns:
             Keras' History, with values over all ranks, the same on each.
@@ -238,20 +242,18 @@ class Run(World):
         from hpcdl.runtime import checks, keras_edge
         from hpcdl.runtime.callback_list import of_this_rank
         from hpcdl.runtime.execution import Execution
+        from hpcdl.runtime.fitness import check_data
         from hpcdl.runtime.fitting import Fit
         from hpcdl.runtime.identity import digest, identity
-        from hpcdl.runtime.shapes import check_shapes
         from hpcdl.runtime.sources import Reader, batch_sizes, open_source, open_validation
-        from hpcdl.runtime.values import check_values
-
-        note_use(os.environ)
-        if batch_size is not None:
-            raise BadInput(
-                f"a batch size must say of what; received batch_size={batch_size}; pass"
-                f" per_replica_batch_size={batch_size}, or global_batch_size for the samples of a whole step"
-            )
         from hpcdl.runtime.stopping import end_time
 
+        note_use(os.environ)
+        refuse_unknown(self.fit, unknown)
+        refuse_unnamed(self.fit, {"y": y, "sample_weight": sample_weight}, unnamed)
+        checks.check_class_weight(class_weight)
+        epochs = whole_number("epochs", epochs)
+        shown = self._verbosity(verbose)
         title = title or Path(sys.argv[0]).stem or "run"
         sizes = self._bench.batches(per_replica_batch_size, global_batch_size)
         checks.check_model(model, self._replicas)
@@ -268,7 +270,7 @@ class Run(World):
         num_samples = source.num_samples
         if self._bench.steps is not None:
             num_samples, epochs = self._bench.cut(num_samples, batches.global_batch_size)
-            validation_data, scale_epochs, verbose = None, False, 0
+            validation_data, scale_epochs, shown = None, False, 0
         plan = Plan(
             title=title,
             launcher=self.topology.launcher,
@@ -292,9 +294,8 @@ class Run(World):
         validation = open_validation(validation_data, reader, validation_steps)
         for read, what in ((source, "training data"), (validation, "validation data")):
             if read is not None:
-                check_shapes(model, read.rows, what)
-                check_values(model, read.rows, what)
-        if self.is_rank_0 and verbose != 0:
+                check_data(model, read.rows, what, self._replicas)
+        if shown:
             print(render(plan), flush=True)
             for notice in execution.notices:
                 say(notice)
@@ -309,7 +310,7 @@ class Run(World):
             seed=self.seed,
             shuffle=shuffle,
             users_callbacks=of_this_rank(callbacks, self.is_rank_0),
-            verbose=self._verbosity(verbose),
+            verbose=shown,
             topology=self.topology,
             replicas=self._replicas,
             run_dir=self.run_dir,
@@ -331,13 +332,14 @@ class Run(World):
         x: Any,
         y: Any = None,
         sample_weight: Any = None,
-        *,
+        *unnamed: Any,
         per_replica_batch_size: Optional[int] = None,
         global_batch_size: Optional[int] = None,
         steps: Optional[int] = None,
-        callbacks: Sequence[Any] = (),
+        callbacks: Any = None,
         verbose: Any = "auto",
         return_dict: bool = False,
+        **unknown: Any,
     ) -> Any:
         """Evaluates as ``model.evaluate`` does in one process; every rank calls it, and gets the same values.
 
@@ -346,12 +348,14 @@ class Run(World):
             x: As for `fit`.
             y: As for `fit`.
             sample_weight: As for `fit`.
+            unnamed: Refused.
             per_replica_batch_size: Samples per replica and step, by default 32; or give ``global_batch_size``.
             global_batch_size: Samples per step.
             steps: Batches of a data set that are taken; None: as many as it has.
-            callbacks: Keras callbacks; which run where, as for `fit`.
+            callbacks: Keras callbacks, or one alone; which run where, as for `fit`.
             verbose: As in Keras, on rank 0.
             return_dict: As in Keras: metrics by name, instead of a list.
+            unknown: Refused.
 
         Returns:
             The loss and the metrics over all samples, as Keras gives them.
@@ -361,13 +365,15 @@ class Run(World):
         """
         from hpcdl.runtime import checks, evaluation
         from hpcdl.runtime.callback_list import of_this_rank
-        from hpcdl.runtime.values import check_values
+        from hpcdl.runtime.fitness import check_data
 
+        refuse_unknown(self.evaluate, unknown)
+        refuse_unnamed(self.evaluate, {"y": y, "sample_weight": sample_weight}, unnamed)
+        shown = self._verbosity(verbose)
         checks.check_compiled(model, self._replicas)
         sizes = (per_replica_batch_size, global_batch_size)
         source, order = self._opened((x, y, sample_weight), sizes, steps)
-        check_values(model, source.rows, "data to evaluate on")
-        shown = self._verbosity(verbose)
+        check_data(model, source.rows, "data to evaluate on", self._replicas)
         users = of_this_rank(callbacks, self.is_rank_0)
         return evaluation.evaluate(model, source, order, self._replicas, shown, return_dict, users)
 
@@ -375,21 +381,24 @@ class Run(World):
         self,
         model: Any,
         x: Any,
-        *,
+        *unnamed: Any,
         per_replica_batch_size: Optional[int] = None,
         global_batch_size: Optional[int] = None,
         steps: Optional[int] = None,
         verbose: Any = "auto",
+        **unknown: Any,
     ) -> Any:
         """Predicts as ``model.predict`` does in one process; every rank calls it, and predicts its part.
 
         Args:
             model: Built in `scope`; the weights of rank 0 count.
             x: As for `fit`, but no function ``data(shard)``, whose rows have no order.
+            unnamed: Refused.
             per_replica_batch_size: Samples per replica and step, by default 32; or give ``global_batch_size``.
             global_batch_size: Samples per step.
             steps: Batches of a data set that are taken; None: as many as it has.
             verbose: As in Keras, on rank 0.
+            unknown: Refused.
 
         Returns:
             The outputs for all rows, in the order of the data, on rank 0; None on the others.
@@ -398,7 +407,11 @@ class Run(World):
             BadInput: An argument breaks a rule.
         """
         from hpcdl.runtime import checks, evaluation
+        from hpcdl.runtime.fitness import check_inputs
 
+        refuse_unknown(self.predict, unknown)
+        refuse_unnamed(self.predict, {}, unnamed)
+        shown = self._verbosity(verbose)
         checks.check_keras(model)
         checks.check_place(model, self._replicas)
         source, order = self._opened((x,), (per_replica_batch_size, global_batch_size), steps)
@@ -407,7 +420,8 @@ class Run(World):
                 "predictions come in the order of the data; received a function data(shard), whose shards have none;"
                 " pass arrays, a tf.data.Dataset or a keras.utils.PyDataset"
             )
-        return evaluation.predict(model, source, order, self._replicas, self._verbosity(verbose))
+        check_inputs(model, source.rows[0], "data to predict on", self._replicas)
+        return evaluation.predict(model, source, order, self._replicas, shown)
 
     def _opened(self, data: Any, sizes: Any, steps: Optional[int]) -> Any:
         """Opens data to evaluate or to predict on, in their own order."""
@@ -418,12 +432,13 @@ class Run(World):
         per_replica, global_ = sizes if any(sizes) else (32, None)
         batches = resolve_batches(per_replica, global_, num_replicas=self.num_replicas)
         reader = Reader(self._replicas, self.num_replicas, self.seed, batches.per_replica_batch_size)
-        source = open_source(*data, reader=reader, steps_per_epoch=steps)
+        source = open_source(*data, reader=reader, steps_per_epoch=steps, steps_name="steps")
         return source, Order(source.num_samples, source.batch_size or batches.global_batch_size, None)
 
     def _verbosity(self, verbose: Any) -> int:
         """Gives what Keras shows on this rank."""
-        return (1 if verbose == "auto" else int(verbose)) if self.is_rank_0 else 0
+        number = verbosity(verbose)
+        return number if self.is_rank_0 else 0
 
     def _run_dir_of_next_fit(self, title: str, digest: str) -> Path:
         """Names the folder of a fit: the first one of a script has the run's, later ones have folders in it."""

@@ -9,48 +9,51 @@ Synopsis::
 
 from __future__ import annotations
 
-from typing import Any, Optional, Tuple
+from typing import Any, Optional
 
 import numpy as np
-import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
+from hpcdl.runtime.pairing import named, targets_of
 
 #: Rows that are looked at in one go, so that a large array needs no second one of its size.
 _ROWS = 4096
 
 
-def check_values(model: Any, data: Any, what: str) -> None:
+def check_values(model: Any, data: Any, what: str, outputs: Any = None) -> None:
     """Checks the arrays that a model is to be fed.
 
     Args:
         model: Compiled and built.
         data: ``(x, y)`` or ``(x, y, sample_weight)``, nests of arrays.
         what: Which data, for the message.
+        outputs: Of a model that does not say its own.
 
     Raises:
-        BadInput: An x is not a number somewhere, or a label is none of the classes. NaN in y is left alone: a loss of
-            the user's own may know what to do with it.
+        BadInput: An x is no finite number somewhere, or a label is none of the classes. NaN in y is left alone: a loss
+            of the user's own may know what to do with it.
     """
     for name, array in named(data[0], "x"):
-        row = _first_row(array, np.isnan) if array.dtype.kind == "f" else None
+        row = _first_row(array, _is_not_finite) if array.dtype.kind == "f" else None
         if row is not None:
+            kind = "NaN" if np.isnan(array[row]).any() else "inf"
             raise BadInput(
-                f"the input must be numbers; received NaN in {name} of the {what}, first in row {row}; leave such rows"
-                " out, or put a number in their place"
+                f"the input must be finite numbers; received {kind} in {name} of the {what}, first in row {row};"
+                " leave such rows out, or put a number in their place"
             )
     if len(data) < 2:
         return
-    losses, outputs = tf.nest.flatten(model.loss), tf.nest.flatten(getattr(model, "outputs", None) or [])
-    labels = list(named(data[1], "y"))
-    if not len(losses) == len(outputs) == len(labels):
-        return
-    for loss, output, (name, array) in zip(losses, outputs, labels):
+    for loss, output, name, array in targets_of(model, data[1], outputs):
         _check_labels(loss, int(output.shape[-1] or 0), name, array, what)
 
 
 def _check_labels(loss: Any, num_classes: int, name: str, labels: np.ndarray, what: str) -> None:
     kind = kind_of_loss(loss)
+    if labels.dtype.kind in "US":
+        raise BadInput(
+            f"labels must be numbers; received texts in {name} of the {what}; number the classes from 0, as"
+            " np.unique(y, return_inverse=True)[1] does"
+        )
     if kind == "sparse_categorical_crossentropy" and num_classes:
         ignored = getattr(loss, "ignore_class", None)
         most, said = num_classes - 1, f"0 to {num_classes - 1}, as the model has {num_classes} outputs"
@@ -70,6 +73,10 @@ def _check_labels(loss: Any, num_classes: int, name: str, labels: np.ndarray, wh
         )
 
 
+def _is_not_finite(rows: np.ndarray) -> np.ndarray:
+    return ~np.isfinite(rows)
+
+
 def kind_of_loss(loss: Any) -> str:
     """Names a loss, whether it is given as a name, a function or an object."""
     if isinstance(loss, str):
@@ -82,15 +89,6 @@ def kind_of_loss(loss: Any) -> str:
         "MeanSquaredError": "mean_squared_error",
         "MeanAbsoluteError": "mean_absolute_error",
     }.get(name, name)
-
-
-def named(nest: Any, name: str) -> Tuple[Tuple[str, np.ndarray], ...]:
-    """Lists the arrays of a nest with the names that a user would write: ``x``, ``x[1]``, ``x['image']``."""
-    if isinstance(nest, dict):
-        return tuple((f"{name}[{key!r}]", nest[key]) for key in sorted(nest))
-    if isinstance(nest, (list, tuple)):
-        return tuple((f"{name}[{i}]", array) for i, array in enumerate(nest))
-    return ((name, nest),)
 
 
 def _first_row(array: np.ndarray, is_wrong: Any) -> Optional[int]:

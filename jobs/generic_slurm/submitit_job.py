@@ -1,4 +1,4 @@
-"""Any cluster with Slurm by submitit alone: one process for each GPU of two nodes.
+"""Any cluster with Slurm by submitit: runs horovod.sbatch, which stands beside this file.
 
     python jobs/generic_slurm/submitit_job.py train.py --my-flag
 
@@ -7,25 +7,11 @@ Rendered by python -m hpcdl.launch.templates.
 
 import subprocess
 import sys
+from pathlib import Path
 
 import submitit
 
-RANKS = r"""
-HPCDL=${HPCDL:-$HOME/hpcdl}
-IMAGE=${IMAGE:-CHANGE_ME.sif}
-LOGS=$PWD/hpcdl-logs/$SLURM_JOB_ID-$(date +%s)
-mkdir -p "$LOGS" && echo "logs of the ranks: $LOGS"
-
-srun --nodes=2 --ntasks=8 --ntasks-per-node=4 --cpus-per-task=8 --distribution=block \
-    --kill-on-bad-exit=1 --wait=60 --mpi=none --cpu-bind=cores --gpu-bind=none \
-    apptainer exec --nv --bind "$HPCDL" --bind "$PWD" --pwd "$PWD" "$IMAGE" \
-    env -u PYTHONHOME HPCDL_CONTROLLER=gloo "HPCDL_RENDEZVOUS_DIR=$LOGS/rendezvous" \
-    "HPCDL_STATUS_DIR=$LOGS" OMP_NUM_THREADS=8 PYTHONNOUSERSITE=1 "PYTHONPATH=$HPCDL" PYTHONUNBUFFERED=1 \
-    TF_NUM_INTEROP_THREADS=8 TF_NUM_INTRAOP_THREADS=8 \
-    python3 -m hpcdl.common.rank_start --log-dir "$LOGS" -- \
-    python3 -m hpcdl.runtime --strategy=horovod "$@"
-"""
-
+script = Path(__file__).resolve().with_name("horovod.sbatch")
 executor = submitit.AutoExecutor(folder="hpcdl-logs/%j", cluster="slurm")
 executor.update_parameters(
     slurm_account="CHANGE_ME",
@@ -41,5 +27,4 @@ executor.update_parameters(
     slurm_use_srun=False,
 )
 executor._executor.update_parameters(wckey=None)  # submitit's own is refused by clusters that know no keys
-job = executor.submit(subprocess.call, ["bash", "-c", RANKS, "hpcdl", *sys.argv[1:]])
-print(job.job_id)
+print(executor.submit(subprocess.check_call, ["bash", str(script), *sys.argv[1:]]).job_id)

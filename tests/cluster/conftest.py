@@ -27,9 +27,10 @@ for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
     signal.signal(number, lambda number, frame: asked.append(number))
 threads = os.environ["OMP_NUM_THREADS"]
 print(json.dumps({"rank": rank, "host": socket.gethostname(), "words": sys.argv[1:], "cwd": os.getcwd(),
-                  "threads": threads, "end": os.environ.get("HPCDL_END_TIME")}), flush=True)
+                  "threads": threads, "end": os.environ.get("HPCDL_END_TIME"),
+                  "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}), flush=True)
 what = sys.argv[1] if len(sys.argv) > 1 else ""
-is_first = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
+is_first = not os.path.exists("saved")
 if what == "fail" and rank == 3:
     raise ValueError("boom")
 if what == "kill" and rank == 2:
@@ -40,9 +41,11 @@ if what in ("fail", "kill") or (what == "wait" and is_first):
             break
         time.sleep(0.05)
 if asked:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a run that is over listens no more
     if rank == 0:
         time.sleep(1)
         print("saved", flush=True)
+        open("saved", "w").close()
     sys.exit(85)
 print("ended", flush=True)
 """
@@ -91,11 +94,32 @@ class User:
         return done.stdout.splitlines()
 
     def submits(self, *argv: str) -> str:
-        """Submits to 2 nodes with 2 processes each."""
-        (job_id,) = self.reads(
-            "submit", "--site", "box", "-N", "2", "--np", "4", "--gpus-per-node", "0", *argv
-        )
+        """Submits to 2 nodes with 2 processes each; without GPUs, unless they are asked for."""
+        gpus = [] if "--gpus-per-node" in argv else ["--gpus-per-node", "0"]
+        (job_id,) = self.reads("submit", "--site", "box", "-N", "2", "--np", "4", *gpus, *argv)
         return job_id
+
+    def plants(self, container_command: Optional[str] = None, **values: Any) -> None:
+        """Changes values of the profile as it was made; another call begins from there again."""
+        own = self.folder / "config" / "hpcdl" / "sites" / "box.toml"
+        made = own.with_suffix(".made")
+        if not made.exists():
+            made.write_text(own.read_text())
+        head, mark, rest = made.read_text().partition("[sources")
+        kept = [line for line in head.splitlines() if line.partition(" =")[0] not in values]
+        kept += [f'{name} = [{json.dumps(value)}, "cluster"]' for name, value in values.items()]
+        if container_command is not None:
+            rest = rest.replace("[container]", f'[container]\ncommand = ["{container_command}", "cluster"]')
+        own.write_text("\n".join([*kept, "", mark + rest]))
+
+    def finds(self, name: str, text: str) -> None:
+        """Puts a program first on the PATH of this user, here and on the nodes."""
+        program = self.folder / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(text)
+        program.chmod(0o755)
+        if str(program.parent) not in self.environ["PATH"]:
+            self.environ["PATH"] = f"{program.parent}{os.pathsep}{self.environ['PATH']}"
 
     def job(self) -> Path:
         return sorted(self.folder.glob("hpcdl-jobs/*"))[-1]
@@ -132,7 +156,9 @@ def _new_user(request: pytest.FixtureRequest, is_root: bool) -> User:
     someone = User(Path(tempfile.mkdtemp(prefix=f"{name}-", dir=shared)), is_root)
     someone.reads("site", "init", "box")
     # The site runs images, so a run takes one unless it is told not to; those of the tests that want one say so.
-    (someone.folder / "config" / "hpcdl" / "config.toml").write_text('image = "none"\n')
+    # Its folder is below /tmp, and the nodes see it.
+    config = f'image = "none"\nshared_folder = "{shared}"\n'
+    (someone.folder / "config" / "hpcdl" / "config.toml").write_text(config)
     return someone
 
 

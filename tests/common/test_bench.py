@@ -42,6 +42,13 @@ def test_strong_scaling_keeps_the_global_batch_that_some_replicas_would_have():
     assert BenchSettings(steps=1).batches(32, None) == (32, None)
 
 
+def test_weak_scaling_refuses_a_fixed_global_batch():
+    weak = BenchSettings(steps=1, weak=True)
+    assert weak.batches(32, None) == (32, None)
+    with pytest.raises(BadInput, match="global_batch_size=64.*--scaling strong"):
+        weak.batches(None, 64)
+
+
 def test_processes_wait_for_each_other_and_not_for_ever(tmp_path):
     with pytest.raises(HpcdlError, match="1 came"):
         meet(tmp_path / "a", 2, timeout_s=0.05)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hpcdl.common.checks import one_of, parse_number, parse_whole_number, whole_number
+from hpcdl.common.checks import one_of, parse_number, parse_share, parse_whole_number, whole_number
 from hpcdl.common.errors import BadInput
 
 
@@ -43,6 +43,13 @@ def test_numbers_are_read_as_python_writes_them(text: str) -> None:
 def test_what_is_no_positive_number_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="--learning-rate must be a number > 0; received"):
         parse_number("--learning-rate", text)
+
+
+def test_a_share_is_no_percentage() -> None:
+    assert (parse_share("--threshold", "0.75"), parse_share("--threshold", "1")) == (0.75, 1.0)
+    for text in ("75", "0", "nan"):
+        with pytest.raises(BadInput, match="--threshold must be a number > 0"):
+            parse_share("--threshold", text)
 
 
 def test_zero_is_a_number_where_it_may_be() -> None:

@@ -88,7 +88,10 @@ def test_a_long_warmup_fits_on_one_screen_with_both_ends() -> None:
     [
         ({"lr_scaling": "none", "warmup_epochs": 0}, "f is 8, but lr_scaling none leaves the learning rate"),
         ({"lr_scaling": "none"}, "warmup has no effect"),
-        ({"warmup_epochs": 12}, "the run ends before its warmup does: 708 steps"),
+        (
+            {"warmup_epochs": 13},
+            "the run ends before its warmup does: 708 steps, of which the warmup needs 767",
+        ),
     ],
 )
 def test_what_the_user_may_not_have_meant_is_a_hint(change: Dict[str, Any], hint: str) -> None:

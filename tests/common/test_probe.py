@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hpcdl.common.probe import look_around, read_gpus, try_folder
+from hpcdl.common.probe import look_around, read_fabrics, read_gpus, try_folder
 
 
 def test_a_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
@@ -29,16 +29,35 @@ def test_it_says_cores_limits_and_folders_as_a_line_of_json(tmp_path: Path) -> N
         check=True,
     )
     seen = json.loads(done.stdout)
+    assert seen["cpus"] == str(min(one_core))
     assert (seen["cores"], seen["folders"]) == (1, {str(tmp_path): None})
+    assert "lo" not in seen["interfaces"]
+    assert all(speed is None or speed > 0 for speed in seen["interfaces"].values())
     assert seen["shm_mb"] is None or seen["shm_mb"] > 0
 
 
-def test_gpus_are_told_by_name_capability_and_driver() -> None:
-    text = "Tesla V100-SXM2-32GB, 7.0, 535.104.05\nTesla V100-SXM2-32GB, 7.0, 535.104.05\n"
-    assert read_gpus(text)[1] == {"name": "Tesla V100-SXM2-32GB", "capability": "7.0", "driver": "535.104.05"}
+def test_gpus_are_told_by_name_capability_driver_and_what_tells_one_from_another() -> None:
+    text = "Tesla V100-SXM2-32GB, 7.0, 535.104.05, GPU-0a\nTesla V100-SXM2-32GB, 7.0, 535.104.05, GPU-1b\n"
+    assert read_gpus(text)[1] == {
+        "name": "Tesla V100-SXM2-32GB",
+        "capability": "7.0",
+        "driver": "535.104.05",
+        "uuid": "GPU-1b",
+    }
     assert read_gpus("No devices were found\n") == []
 
 
-def test_what_slurm_lets_a_rank_see_is_kept() -> None:
-    assert look_around([], {"CUDA_VISIBLE_DEVICES": "0,1"})["gpus_visible"] == "0,1"
-    assert look_around([], {})["gpus_visible"] is None
+def test_what_slurm_lets_a_rank_see_is_kept_for_cuda_and_for_rocm() -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": "0,1", "ROCR_VISIBLE_DEVICES": "", "PATH": "/bin"}
+    assert look_around([], environ)["gpus_visible"] == {
+        "CUDA_VISIBLE_DEVICES": "0,1",
+        "ROCR_VISIBLE_DEVICES": "",
+    }
+    assert look_around([], {})["gpus_visible"] == {}
+
+
+def test_infiniband_and_slingshot_are_fabrics_and_ethernet_is_none(tmp_path: Path) -> None:
+    assert read_fabrics(tmp_path) == []
+    for name in ("infiniband/mlx5_0", "net/eth0", "net/hsn1", "net/hsn0"):
+        (tmp_path / name).mkdir(parents=True)
+    assert read_fabrics(tmp_path) == ["mlx5_0", "hsn0", "hsn1"]

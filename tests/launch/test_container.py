@@ -6,12 +6,22 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Tuple
 
 import pytest
 
 from hpcdl.common.errors import BadInput
-from hpcdl.launch.container import deaf_file_system, describe_image, enter_argv, find_image, outermost
+from hpcdl.launch.container import (
+    deaf_file_system,
+    describe_choice,
+    describe_image,
+    enter_argv,
+    find_image,
+    image_environ,
+    outermost,
+)
 from hpcdl.launch.sites.profile import Container
+from hpcdl.launch.tried_images import note_image, read_tried, read_ways
 
 SINGULARITY = Container(kind="singularity", gpu_flags=("--nv",), binds=("/ocean",))
 
@@ -51,10 +61,19 @@ def test_a_site_may_call_the_program_otherwise() -> None:
 def test_shifter_and_podman_have_their_own_words() -> None:
     shifter = Container(kind="shifter", gpu_flags=("--module=gpu,nccl-plugin",))
     assert enter_argv(shifter, "nvcr:tf", folders=["/w"], cwd="/w", with_gpus=True) == [
-        *("shifter", "--image=nvcr:tf", "--module=gpu,nccl-plugin", "--workdir=/w"),
+        *(
+            "env",
+            "-u",
+            "LD_LIBRARY_PATH",
+            "shifter",
+            "--image=nvcr:tf",
+            "--module=gpu,nccl-plugin",
+            "--workdir=/w",
+        ),
     ]
     podman = enter_argv(Container(kind="podman-hpc"), "tf:1", folders=["/w"], cwd="/w", with_gpus=False)
-    assert podman[:4] == ["podman-hpc", "run", "--rm", "--volume=/w:/w"]
+    assert podman[:3] == ["podman-hpc", "run", "--rm"]
+    assert podman[3:7] == ["--network=host", "--ipc=host", "--pid=host", "--volume=/w:/w"]
     assert "--env=SLURM_*" in podman
     assert podman[-2:] == ["--workdir=/w", "tf:1"]
 
@@ -79,6 +98,56 @@ def test_the_newest_image_of_the_first_pattern_that_finds_one_is_taken(tmp_path:
     assert find_image(container, None) == str(tmp_path / "tf_23.sif")
 
 
+def test_of_the_sites_images_the_newest_that_has_passed_the_doctor_is_taken(tmp_path: Path) -> None:
+    environ = {"HPCDL_CACHE": str(tmp_path / "cache")}
+    paths = [tmp_path / name for name in ("tf_22.sif", "tf_23.sif", "tf_24.sif")]
+    for year, path in enumerate(paths):
+        path.write_text("image")
+        os.utime(str(path), (year, year))
+    container = Container(kind="apptainer", images=(f"{tmp_path}/tf_*.sif",))
+
+    def chosen() -> Tuple[str, str]:
+        tried = read_tried(environ)
+        image = find_image(container, None, tried=tried)
+        return Path(image or "").name, describe_choice(image, None, tried)
+
+    assert chosen() == ("tf_24.sif", "the site's newest, of which the doctor knows nothing yet")
+    note_image(str(paths[2]), False, environ)
+    assert chosen()[0] == "tf_23.sif"
+    note_image(str(paths[0]), True, environ)
+    assert chosen() == ("tf_22.sif", "the newest that has passed the doctor")
+    paths[0].write_text("another one under its name")
+    assert chosen()[0] == "tf_22.sif"  # the newest of those that nobody has looked at
+    for path in paths:
+        note_image(str(path), False, environ)
+    assert chosen() == ("tf_22.sif", "the doctor has passed none")
+    assert describe_choice(str(paths[0]), "tf_22.sif", read_tried(environ)) == ""
+
+
+def test_how_an_images_horovod_can_meet_is_known_of_the_file_that_the_doctor_saw(tmp_path: Path) -> None:
+    environ = {"HPCDL_CACHE": str(tmp_path / "cache")}
+    image = tmp_path / "tf.sif"
+    image.write_text("image")
+    assert read_ways(str(image), environ) is None
+    note_image(str(image), False, environ, ways=["mpi"])
+    assert read_ways(str(image), environ) == ("mpi",)
+    image.write_text("another one under its name")
+    assert read_ways(str(image), environ) is None
+    assert read_ways(None, environ) is None
+    note_image(str(image), True, environ)
+    assert read_ways(str(image), environ) is None
+
+
+def test_a_verdict_that_cannot_be_kept_or_read_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.sif").write_text("image")
+    (tmp_path / "file").write_text("")
+    note_image(str(tmp_path / "a.sif"), True, {"HPCDL_CACHE": str(tmp_path / "file")})
+    note_image("nvcr.io/tf:1", True, {"HPCDL_CACHE": str(tmp_path)})
+    assert read_tried({"HPCDL_CACHE": str(tmp_path)}) == {}
+    (tmp_path / "images.json").write_text("[")
+    assert read_tried({"HPCDL_CACHE": str(tmp_path)}) == {}
+
+
 def test_what_is_not_there_is_refused_unless_it_is_only_planned(tmp_path: Path) -> None:
     container = Container(kind="singularity", images=("/nowhere/tf_*.sif",))
     with pytest.raises(BadInput, match="found none like /nowhere/tf_"):
@@ -94,6 +163,15 @@ def test_none_runs_without_an_image() -> None:
     assert find_image(Container(), None) is None
     with pytest.raises(BadInput, match="not known to run images"):
         find_image(Container(), "x.sif")
+
+
+def test_the_users_own_image_is_taken_where_images_can_be_run(tmp_path: Path) -> None:
+    (tmp_path / "my.sif").touch()
+    own = str(tmp_path / "my.sif")
+    assert find_image(SINGULARITY, None, default=own) == own
+    assert find_image(SINGULARITY, "none", default=own) is None
+    assert find_image(SINGULARITY, None, default="none") is None
+    assert find_image(Container(), None, default=own) is None
 
 
 def test_kinds_that_pull_by_name_need_a_name() -> None:
@@ -115,7 +193,9 @@ def test_an_image_is_known_by_its_sif_id_and_its_real_path(tmp_path: Path) -> No
     described = describe_image(str(tmp_path / "latest.sif"))
     assert described["sif_id"] == bytes(range(16)).hex()
     assert described["real_path"] == str(tmp_path / "a.sif")
+    assert image_environ(described) == {"HPCDL_IMAGE": f"{tmp_path / 'a.sif'} {bytes(range(16)).hex()}"}
     assert describe_image("nvcr.io/tf:1") == {"image": "nvcr.io/tf:1"}
+    assert image_environ({"image": "nvcr.io/tf:1"}) == {"HPCDL_IMAGE": "nvcr.io/tf:1"}
 
 
 def test_the_program_behind_an_image_is_started_deaf_to_what_slurm_sends_to_all(tmp_path: Path) -> None:

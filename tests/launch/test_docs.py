@@ -10,9 +10,10 @@ from typing import List
 import pytest
 
 from hpcdl.common.data_words import parse_data
-from hpcdl.common.words import parse_train
+from hpcdl.common.words import parse_train, parse_train_words
 from hpcdl.launch.cli import COMMANDS, find_command, main
 from hpcdl.launch.sites.profile import Container, Site, leaves
+from hpcdl.launch.submission.inside import ImageOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "".join((ROOT / name).read_text() for name in ("docs/launching.md", "containers/README.md"))
@@ -99,6 +100,23 @@ def test_what_stands_beside_a_line_of_the_centres_script_exists(capsys: pytest.C
     training = (ROOT / "hpcdl" / "runtime" / "training.py").read_text()
     for name in re.findall(r"(\w+)=(?:\"linear\"|3|True|128)", here):
         assert f"        {name}: " in training
+
+
+@pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[0] == "train"], ids=" ".join)
+def test_a_run_in_an_allocation_is_taken(argv: List[str]) -> None:
+    command, _ = parse_train_words(argv[1:], "hpcdl train", {"image": ImageOptions})
+    assert command.target == "train.py"
+
+
+@pytest.mark.parametrize(
+    "argv", [argv for argv in SHOWN if argv[0] in ("jobs", "logs", "cancel")], ids=" ".join
+)
+def test_a_question_about_a_job_is_taken(
+    argv: List[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asks_for_one = "12345" in argv
+    assert main(argv) == (2 if asks_for_one else 0)
+    assert ("no job 12345 in" if asks_for_one else "no jobs in") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", ABOUT_TRAINING, ids=" ".join)

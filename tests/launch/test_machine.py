@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 import pytest
 
 from hpcdl.launch.machine import (
     Machine,
     count_gpus,
+    gpu_names,
     read_cpu_limit,
     read_machine,
 )
@@ -39,6 +40,16 @@ def write(root: Path, files: Dict[str, str]) -> Path:
 def test_gpus_are_counted_as_cuda_counts_them(visible: Optional[str], files: List[str], count: int) -> None:
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert count_gpus(environ, files) == count
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [(None, ("0", "1")), ("3, 5,-1,2", ("3", "5")), ("GPU-a,MIG-b", ("GPU-a", "MIG-b"))],
+)
+def test_gpus_have_the_names_that_cuda_knows_them_by(visible: Optional[str], names: Tuple[str, ...]) -> None:
+    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert gpu_names(environ, 2) == names
+    assert gpu_names(environ, 0) == ()
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from typing import List, Optional, Sequence
 import pytest
 
 from hpcdl.common.failures import Failure
+from hpcdl.common.rank_start import STARTED_AGAIN
 from hpcdl.launch.mpirun import RankEnd
-from hpcdl.launch.outcome import Outcome, conclude, render
+from hpcdl.launch.outcome import Outcome, conclude, meaning, render
 
 LOGS = Path("logs")
 TRACEBACK = "Traceback (most recent call last):\n  File 'x.py', line 1\nValueError: no data\n"
@@ -156,3 +157,28 @@ def test_what_rank_0_wrote_is_not_told_again() -> None:
 def test_a_stop_by_a_signal_is_named() -> None:
     text = render(Outcome(143, stopped_by=signal.SIGTERM), "vm", LOGS, no_tail)
     assert text == "hpcdl: stopped by SIGTERM; logs: logs"
+
+
+def test_a_silent_end_is_explained_by_what_the_launcher_and_the_log_say_of_the_last_start() -> None:
+    logs = {
+        "launcher.log": ["srun: error: n1: task 1: Out Of Memory"],
+        "rank-0001.log": ["OSError: [Errno 28] No space left on device", STARTED_AGAIN, "epoch 1"],
+    }
+    end = RankEnd(1, 137, 9, is_out_of_memory=True)
+    text = render(Outcome(137, end=end), "vm", LOGS, lambda path, n: logs[path.name])
+    assert text.startswith("hpcdl: rank 1 on vm was killed by SIGKILL (out of memory)\n")
+    assert "  that is: the memory that the job asked for" in text
+    logs["launcher.log"] = []
+    assert "that is" not in render(Outcome(137, end=end), "vm", LOGS, lambda path, n: logs[path.name])
+
+
+def test_a_job_whose_time_was_over_is_told_from_one_that_was_cancelled() -> None:
+    ended = Outcome(143, stopped_by=signal.SIGTERM)
+    said = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2024-04-20T09:09:37"
+    assert "longer --time" in str(meaning(ended, LOGS, lambda path, n: [f"{said} DUE TO TIME LIMIT ***"]))
+    assert meaning(ended, LOGS, lambda path, n: [f"{said} ***"]) is None
+
+
+def test_bad_input_says_by_itself_what_to_do() -> None:
+    refused = Failure(1, "n1", 1, 1.0, 2, "no: Permission denied; pass another --run-dir")
+    assert render(Outcome(2, failure=refused), "vm", LOGS, no_tail) == f"hpcdl: {refused.error}"

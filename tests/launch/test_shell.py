@@ -7,16 +7,20 @@ from typing import List
 
 import pytest
 
+import hpcdl
 from hpcdl.launch.cli import main
 from hpcdl.launch.shell import Way, plan_shell
 from hpcdl.launch.sites.library import load_profile
+from hpcdl.launch.submission.lib import keep_lib, lib_folder
 from hpcdl.launch.submission.words import JobOptions
 
 NO_FILES = Path("no-files-of-a-user")
 
 
 def _way(site: str, **options: object) -> Way:
-    return plan_shell(load_profile(site, NO_FILES), JobOptions(**options), "abc", "/i/tf.sif", "/w")  # type: ignore[arg-type]
+    return plan_shell(
+        load_profile(site, NO_FILES), JobOptions(**options), "abc", "/i/tf.sif", "/w", "/home/me/lib"
+    )  # type: ignore[arg-type]
 
 
 def test_a_site_with_a_command_of_its_own_is_asked_by_it_and_the_rest_is_typed() -> None:
@@ -37,6 +41,20 @@ def test_elsewhere_salloc_starts_the_shell_in_a_step_with_all_that_the_job_has()
     assert "--overlap --cpu-bind=none --gpu-bind=none" in enter
     assert " --pty apptainer exec --nv " in enter
     assert "PYTHONNOUSERSITE=1 bash" in enter
+
+
+def test_of_the_hosts_packages_the_shell_sees_the_half_of_hpcdl_that_ranks_need(tmp_path: Path) -> None:
+    package = Path(hpcdl.__file__).resolve().parent
+    lib = lib_folder(package, {"HPCDL_CACHE": str(tmp_path)})
+    for _ in range(2):
+        keep_lib(package, lib)
+    assert sorted(path.name for path in lib.iterdir()) == ["__main__.py", "hpcdl"]
+    assert sorted(path.name for path in (lib / "hpcdl").iterdir()) == ["__init__.py", "common", "runtime"]
+    assert [path.name for path in lib.parent.iterdir()] == [lib.name]
+    (line,) = _way("delta", time="30", mem="0", partition="gpuA100x4").lines()
+    assert "--bind /home/me/lib" in line
+    assert "PYTHONPATH=/home/me/lib" in line
+    assert str(package.parent) not in line
 
 
 @pytest.mark.parametrize(

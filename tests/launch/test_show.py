@@ -9,7 +9,7 @@ import pytest
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.records import write_history, write_json
-from hpcdl.launch.show import draw, draw_each, find_runs, main, read_run, render
+from hpcdl.launch.show import _labels, draw, draw_each, find_runs, main, read_run, render
 
 RECORD = {
     "status": "done",
@@ -59,6 +59,20 @@ def test_a_folder_of_runs_stands_for_them(tmp_path):
     first, second = make(tmp_path / "runs" / "a"), make(tmp_path / "runs" / "b")
     assert find_runs([tmp_path / "runs"]) == [first, second]
     assert find_runs([second]) == [second]
+
+
+def test_later_fits_of_a_script_follow_its_first(tmp_path, capsys):
+    first = make(tmp_path / "runs" / "first")
+    later = [make(first / f"fit-{n}") for n in (2, 3, 10)]
+    second = make(tmp_path / "runs" / "second")
+    (first / "fit-4").mkdir()  # of which nothing was written
+    assert find_runs([first]) == [first, *later]
+    assert find_runs([tmp_path / "runs"]) == [first, *later, second]
+    assert find_runs([first / "fit-2", first]) == [later[0], first, *later[1:]]
+    assert main([str(first)]) == 0
+    assert capsys.readouterr().out.endswith(f"curves: {first / 'curves.png'}\n")
+    draw([read_run(path) for path in (second, later[0])], tmp_path / "both.svg")
+    assert "<!-- first/fit-2, train -->" in (tmp_path / "both.svg").read_text()
 
 
 def test_the_curves_are_drawn_into_the_run(tmp_path, capsys):
@@ -122,6 +136,20 @@ def test_runs_that_are_done_get_their_curves_and_one_without_values_none(tmp_pat
     assert capsys.readouterr().out == "curves: first/curves.png\n"
     assert (tmp_path / "first" / "curves.png").is_file()
     assert not (tmp_path / "begun" / "curves.png").exists()
+
+
+def test_a_fit_that_left_no_record_keeps_no_later_one_from_its_curves(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "second")
+    draw_each([tmp_path / "first", tmp_path / "second"])
+    told = capsys.readouterr()
+    assert told.out == "curves: second/curves.png\n"
+    assert told.err.startswith("hpcdl: no curves are drawn: a run's files must be readable")
+
+
+def test_runs_whose_folders_have_one_name_are_told_apart_by_their_paths(tmp_path):
+    paths = [make(tmp_path / folder / "run") for folder in "ab"] + [make(tmp_path / "alone")]
+    assert _labels(paths) == [str(paths[0]), str(paths[1]), "alone"]
 
 
 def test_without_matplotlib_one_line_says_so_and_the_runs_are_as_good(tmp_path, monkeypatch, capsys):

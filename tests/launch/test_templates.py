@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Dict, List
 
@@ -15,6 +16,7 @@ from hpcdl.launch.templates import render_all
 ROOT = Path(__file__).resolve().parents[2]
 FILES = render_all()
 SUBMITIT = [name for name in FILES if name.endswith(".py")]
+END = str(int(time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))))  # as squeue says it
 SHELL = [name for name in FILES if not name.endswith(".py")]
 
 
@@ -23,10 +25,12 @@ def stand_ins(tmp_path: Path) -> Dict[str, str]:
     """An environment in which srun writes its words to a file, and sbatch its script."""
     (tmp_path / "srun").write_text(
         '#!/bin/sh\nfor word; do printf "%s\\n" "$word"; done > "$SEEN/srun.txt"\n'
+        'echo "$HPCDL_END_TIME" > "$SEEN/end.txt"\nexit "${STATUS:-0}"\n'
     )
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@" > "$SEEN/scontrol.txt"\n')
     (tmp_path / "squeue").write_text("#!/bin/sh\necho 2026-11-24T12:00:00\n")
     (tmp_path / "sbatch").write_text('#!/bin/sh\ncp "$1" "$SEEN/sbatch.txt"\necho Submitted batch job 7\n')
-    for name in ("srun", "squeue", "sbatch"):
+    for name in ("srun", "squeue", "sbatch", "scontrol"):
         (tmp_path / name).chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "SEEN": str(tmp_path), "SLURM_JOB_ID": "7", "HPCDL": "/copy of/hpcdl"}
@@ -62,6 +66,7 @@ def test_a_shell_file_starts_the_ranks_with_the_users_words(
     assert words[-3:] == ["train.py", "--text", "a $b 'c'"]
     assert words[words.index("--pwd") + 1] == str(tmp_path / "a b")
     assert "PYTHONPATH=/copy of/hpcdl" in words
+    assert _lines(tmp_path / "end.txt") == [END]
     assert f"--strategy={name.partition('/')[2].partition('.')[0]}".replace("interactive", "horovod") in words
 
 
@@ -85,9 +90,21 @@ def test_a_submitit_file_asks_for_what_the_batch_file_asks_for(
 
 
 @pytest.mark.parametrize("name", SUBMITIT)
-def test_a_submitit_file_runs_the_same_srun_as_the_batch_file(name: str) -> None:
+def test_a_submitit_file_runs_the_batch_file_which_requeues(
+    name: str, stand_ins: Dict[str, str], tmp_path: Path
+) -> None:
+    job = tmp_path / "copy of jobs" / "job.py"
+    job.parent.mkdir()
+    job.write_text(FILES[name])
     batch = FILES[name.replace("submitit_job.py", "horovod.sbatch")]
-    assert batch[batch.index("srun ") : batch.index("status=")].strip() in FILES[name]
+    (job.parent / "horovod.sbatch").write_text(batch)
+    place = {"cwd": tmp_path, "env": {**stand_ins, "STATUS": "85"}, "capture_output": True, "timeout": 60}
+    subprocess.run([sys.executable, str(job), "train.py", "a $b 'c'"], check=True, **place)
+    submitted = subprocess.run(["bash", "sbatch.txt"], check=False, **place)
+    assert submitted.returncode != 0  # so that Slurm does not take a run that failed for one that is done
+    assert _lines(tmp_path / "srun.txt")[-2:] == ["train.py", "a $b 'c'"]
+    assert _lines(tmp_path / "end.txt") == [END]
+    assert _lines(tmp_path / "scontrol.txt") == ["requeue 7"]
 
 
 def _lines(path: Path) -> List[str]:

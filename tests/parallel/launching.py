@@ -52,3 +52,18 @@ def run_program(folder, name, *args, np=1, replicas=1, launcher="mpi", status=0,
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done
+
+
+def run_hpcdl(words, folder, timeout_s=400):
+    """Runs a command of hpcdl's in a folder, which must succeed, and gives what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcdl", *words],
+        cwd=str(folder),
+        env=environ_of_script(),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

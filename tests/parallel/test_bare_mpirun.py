@@ -50,8 +50,9 @@ def test_ranks_that_no_variable_of_mpirun_reaches_do_not_train_alone(tmp_path):
     script = "import os, runpy, sys; keep = {k: os.environ[k] for k in ('PATH', 'PYTHONPATH')};"
     script += "os.execve(sys.executable, [sys.executable, *sys.argv[1:]], keep)"
     ended = under_mpirun(tmp_path, ["-c", script, str(PROGRAMS / "settled.py")])
+    # One is refused, and mpirun ends the other, which may have looked when the first had gone.
     assert ended.status == 2
-    assert ended.out == ""
+    assert ended.said
     assert all(
         "started 2 processes here, and this one received none of its variables" in s for s in ended.said
     )

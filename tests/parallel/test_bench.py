@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.step_times import read_step_times
@@ -29,7 +31,7 @@ def bench(folder, *words):
 
 
 def test_a_control_run_is_cut_short_and_each_rank_keeps_its_own_gradients(tmp_path):
-    settings = BenchSettings(steps=5, without_exchange=True, trace_from=3)
+    settings = BenchSettings(steps=5, untimed_steps=3, without_exchange=True, trace=True)
     done = run_program(tmp_path, "benched.py", tmp_path / "run", np=2, environ=settings.to_environ())
     assert "this run is a benchmark" in done.stderr + done.stdout
     found = read_step_times(tmp_path / "run")
@@ -40,10 +42,17 @@ def test_a_control_run_is_cut_short_and_each_rank_keeps_its_own_gradients(tmp_pa
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert not (tmp_path / "run" / "model.keras").exists()
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["bench"] == {"steps": 5, "without_exchange": True, "trace_from": 3}
+    assert record["bench"] == {"steps": 5, "untimed_steps": 3, "without_exchange": True, "trace": True}
+    (clocks,) = record["clocks"].values()
+    timed_s = [sum(steps.step_seconds[3:]) for steps in found.ranks.values()]
+    assert clocks["seconds"] > 0.9 * max(timed_s)
+    assert clocks["num_cores"] == os.cpu_count()
     trace = tmp_path / "run" / "trace"
     assert "ALLREDUCE" in (trace / "horovod.json").read_text()
-    assert [len(list((trace / f"rank-000{rank}").rglob("*.xplane.pb"))) for rank in (0, 1)] == [1, 1]
+    for rank in (0, 1):  # where TensorBoard's profiler looks, and as what it reads it
+        (path,) = (trace / f"rank-000{rank}" / "plugins" / "profile").glob("*/*.xplane.pb")
+        planes = xplane_pb2.XSpace.FromString(path.read_bytes()).planes
+        assert any(plane.name == "/host:CPU" and plane.lines for plane in planes)
     assert record["config"]["precision"] == "float32"
     assert (record["config"]["xla"], record["config"]["samples_in_data"]) == (False, 10)
     assert len(record["source"]["commit"]) == 40
@@ -78,7 +87,7 @@ def test_a_quick_study_measures_all_points_and_is_reported(tmp_path):
 
 
 def test_a_study_at_a_site_without_a_scheduler_runs_its_jobs_one_after_the_other(tmp_path):
-    few = ("--steps", "5", "--untimed-steps", "10", "--repeat", "1")
+    few = ("--steps", "10", "--untimed-steps", "10", "--repeat", "1")
     words = (
         "--site",
         "local",
@@ -97,14 +106,18 @@ def test_a_study_at_a_site_without_a_scheduler_runs_its_jobs_one_after_the_other
     assert bench(tmp_path, *words).count(": done") == 2
     for name in ("weak-1", "weak-2"):
         (text,) = (tmp_path / "study" / "round-000" / name).glob("*/env.txt")
-        assert "HPCDL_BENCH_STEPS=15" in text.read_text()
+        assert "HPCDL_BENCH_STEPS=20" in text.read_text()
 
 
 def test_sums_are_timed_by_horovod_and_by_mpi(tmp_path):
     words = ("--oversubscribe", "--bytes", "4K,1M", "--rounds", "1", "--repeats", "3", "--json", "sums.json")
     said = bench(tmp_path, "allreduce", *words)
     assert "Horovod us" in said
-    seconds = json.loads((tmp_path / "sums.json").read_text())["seconds"]
+    record = json.loads((tmp_path / "sums.json").read_text())
+    seconds, versions = record["seconds"], record["versions"]
+    assert (record["num_nodes"], len(record["source"]["commit"])) == (1, 40)
+    assert all(versions["horovod"][name] for name in ("hpcdl", "horovod", "tensorflow", "mpi"))
+    assert versions["mpi"]["mpi4py"]
     assert {who: sorted(by_size) for who, by_size in seconds.items()} == {
         "horovod": ["1048576", "4096"],
         "mpi": ["1048576", "4096"],

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime.callback_list import of_this_rank
+from hpcdl.runtime.callback_list import _WRITERS, of_this_rank
 from tests.parallel.launching import run_program
 from tests.parallel.programs.callbacks import HAS_TENSORBOARD
+from tests.parallel.programs.cases import IS_KERAS_3
 
 keras = tf.keras
 
@@ -51,10 +53,42 @@ def test_those_that_decide_agree(ranks):
     assert ranks[0]["rate"] == ranks[1]["rate"] < 0.1 * 0.9
 
 
+def test_weights_that_rank_0_loaded_reach_all_and_random_streams_stay_apart(ranks):
+    first, second = (rank["begun"] for rank in ranks)
+    assert first["loaded"] == first["weights"] == second["weights"]
+    assert len(first["seeds"]) == (2 if IS_KERAS_3 else 1)  # of dropout, and of keras.random without a seed
+    assert all(one != other for one, other in zip(first["seeds"], second["seeds"]))
+
+
+def test_one_that_evaluates_gets_what_the_validation_gave(ranks):
+    for rank in ranks:
+        assert len(rank["seen"]) == len(ranks[0]["history"]["loss"])
+        for alone, together, validated in rank["seen"]:
+            assert alone == pytest.approx(validated, rel=1e-5)
+            assert together == pytest.approx(validated, rel=1e-5)
+
+
 def test_what_was_logged_to_a_file_is_what_fit_returned(folder, ranks):
     head, *rows = (folder / "rank-0.csv").read_text().split()
     at = head.split(",").index("val_loss")
     assert [float(row.split(",")[at]) for row in rows] == pytest.approx(ranks[0]["history"]["val_loss"])
+
+
+def test_the_record_names_the_folder_of_the_ranks_logs(folder):
+    (record,) = folder.glob("runs/callbacks-*/run.json")
+    logs = Path(json.loads(record.read_text())["log_dir"])
+    assert logs.parent == folder / "hpcdl-logs"
+    assert {"rank-0000.log", "rank-0001.log"} <= {path.name for path in logs.iterdir()}
+
+
+@pytest.mark.parametrize("name", [*_WRITERS, "EarlyStopping", "TerminateOnNaN"])
+def test_which_of_keras_run_where(name):
+    kind = getattr(keras.callbacks, name, None)
+    if kind is None:
+        pytest.skip("this Keras has none")
+    callback = kind.__new__(kind)  # some cannot be made without a package of their own
+    assert of_this_rank(callback, True) == [callback]
+    assert of_this_rank(callback, False) == ([] if name in _WRITERS else [callback])
 
 
 def test_a_second_resume_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import hpcdl
 from tests.bare import ROOT, environ_of_script
 from tests.parallel.programs.cases import IS_KERAS_3
 
@@ -37,6 +38,14 @@ def test_an_example_learns_on_two_ranks(script, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (accuracy,) = re.findall(r"test accuracy ([\d.]+) %", done.stdout)
     assert float(accuracy) > least
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES))
+def test_an_example_shows_what_a_user_may_write(script):
+    text = (ROOT / "docs" / "examples" / script).read_text()
+    assert set(re.findall(r"^(?:import|from) (hpcdl\S*)", text, re.MULTILINE)) == {"hpcdl"}
+    assert set(re.findall(r"\bhpcdl\.(\w+)\(", text)) <= set(hpcdl.__all__)
+    assert "run_dir=" not in text  # on other ranks it is another run, as the batch is of each replica
 
 
 def test_every_example_is_tried():

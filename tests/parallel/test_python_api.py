@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 
+import hpcdl
 from hpcdl.runtime.training import Run
-from tests.bare import ROOT, environ_of_script
+from tests.bare import ROOT
+from tests.parallel.launching import run_hpcdl
 from tests.parallel.programs.cases import IS_KERAS_3
 
 PAGE = (ROOT / "docs" / "python-api.md").read_text()
@@ -19,24 +19,15 @@ PAGE = (ROOT / "docs" / "python-api.md").read_text()
 @pytest.mark.skipif(not IS_KERAS_3, reason="what the page calls is tried there by itself")
 def test_the_page_is_a_script_that_works(world, tmp_path):
     (tmp_path / "page.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)))
-    done = subprocess.run(
-        [sys.executable, "-m", "hpcdl", "train", *world, "page.py"],
-        cwd=tmp_path,
-        env=environ_of_script(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    said = done.stdout.splitlines()
+    said = run_hpcdl(["train", *world, "page.py"], tmp_path, timeout_s=300).splitlines()
     assert said.count("said once") == 1
     assert sum(line.startswith("a batch size must say of what") for line in said) == 1
     assert (tmp_path / "api.keras").is_file()
     assert (tmp_path / "runs" / "api" / "run.json").is_file()
 
 
-def test_every_public_name_of_a_run_is_on_the_page():
+def test_every_public_name_is_on_the_page():
     names = [name for name in dir(Run) if not name.startswith("_")]
     assert {"fit", "save", "average_gradients"} <= set(names)
     assert [name for name in names if f"run.{name}" not in PAGE] == []
+    assert [name for name in hpcdl.__all__ if f"hpcdl.{name}" not in PAGE] == []

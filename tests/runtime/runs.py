@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.topology import Choice, Topology
 from hpcdl.common.words import RunSettings
@@ -19,6 +21,21 @@ class TwoRanks(Alone):
         raise AssertionError("a refusal must come before the first exchange")
 
     broadcast = gather = gather_json = sum
+
+
+class Twins(Alone):
+    """Rank 0 of a world of two whose other rank does the same, with the same part of the data."""
+
+    size = 2
+
+    def sum(self, tensors):
+        return [2 * tensor for tensor in tensors]
+
+    def gather(self, array):
+        return np.stack([array, array])
+
+    def gather_json(self, value):
+        return [value, value]
 
 
 def make_run(run_dir=None, processes=None, world_size=None, is_plan_only=False):

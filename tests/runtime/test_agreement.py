@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -12,8 +14,8 @@ import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan
-from hpcdl.common.schedule import resolve_batches
-from hpcdl.runtime.agreement import check, describe, differences
+from hpcdl.common.schedule import parse_interval, resolve_batches
+from hpcdl.runtime.agreement import check, describe, differences, modules_of_the_user
 from hpcdl.runtime.feed import Arrays
 from hpcdl.runtime.identity import digest_of_arrays, identity
 
@@ -31,22 +33,23 @@ def plan(**changes):
     return Plan(**{**row, **changes})
 
 
-def model(rate=0.5, activation="relu", momentum=0.0, loss="mse", metrics=("accuracy",)):
+def model(rate=0.5, activation="relu", momentum=0.0, loss="mse", metrics=("accuracy",), **compiled):
     layers = keras.layers
     made = keras.Sequential(
         [keras.Input((4,)), layers.Dense(5, activation=activation), layers.Dropout(rate), layers.Dense(3)]
     )
-    made.compile(keras.optimizers.SGD(momentum=momentum), loss=loss, metrics=list(metrics))
+    made.compile(keras.optimizers.SGD(momentum=momentum), loss=loss, metrics=list(metrics), **compiled)
     return made
 
 
-def described(made=None, of_plan=None, data=(X, Y), validation=None, seed=0, shuffle=True):
+def described(made=None, of_plan=None, data=(X, Y), validation=None, seed=0, shuffle=True, every="1epoch"):
     made, of_plan = made or model(), of_plan or plan()
     return describe(
         made,
         of_plan,
         identity(made, digest_of_arrays(data), of_plan, seed, shuffle),
         validation and Arrays(validation, 20),
+        parse_interval(every),
     )
 
 
@@ -93,6 +96,9 @@ def test_the_same_program_is_alike_on_all_ranks_whatever_keras_has_counted():
         (lambda: described(validation=(X, Y)), "validation "),
         (lambda: described(seed=1), "seed (1, not 0)"),
         (lambda: described(shuffle=False), "shuffle (false, not true)"),
+        (lambda: described(every="5steps"), "checkpoint_every steps (5, not null)"),
+        (lambda: described(model(steps_per_execution=4)), "steps_per_execution (4, not 1)"),
+        (lambda: described(model(run_eagerly=True)), "run_eagerly (true, not false)"),
         (lambda: described(subclassed(2)), "model layers"),
     ],
 )
@@ -162,3 +168,34 @@ def test_every_rank_is_told_of_the_first_that_differs():
     told = World(4).check([alike, alike, other, {"plan": 8, "data": [2]}])
     assert len(set(told)) == 1
     assert "rank 2 differs from rank 0 in plan (7, not 1), data [0] (3, not 2); start all" in told[0]
+
+
+def test_what_only_some_ranks_have_is_compared_on_those():
+    with_plots = {"plan": 1, "module plots": "a"}
+    assert World(3).check([with_plots, {"plan": 1}, {"plan": 1}]) == [None] * 3
+    told = World(3).check([with_plots, {"plan": 1}, {"plan": 1, "module plots": "b"}])
+    assert 'rank 2 differs from rank 0 in module plots ("b", not "a"); start all' in told[0]
+
+
+def test_the_users_modules_go_by_name_and_content_wherever_they_lie(tmp_path, monkeypatch):
+    found = []
+    for place, code in (("a", "rate = 1"), ("b", "rate = 1"), ("c", "rate = 2")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "my_steps.py").write_text(code)
+        monkeypatch.syspath_prepend(str(tmp_path / place))
+        monkeypatch.delitem(sys.modules, "my_steps", raising=False)
+        importlib.import_module("my_steps")
+        found.append(modules_of_the_user())
+    monkeypatch.delitem(sys.modules, "my_steps")
+    here, there, other = found
+    assert here == there
+    assert [name for name in here if here[name] != other[name]] == ["my_steps"]
+    assert not {name.split(".")[0] for name in here} & {
+        "json",
+        "numpy",
+        "tensorflow",
+        "keras",
+        "hpcdl",
+        "pytest",
+    }
+    assert "module my_steps" not in described()  # it is unloaded

@@ -19,15 +19,18 @@ from threading import Thread
 import numpy as np
 import pytest
 
+import hpcdl
 from hpcdl.common import data_sets
 from hpcdl.common.data_sets import ARRAY_NAMES, Download, Form, Spec, spec_of
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime import data_files, data_reading, datasets
 from hpcdl.runtime.data_files import Place, places
+from hpcdl.runtime.data_reading import DataSet
 from hpcdl.runtime.datasets import obtain
 from hpcdl.runtime.debian import fetch_debian
 from hpcdl.runtime.fetching import NotFetched
 from hpcdl.runtime.idx import idx_header, idx_sha256
+from hpcdl.runtime.ragged import Ragged
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -512,6 +515,21 @@ def check_real(data, mean, std, train_counts):
 
 def test_fashion_mnist_is_the_known_one(fashion_mnist):
     check_real(fashion_mnist, 0.2860, 0.3530, [6000] * 10)
+
+
+def test_a_script_gets_what_tf_keras_datasets_gives(fashion_mnist):
+    (x_train, y_train), (x_test, y_test) = hpcdl.load_data("fashion_mnist")
+    for name, array in (("x_train", x_train), ("y_train", y_train), ("x_test", x_test), ("y_test", y_test)):
+        np.testing.assert_array_equal(array, getattr(fashion_mnist, name))
+
+
+def test_a_script_gets_texts_as_lists_of_words(monkeypatch):
+    texts = Ragged.of_lists([[1, 7], [], [1, 2]])
+    data = DataSet("texts", 2, texts, np.zeros(3), texts, np.ones(3), "a test", {})
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir: data)
+    (x_train, y_train), (x_test, _) = hpcdl.load_data("texts")
+    assert list(x_train) == list(x_test) == [[1, 7], [], [1, 2]]
+    assert (x_train.dtype, len(y_train)) == (object, 3)
 
 
 def test_mnist_is_the_known_one_where_it_is_on_this_machine():

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import List
+
 import pytest
 
 from hpcdl.common.errors import BadInput
@@ -47,3 +54,68 @@ def test_ranks_that_can_meet_pass(launcher, controller, environ) -> None:
 def test_ranks_that_cannot_meet_are_refused(launcher, controller, environ, said) -> None:
     with pytest.raises(BadInput, match=said):
         check_meeting(rank_of_two(launcher), controller, environ)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: A rank of two that MPI is to connect; its Horovod is one whose init() waits for ever on the ranks that are named.
+RANK = """
+import os, sys, time, types
+from hpcdl.common.topology import Topology
+rank, stuck = int(sys.argv[1]), sys.argv[2:]
+hvd = types.ModuleType("horovod.tensorflow")
+hvd.init = lambda: time.sleep(60 if str(rank) in stuck else 0)
+hvd.rank, hvd.size = lambda: rank, lambda: 2
+hvd.__file__ = os.path.join(os.getcwd(), "of the test", "tensorflow", "__init__.py")
+sys.modules["horovod"] = types.ModuleType("horovod")
+sys.modules["horovod"].tensorflow = sys.modules["horovod.tensorflow"] = hvd
+from hpcdl.common.errors import HpcdlError
+from hpcdl.runtime.processes import start_horovod
+try:
+    processes = start_horovod(Topology(rank, 2, 0, 1, rank, 2, f"n{rank}", "hpcdl"), "mpi", os.environ, timeout_s=2)
+except HpcdlError as error:
+    sys.exit(str(error))
+print(processes.rank, "of", processes.size)
+"""
+
+
+def _starts(tmp_path: Path, ranks: List[int], stuck: List[int]) -> List[subprocess.CompletedProcess]:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "HPCDL_RENDEZVOUS_DIR": str(tmp_path / "meet")}
+    environ["HPCDL_STATUS_DIR"] = str(tmp_path)
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank), *map(str, stuck)],
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+        )
+        for rank in ranks
+    ]
+    said = [process.communicate(timeout=50) for process in running]
+    return [
+        subprocess.CompletedProcess([], process.returncode, *words) for process, words in zip(running, said)
+    ]
+
+
+def test_ranks_that_mpi_connects_wait_for_each_other_first(tmp_path: Path) -> None:
+    done = _starts(tmp_path, [0, 1], [])
+    assert [(one.returncode, one.stdout) for one in done] == [(0, "0 of 2\n"), (0, "1 of 2\n")]
+
+
+def test_a_rank_that_does_not_come_is_named_before_mpi_waits_for_it(tmp_path: Path) -> None:
+    (alone,) = _starts(tmp_path, [0], [])
+    assert alone.returncode == 1
+    assert "1 of 2 ranks did not come within 2 s: rank 1 (node 1," in alone.stderr
+
+
+def test_an_mpi_that_does_not_connect_the_ranks_ends_with_a_line_and_a_report(tmp_path: Path) -> None:
+    free, stuck = _starts(tmp_path, [0, 1], [1])
+    assert (free.returncode, stuck.returncode) == (0, 1)
+    assert stuck.stderr.startswith(
+        "hpcdl: Horovod did not connect the ranks through MPI within 2 s; 1 are through"
+    )
+    assert "not rank 1; does the MPI here speak the launcher's PMI?" in stuck.stderr
+    report = json.loads((tmp_path / "rank-0001.json").read_text())
+    assert (report["hostname"], report["exit_status"]) == ("n1", 1)
+    assert report["error"] in stuck.stderr

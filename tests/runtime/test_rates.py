@@ -20,9 +20,16 @@ GENERATIONS = ["sgd"] if hasattr(keras, "ops") else ["sgd", "legacy-sgd"]
 
 @pytest.fixture(autouse=True)
 def _float64():
-    keras.backend.set_floatx("float64")
+    compute_in("float64")
     yield
-    keras.backend.set_floatx("float32")
+    compute_in("float32")
+
+
+def compute_in(dtype):
+    keras.backend.set_floatx(dtype)
+    keras.mixed_precision.set_global_policy(
+        dtype
+    )  # which Keras 3 makes of the first one that it sees, and keeps
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +43,10 @@ def data():
     return x, 3 * x + rng.normal(size=x.shape)
 
 
-def sgd(name, rate=RATE, **arguments):
+def sgd(run, name, rate=RATE, **arguments):
     module = keras.optimizers.legacy if name.startswith("legacy") else keras.optimizers
-    return module.SGD(rate, **arguments)
+    with run.scope():
+        return module.SGD(rate, **arguments)
 
 
 def train(run, optimizer, callbacks=(), warmup_epochs=1):
@@ -71,20 +79,20 @@ def expected(rate_of_step, momentum=0.0, warmup_steps=WARMUP_STEPS):
 @pytest.mark.parametrize("name", GENERATIONS)
 @pytest.mark.parametrize("momentum", [0.0, MOMENTUM])
 def test_warmup_multiplies_each_step_and_corrects_momentum(run, name, momentum):
-    optimizer = sgd(name, momentum=momentum)
+    optimizer = sgd(run, name, momentum=momentum)
     assert train(run, optimizer) == pytest.approx(expected(lambda step: RATE, momentum), abs=ROUNDING)
 
 
 @pytest.mark.parametrize("name", GENERATIONS)
 def test_without_warmup_the_factor_holds_from_the_first_step_on(run, name):
-    w = train(run, sgd(name, momentum=MOMENTUM), warmup_epochs=0)
+    w = train(run, sgd(run, name, momentum=MOMENTUM), warmup_epochs=0)
     assert w == pytest.approx(expected(lambda step: RATE, MOMENTUM, warmup_steps=0), abs=ROUNDING)
 
 
 @pytest.mark.parametrize("name", GENERATIONS)
 def test_a_schedule_of_the_users_is_multiplied(run, name):
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([4, 9], [0.01, 0.02, 0.005])
-    w = train(run, sgd(name, schedule))
+    w = train(run, sgd(run, name, schedule))
     assert w == pytest.approx(expected(lambda step: float(schedule(tf.constant(step)))), abs=ROUNDING)
 
 
@@ -96,7 +104,7 @@ def test_a_callback_sets_and_sees_the_users_own_rate(run, name):
         seen.append(rate)
         return rate / 2
 
-    optimizer = sgd(name)
+    optimizer = sgd(run, name)
     w = train(run, optimizer, callbacks=[keras.callbacks.LearningRateScheduler(of_epoch)])
     assert seen == pytest.approx([RATE, RATE / 2, RATE / 4])
     assert float(optimizer.learning_rate.numpy()) == pytest.approx(RATE / 8)
@@ -104,7 +112,7 @@ def test_a_callback_sets_and_sees_the_users_own_rate(run, name):
 
 
 def test_the_optimizer_is_the_plain_one_afterwards(run):
-    optimizer = sgd("sgd", momentum=MOMENTUM)
+    optimizer = sgd(run, "sgd", momentum=MOMENTUM)
     train(run, optimizer)
     assert type(optimizer) is keras.optimizers.SGD
     assert optimizer.get_config()["learning_rate"] == pytest.approx(RATE)

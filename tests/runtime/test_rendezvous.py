@@ -13,18 +13,20 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pytest
 
 from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.interfaces import address_towards, first_present, interface_of, ipv4_interfaces
 from hpcdl.common.topology import Topology
-from hpcdl.runtime.interfaces import address_towards, interface_of, ipv4_interfaces
-from hpcdl.runtime.rendezvous import environ_of_rank, gloo_environ, missing_text, plan_ranks
+from hpcdl.runtime.rendezvous import environ_of_rank, gloo_environ, missing_text, plan_ranks, server_address
+from hpcdl.runtime.rendezvous_server import Store, expected_paths, serve
 
 ROOT = Path(__file__).resolve().parents[2]
-LOOPBACK = {"lo": "127.0.0.1"}
+LOOPBACK = {"lo": IPv4Interface("127.0.0.1/8")}
 
 
 def world(ranks_of_nodes: Sequence[int]) -> List[Topology]:
@@ -47,7 +49,7 @@ def world(ranks_of_nodes: Sequence[int]) -> List[Topology]:
 
 def announced(topology: Topology, **changes: Any) -> Dict[str, Any]:
     names = ("rank", "world_size", "local_rank", "node_rank", "hostname")
-    return {**{name: getattr(topology, name) for name in names}, "addresses": ["127.0.0.1"], **changes}
+    return {**{name: getattr(topology, name) for name in names}, "addresses": ["127.0.0.1/8"], **changes}
 
 
 def test_the_plan_of_unequal_nodes_is_the_one_that_horovod_makes_itself() -> None:
@@ -135,17 +137,70 @@ def test_of_many_missing_ranks_a_few_are_named() -> None:
 
 def test_a_wrong_interface_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"received 'ib7' on n0; choose one of .*lo"):
-        gloo_environ(world([2])[0], tmp_path, interface="ib7")
+        gloo_environ(world([2])[0], tmp_path, interfaces="ib7")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_interfaces_of_this_machine_are_found() -> None:
     addresses = ipv4_interfaces()
-    assert addresses["lo"] == "127.0.0.1"
+    assert addresses["lo"] == IPv4Interface("127.0.0.1/8")
     assert address_towards("127.0.0.1") == "127.0.0.1"
     assert interface_of("127.0.0.1", addresses) == "lo"
     with pytest.raises(HpcdlError, match=r"no interface has the address 10\.9\.8\.7"):
         interface_of("10.9.8.7", LOOPBACK)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("ib0", "ib0"),
+        ("hsn0,hsn1,ib0", "ib0"),
+        ("hsn, eth", "eth0"),
+        ("eth1", "eth1"),
+        ("hsn0", None),
+        (",", None),
+    ],
+)
+def test_of_a_list_of_interfaces_the_first_that_is_there_is_taken(
+    names: str, expected: Optional[str]
+) -> None:
+    there = {name: IPv4Interface("10.0.0.1/8") for name in ("lo", "eth0", "eth10", "eth1", "ib0")}
+    assert first_present(names, there) == expected
+
+
+BRIDGE = "172.17.0.1/16"  # of containers: each node has the same
+
+
+@pytest.mark.parametrize(
+    ("of_nodes", "expected"),
+    [
+        (
+            [["127.0.0.1/8", BRIDGE, "192.168.3.1/24"], ["127.0.0.1/8", BRIDGE, "192.168.3.2/24"]],
+            "192.168.3.1",
+        ),
+        # One network leads to the next node only, another to all.
+        ([["10.1.0.1/30", "10.9.0.1/16"], ["10.1.0.2/30", "10.9.0.2/16"], ["10.9.0.3/16"]], "10.9.0.1"),
+        ([[BRIDGE, "10.9.0.1/16"], ["10.9.0.2/16"]], "10.9.0.1"),
+        ([["127.0.0.1/8", BRIDGE], ["127.0.0.1/8", BRIDGE]], "127.0.0.1"),  # one machine under two names
+    ],
+)
+def test_the_server_listens_where_all_nodes_can_reach_it(of_nodes: List[List[str]], expected: str) -> None:
+    ranks = world([2] * len(of_nodes))
+    announcements = [announced(one, addresses=of_nodes[one.node_rank or 0]) for one in ranks]
+    assert server_address(announcements) == expected
+
+
+def test_nodes_without_a_network_in_common_are_joined_by_the_way_that_leads_to_the_other() -> None:
+    ranks = world([1, 1])
+    own = ipv4_interfaces()
+    addresses = [[one.with_prefixlen for one in own.values()], [BRIDGE, "127.0.0.9/32"]]
+    announcements = [announced(one, addresses=addresses[one.node_rank or 0]) for one in ranks]
+    assert server_address(announcements) in {str(one.ip) for one in own.values()}
+    lost = [
+        announced(one, addresses=[["127.0.0.1/8", "10.0.0.1/8"], ["127.0.0.1/8"]][one.rank]) for one in ranks
+    ]
+    with pytest.raises(HpcdlError, match="n1 has no IPv4 address that other nodes could reach"):
+        server_address(lost)
 
 
 class Client:
@@ -170,13 +225,15 @@ def serving() -> bool:
 
 @pytest.fixture
 def client() -> Any:
-    from hpcdl.runtime.rendezvous_server import serve
-
-    client = Client(serve("127.0.0.1", 2, {"127.0.0.1"}))
+    client = Client(serve("127.0.0.1", store([2]), {"127.0.0.1"}))
     yield client
     with contextlib.suppress(OSError):  # it has ended already, or is about to
         for rank in range(2):
             client.ask("DELETE", f"/cross_{rank}_process_set_hash_1/0")
+
+
+def store(ranks_of_nodes: Sequence[int]) -> Store:
+    return Store(plan_ranks([announced(topology) for topology in world(ranks_of_nodes)]))
 
 
 def test_the_first_value_of_a_key_is_the_one_that_counts(client: Client) -> None:
@@ -184,6 +241,33 @@ def test_the_first_value_of_a_key_is_the_one_that_counts(client: Client) -> None
     assert client.ask("PUT", "/global/0", b"mine")[0] == 200
     assert client.ask("PUT", "/global/0", b"another one's")[0] == 200
     assert client.ask("GET", "/global/0") == (200, b"mine")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/global/2", "/global/rank_2", "/local_n1-1/0", "/cross_2/0", "/other/0", "/global/x", "/global", "/",
+     "/global_process_set_hash_1/2"],
+)  # fmt: skip
+def test_what_no_rank_of_this_world_writes_is_refused(client: Client, path: str) -> None:
+    for method in ("PUT", "DELETE"):
+        assert client.ask(method, path, b"x")[0] == 403
+    assert client.ask("GET", path)[0] == 404
+
+
+def test_the_set_of_all_ranks_has_one_hash(client: Client) -> None:
+    assert client.ask("PUT", "/global_process_set_hash_1e9d/0", b"x")[0] == 200
+    assert client.ask("PUT", "/global_process_set_hash_2/1", b"x")[0] == 403
+    assert client.ask("DELETE", "/cross_0_process_set_hash_2/0")[0] == 403
+    for rank in range(2):  # which ends the server
+        assert client.ask("DELETE", f"/cross_{rank}_process_set_hash_1e9d/0")[0] == 200
+
+
+def test_the_expected_keys_are_those_of_three_communicators() -> None:
+    ranks = plan_ranks([announced(topology) for topology in world([2, 1])])
+    places = ["global/0", "global/1", "global/2", "local_n0-0/0", "local_n0-0/1", "local_n1-1/0"]
+    places += ["cross_0/0", "cross_0/1", "cross_1/0"]
+    both = [name for place in places for name in (place, place.replace("/", "/rank_"))]
+    assert expected_paths(ranks) == {f"/{name}".encode() for name in both}
 
 
 def test_an_answer_comes_in_one_piece_since_the_second_would_wait_for_an_acknowledgement(
@@ -228,13 +312,18 @@ def test_the_server_ends_when_all_ranks_are_connected_and_not_before(client: Cli
 
 
 def test_strangers_are_not_served() -> None:
-    from hpcdl.runtime.rendezvous_server import serve
-
     allowed = {"10.9.8.7"}
-    client = Client(serve("127.0.0.1", 1, allowed))
+    client = Client(serve("127.0.0.1", store([1]), allowed))
     with pytest.raises((OSError, http.client.HTTPException)):
         client.ask("GET", "/global/0")
     allowed.add("127.0.0.1")
+    assert client.ask("DELETE", "/cross_0_process_set_hash_1/0")[0] == 200  # which ends the server
+
+
+def test_a_rank_tells_gloo_the_interface_that_it_was_told(tmp_path: Path) -> None:
+    environ = gloo_environ(world([1])[0], tmp_path, interfaces="none7,lo")
+    assert (environ["HOROVOD_GLOO_IFACE"], environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"]) == ("lo", "127.0.0.1")
+    client = Client(int(environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]))
     assert client.ask("DELETE", "/cross_0_process_set_hash_1/0")[0] == 200  # which ends the server
 
 

@@ -10,7 +10,9 @@ import pytest
 import tensorflow as tf
 
 import hpcdl
-from hpcdl.common.errors import BadInput
+from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.runtime import run_folder
+from hpcdl.runtime.monitoring import WatchedNames
 
 keras = tf.keras
 RNG = np.random.default_rng(0)
@@ -51,18 +53,24 @@ class Seen(keras.callbacks.Callback):
         self.steps.append((self.epoch, batch))
 
 
-def build(units=5, rate=0.05):
+def build(units=5, rate=0.05, steps_per_execution=1, activation="relu"):
     model = keras.Sequential(
         [
             keras.Input((4,)),
-            keras.layers.Dense(units, activation="relu"),
+            keras.layers.Dense(units, activation=activation),
             keras.layers.BatchNormalization(),
             keras.layers.Dropout(0.5),
             keras.layers.Dense(2),
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(rate), loss=loss, metrics=["accuracy"], jit_compile=False)
+    model.compile(
+        keras.optimizers.Adam(rate),
+        loss=loss,
+        metrics=["accuracy"],
+        jit_compile=False,
+        steps_per_execution=steps_per_execution,
+    )
     return model
 
 
@@ -70,9 +78,9 @@ def train(run_dir, build=build, callbacks=(), epochs=3, **arguments):
     run = hpcdl.init(run_dir=str(run_dir))
     with run.scope():
         model = build()
-    arguments = {"global_batch_size": 8, "checkpoint_every": "2steps,1epoch", **arguments}
+    arguments = {"y": Y, "global_batch_size": 8, "checkpoint_every": "2steps,1epoch", **arguments}
     history = run.fit(
-        model, X, Y, epochs=epochs, validation_data=(X, Y), callbacks=list(callbacks), verbose=0, **arguments
+        model, X, epochs=epochs, validation_data=(X, Y), callbacks=list(callbacks), verbose=0, **arguments
     )
     return model, history.history
 
@@ -108,13 +116,62 @@ def test_a_run_that_failed_goes_on_to_the_same_bits(where, unbroken, tmp_path):
     assert seen.steps == [(e, s) for e in range(3) for s in range(7) if (e, s) >= first]
 
 
+@pytest.mark.parametrize("where", [(0, 3), (2, 6)])
+def test_a_run_goes_on_with_several_steps_in_one_execution(where, unbroken, tmp_path):
+    with pytest.raises(Fails):
+        train(tmp_path / "run", callbacks=[FailAt(*where)])
+    went_on = train(tmp_path / "run", build=lambda: build(steps_per_execution=4))
+    for a, b in zip(went_on[0].get_weights(), unbroken[0].get_weights()):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    resumed = record(tmp_path / "run")["resumed"][0]
+    assert resumed["step"] % 4, "the step must lie within an execution"
+
+
 def test_a_finished_run_says_so_and_gives_what_it_gave(unbroken, tmp_path, capfd):
     train(tmp_path / "run")
     seen = Seen()
     assert_same(train(tmp_path / "run", callbacks=[seen]), unbroken)
     assert seen.steps == []
     assert "is finished: 3 epochs were trained" in capfd.readouterr().err
+
+
+def test_a_finished_run_that_is_started_again_keeps_its_record(tmp_path):
+    train(tmp_path / "run", epochs=1)
+    files = [p for p in (tmp_path / "run").rglob("*") if p.is_file()]
+    before = {p: p.read_bytes() for p in files}
+    train(tmp_path / "run", epochs=1)
+    assert {p: p.read_bytes() for p in files} == before
+
+
+def test_a_disk_that_is_full_at_the_end_is_one_line_and_the_run_ends_when_there_is_room(
+    unbroken, tmp_path, monkeypatch
+):
+    def full(path, history):
+        if len(history.get("loss", ())) == 3:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "write_history", full)
+        with pytest.raises(HpcdlError, match="does not take the results: No space left on device; make room"):
+            train(tmp_path / "run")
+    assert record(tmp_path / "run")["status"] == "running"
+    assert_same(train(tmp_path / "run"), unbroken)
     assert record(tmp_path / "run")["status"] == "done"
+
+
+def test_other_initial_weights_are_not_taken_and_that_is_said(unbroken, tmp_path, capfd):
+    with pytest.raises(Fails):
+        train(tmp_path / "run", callbacks=[FailAt(1, 0)])
+
+    def build_others():
+        model = build()
+        model.set_weights([w + 1 for w in model.get_weights()])
+        return model
+
+    assert_same(train(tmp_path / "run", build=build_others), unbroken)
+    assert "are not those that" in capfd.readouterr().err
+    assert_same(train(tmp_path / "run"), unbroken)
+    assert "are not those that" not in capfd.readouterr().err
 
 
 def test_more_epochs_go_on_with_a_finished_run(unbroken, tmp_path):
@@ -133,14 +190,27 @@ def test_of_a_damaged_checkpoint_the_one_before_it_is_used_and_said(unbroken, tm
     assert "going on with" in said
 
 
+def test_checkpoints_none_of_which_can_be_used_are_not_trained_over(tmp_path):
+    with pytest.raises(Fails):
+        train(tmp_path / "run", callbacks=[FailAt(1, 4)])
+    for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
+        (checkpoint / "arrays.npz").write_bytes(b"")
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    with pytest.raises(BadInput, match="none of which can be used .* pass --fresh"):
+        train(tmp_path / "run")
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"global_batch_size": 10}, "global_batch_size 8, now 10"),
         ({"build": lambda: build(units=6)}, "num_parameters"),
+        ({"build": lambda: build(activation="tanh")}, 'activation "relu", now "tanh"'),
         ({"build": lambda: build(rate=0.1)}, "optimizer learning_rate 0.05"),
         ({"shuffle": False}, "shuffle true, now false"),
         ({"sample_weight": np.ones(50, "float32")}, "data"),
+        ({"y": np.where(np.arange(50) == 7, 1 - Y, Y)}, "data"),  # a label that was corrected
     ],
 )
 def test_a_folder_of_another_run_is_refused_and_left_as_it_was(change, words, tmp_path):
@@ -277,10 +347,31 @@ def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
 
 
 def test_a_value_that_the_logs_lack_is_said_once_with_the_nearest(tmp_path, capfd):
-    train(tmp_path / "run", epochs=2, best_by="val_acuracy", checkpoint_every="1epoch")
+    train(tmp_path / "run", epochs=2, best_by="val_acuracy", checkpoint_every="never")
     said = capfd.readouterr().err
     assert said.count("no checkpoint is the best by val_acuracy") == 1
     assert "did you mean val_accuracy? they have" in said
+
+
+def test_callbacks_that_watch_what_the_logs_lack_are_said_after_the_first_epoch(capfd):
+    callbacks = [
+        keras.callbacks.EarlyStopping("val_los", mode="min"),
+        keras.callbacks.ModelCheckpoint("a.keras", monitor="val_acc", save_best_only=True, mode="max"),
+        keras.callbacks.ModelCheckpoint("b.keras", monitor="of no use"),
+        keras.callbacks.ReduceLROnPlateau("val_loss"),
+    ]
+    names = WatchedNames("loss", callbacks)
+    names.on_epoch_end(0, {"loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5})
+    first, second = capfd.readouterr().err.splitlines()
+    assert (
+        "EarlyStopping never acts: it watches val_los, which the logs lack; did you mean val_loss? they"
+        in first
+    )
+    assert (
+        "ModelCheckpoint never acts: it watches val_acc, which the logs lack; did you mean val_acc" in second
+    )
+    names.on_epoch_end(1, {"loss": 1.0})
+    assert not capfd.readouterr().err
 
 
 def test_a_full_disk_is_said_and_does_not_end_the_training(tmp_path, monkeypatch, capfd):

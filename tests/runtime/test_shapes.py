@@ -32,6 +32,7 @@ def check(made, x, *y):
         ((4,), (20, 4), 1, "mse", (20,)),
         ((1,), (20,), 1, keras.losses.MeanSquaredError(), (20, 1)),
         ((4, 4, 1), (20, 4, 4), 3, "sparse_categorical_crossentropy", (20, 1)),
+        ((4, 4, 1), (20, 4, 4), 3, "sparse_categorical_crossentropy", (20,)),
         ((4, 4, 1), (20, 4, 4, 1), 3, "categorical_crossentropy", (20, 3)),
         ((4,), (20, 4, 1), 3, lambda y, p: tf.reduce_mean((p - y[:, :1]) ** 2), (20, 7)),
     ],
@@ -46,7 +47,22 @@ def test_what_keras_takes_passes(rows, x, outputs, loss, y):
         ((4,), (20, 5), 1, "mse", (20, 1), r"an input has rows of \(4\); received x of .* rows of \(5,\)"),
         ((8, 8, 3), (20, 8, 8), 1, "mse", (20,), r"rows of \(8, 8, 3\); received x of .* rows of \(8, 8\)"),
         ((4,), (20, 4), 1, "mse", (20, 3), r"mean_squared_error of an output has rows of \(1\)"),
-        ((4,), (20, 4), 3, keras.losses.CategoricalCrossentropy(), (20,), r"received y of .* rows of \(\)"),
+        (
+            (4,),
+            (20, 4),
+            3,
+            keras.losses.CategoricalCrossentropy(),
+            (20,),
+            r"received y of .* rows of \(\); .*sparse_",
+        ),
+        (
+            (4,),
+            (20, 4),
+            3,
+            "sparse_categorical_crossentropy",
+            (20, 3),
+            r"the y of .* has rows of \(\); .* \(3,\); for one-hot rows take categorical_crossentropy",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_both_shapes(rows, x, outputs, loss, y, said):
@@ -61,3 +77,43 @@ def test_each_input_needs_an_array_and_is_named():
     with pytest.raises(BadInput, match=r"received x\[1\] of the training data with rows of \(3,\)"):
         check(two, [np.zeros((20, 4)), np.zeros((20, 3))])
     check(two, [np.zeros((20, 4)), np.zeros((20, 4))], np.zeros(20))
+
+
+def named_inputs(form):
+    left, right = keras.Input((4,), name="left"), keras.Input((3,), name="right")
+    outputs = keras.layers.Dense(2)(keras.layers.Concatenate()([left, right]))
+    made = keras.Model([right, left] if form == "list" else {"left": left, "right": right}, outputs)
+    made.compile("sgd", loss="sparse_categorical_crossentropy", jit_compile=False)
+    return made
+
+
+@pytest.mark.parametrize("form", ["list", "dict"])
+def test_arrays_of_a_dict_belong_to_the_inputs_of_their_names(form):
+    made = named_inputs(form)
+    x = {"left": np.zeros((20, 4)), "right": np.zeros((20, 3))}
+    check(made, {**x, "what Keras leaves out": np.zeros((20, 9))}, np.zeros(20))
+    with pytest.raises(BadInput, match=r"received x\['right'\] of the training data with rows of \(5,\)"):
+        check(made, {**x, "right": np.zeros((20, 5))})
+    with pytest.raises(
+        BadInput, match=r"with the names \['left', 'rigth'\], without 'right'; name the arrays"
+    ):
+        check(made, {"left": x["left"], "rigth": x["right"]})
+
+
+def test_targets_of_a_dict_belong_to_the_outputs_of_their_names():
+    inputs = keras.Input((4,))
+    outputs = [keras.layers.Dense(1, name="seen")(inputs), keras.layers.Dense(3, name="garment")(inputs)]
+    made = keras.Model(inputs, outputs)
+    made.compile("sgd", loss={"garment": "categorical_crossentropy", "seen": "mse"}, jit_compile=False)
+    x, y = np.zeros((20, 4)), {"garment": np.zeros((20, 3)), "seen": np.zeros(20)}
+    check(made, x, y)
+    with pytest.raises(BadInput, match=r"received y\['seen'\] of the training data with rows of \(2,\)"):
+        check(made, x, {**y, "seen": np.zeros((20, 2))})
+
+
+def test_a_model_to_predict_with_needs_no_loss():
+    inputs = keras.Input((4,))
+    made = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    check(made, np.zeros((20, 4)))
+    with pytest.raises(BadInput, match="an input has rows of"):
+        check(made, np.zeros((20, 5)))

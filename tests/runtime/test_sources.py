@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import hpcdl
 from hpcdl.common.errors import BadInput, HpcdlError
-from hpcdl.runtime.feed import place
+from hpcdl.runtime.feed import Order, place
 from hpcdl.runtime.processes import Alone
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.sources import Reader, batch_sizes, open_source, open_validation
@@ -111,24 +111,58 @@ def test_a_data_set_has_the_global_batch_size(reader):
     assert source.num_samples == 56  # 7 batches, of which the last one may be smaller
 
 
+def test_data_are_not_copied_where_their_type_is_right(reader):
+    source = open_source(X, Y, reader=reader)
+    assert all(np.shares_memory(*pair) for pair in zip(source.rows, (X, Y)))
+    assert open_source(X.astype("float64"), Y, reader=reader).rows[0].dtype == np.float32
+
+
+def test_an_item_may_fill_the_same_array_again(reader):
+    class Refilled(Batches):
+        buffer = np.zeros((8, 4), "float32")
+
+        def __getitem__(self, index):
+            self.buffer[:] = index
+            return self.buffer, np.full(8, index, "int32")
+
+    elements = open_source(Refilled(), reader=reader).feed(Order(7, 1, None), reader.replicas, epochs=1)
+    seen = [(x.numpy(), y.numpy()) for (x, y), _ in elements.take(7)]
+    assert all((x == y[:, np.newaxis]).all() for x, y in seen)
+
+
 def test_what_cannot_validate_is_refused(reader):
     assert open_validation(None, reader, None) is None
     with pytest.raises(BadInput, match="validation_data must be"):
         open_validation((X, Y, Y, Y), reader, None)
     with pytest.raises(BadInput, match="validation_data must be a data set of batches"):
         open_validation(ROWS, reader, None)
+    with pytest.raises(
+        BadInput, match="validation_steps counts .*; received validation_steps=2 with arrays as valid"
+    ):
+        open_validation((X, Y), reader, 2)
 
 
 def test_shards_that_begin_alike_or_are_longer_are_said(capfd):
-    two = Reader(Replicas(Alone(), ["CPU:0", "CPU:0"][:1]), num_replicas=2, seed=0, per_replica_batch_size=5)
-    two.replicas.per_process = 2  # both shards are read here
-    source = open_source(lambda shard: ROWS.take(50 - 10 * shard.index).batch(5), reader=two)
+    three = Reader(Replicas(Alone(), ["CPU:0"]), num_replicas=3, seed=0, per_replica_batch_size=5)
+    three.replicas.per_process = 3  # all shards are read here
+    source = open_source(
+        lambda shard: ROWS.skip(10 if shard.index else 0).take(40 - 5 * shard.index).batch(5), reader=three
+    )
     said = capfd.readouterr().err
-    assert "have 8 to 10 batches; an epoch has 8 steps" in said
+    assert "have 6 to 8 batches; an epoch has 6 steps" in said
     assert "begin with the same samples" in said
-    assert (source.batch_size, source.num_samples) == (10, 80)
-    with pytest.raises(BadInput, match="must have the same size; received first batches of \\[5, 4\\]"):
-        open_source(lambda shard: ROWS.batch(5 - shard.index), reader=two)
+    assert (source.batch_size, source.num_samples) == (15, 90)
+    with pytest.raises(BadInput, match="must have the same size; received first batches of \\[5, 4, 3\\]"):
+        open_source(lambda shard: ROWS.batch(5 - shard.index), reader=three)
+
+
+def test_a_function_that_gives_all_replicas_the_same_is_refused():
+    two = Reader(Replicas(Alone(), ["CPU:0"]), num_replicas=2, seed=0, per_replica_batch_size=5)
+    two.replicas.per_process = 2
+    with pytest.raises(
+        BadInput, match=r"x\(shard\), whose 2 shards all begin with the same batch.* take the part shard"
+    ):
+        open_source(lambda shard: ROWS.batch(5), reader=two)
 
 
 @pytest.mark.parametrize("num_replicas", [1, 2, 3, 4])

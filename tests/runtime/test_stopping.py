@@ -25,6 +25,32 @@ def test_a_signal_is_noted_also_twice_and_the_first_counts(number):
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_warning_before_the_fit_is_noted_for_it(number, before):
+    plain = signal.signal(number, before)
+    try:
+        signals = StopSignals()
+        signals.listen()
+        os.kill(os.getpid(), number)
+        with signals:
+            assert signals.received == number
+    finally:
+        signal.signal(number, plain)
+
+
+def test_a_handler_of_the_scripts_own_stays():
+    seen = []
+    plain = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    try:
+        signals = StopSignals()
+        signals.listen()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert (seen, signals.received) == ([signal.SIGUSR1], None)
+    finally:
+        signal.signal(signal.SIGUSR1, plain)
+
+
 @pytest.mark.parametrize(
     ("environ", "given", "expected"),
     [
@@ -33,11 +59,17 @@ def test_a_signal_is_noted_also_twice_and_the_first_counts(number):
         ({"SLURM_JOB_END_TIME": "1700000000"}, 5.0, 5.0),
         ({"SLURM_JOB_END_TIME": "Unknown"}, None, None),
         ({"HPCDL_END_TIME": "1700000000"}, None, 1.7e9),
+        ({"HPCDL_END_TIME": "1700000000.5"}, None, 1700000000.5),
         ({"HPCDL_END_TIME": "1700000000", "SLURM_JOB_END_TIME": "1700000060"}, None, 1.7e9),
     ],
 )
 def test_the_users_end_time_wins_over_the_keepers_and_that_over_slurms(environ, given, expected):
     assert end_time(environ, given) == expected
+
+
+def test_an_end_time_that_is_none_is_refused():
+    with pytest.raises(BadInput, match="HPCDL_END_TIME must be in seconds since 1970; received 'tomorrow'"):
+        end_time({"HPCDL_END_TIME": "tomorrow"}, None)
 
 
 class Clock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 
 import numpy as np
@@ -10,7 +12,7 @@ import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.words import WorkloadOptions
-from hpcdl.runtime.targets import Data, Target, final_metrics, load_function, of_functions, train
+from hpcdl.runtime.targets import Data, Target, final_metrics, load_function, of_functions, of_workload, train
 from tests.runtime.runs import TwoRanks, make_run
 
 keras = tf.keras
@@ -181,6 +183,15 @@ def test_steps_that_xla_compiles_are_those_that_it_does_not(tmp_path):
     for ours, theirs in zip(compiled.get_weights(), plain.get_weights()):
         assert ours.dtype == "float64"
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_the_learning_rate_of_a_workload_is_for_its_recommended_batch_however_the_batch_is_said(tmp_path):
+    assert of_workload("fashion_mnist/fc64", None).reference_batch_size == 128
+    target = dataclasses.replace(SMALL, reference_batch_size=17, lr_scaling="linear")
+    for said, factor in (({"global_batch_size": 34}, 2), ({"per_replica_batch_size": 85}, 5), ({}, 32 / 17)):
+        train(make_run(tmp_path / str(factor)), target, WorkloadOptions(epochs=1, **said))
+        record = json.loads((tmp_path / str(factor) / "run.json").read_text())
+        assert record["config"]["lr_factor"] == factor
 
 
 def test_xla_is_refused_on_several_replicas_before_anything_is_made(tmp_path):

@@ -64,6 +64,10 @@ def test_nan_in_the_input_is_refused_with_its_row_and_nan_in_y_is_the_losss_own_
     with pytest.raises(BadInput, match="received NaN in x of the training data, first in row 5; "):
         check_values(model, (with_value(X, 5, np.nan), Y), "training data")
     check_values(model, (X, with_value(Y, 5, np.nan)), "training data")
+    with pytest.raises(
+        BadInput, match="must be finite numbers; received inf in x of the .*, first in row 2; "
+    ):
+        check_values(model, (with_value(X, 2, -np.inf), Y), "training data")
     many = np.zeros((10_000, 4), np.float32)
     with pytest.raises(BadInput, match="first in row 9000"):
         check_values(model, (with_value(many, slice(9000, 9002), np.nan), many[:, 0]), "training data")
@@ -80,3 +84,41 @@ def test_several_inputs_and_outputs_are_named():
         check_values(model, ({"left": X, "right": with_value(X, 0, np.nan)}, [Y, X[:, 0]]), "training data")
     with pytest.raises(BadInput, match="received 9 in y\\[0\\]"):
         check_values(model, ({"left": X, "right": X}, [with_value(Y, 1, 9), X[:, 0]]), "training data")
+
+
+def seen_and_garment(form):
+    """Builds a model of two outputs, whose names sort otherwise than they stand."""
+    inputs = keras.Input((4,))
+    seen, garment = keras.layers.Dense(1, name="seen")(inputs), keras.layers.Dense(3, name="garment")(inputs)
+    model = keras.Model(inputs, [seen, garment] if form == "list" else {"seen": seen, "garment": garment})
+    model.compile("sgd", loss={"garment": "sparse_categorical_crossentropy", "seen": "mse"})
+    return model
+
+
+@pytest.mark.parametrize("form", ["list", "dict"])
+def test_outputs_losses_and_labels_meet_by_name(form):
+    model = seen_and_garment(form)
+    y = {"seen": X[:, 0], "garment": Y}
+    check_values(model, (X, y), "training data")
+    with pytest.raises(BadInput, match="labels must be 0 to 2, .*received 3 in y\\['garment'\\]"):
+        check_values(model, (X, {**y, "garment": with_value(Y, 4, 3)}), "training data")
+    assert np.isfinite(model.evaluate(X, y, verbose=0)).all()  # as Keras pairs them
+
+
+def test_outputs_that_no_label_names_are_left_to_keras():
+    inputs = keras.Input((4,))
+    outputs = {"a": keras.layers.Dense(3)(inputs), "b": keras.layers.Dense(3)(inputs)}
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", loss={"a": "sparse_categorical_crossentropy", "b": None})
+    check_values(model, (X, {"a": Y, "b": Y + 9}), "training data")
+    check_values(model, (X, {"c": Y + 9}), "training data")
+    with pytest.raises(BadInput, match="received 9 in y\\['a'\\]"):
+        check_values(model, (X, {"a": Y + 9, "b": Y}), "training data")
+
+
+def test_one_loss_is_that_of_all_outputs():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(9)(inputs)])
+    model.compile("sgd", loss="sparse_categorical_crossentropy")
+    with pytest.raises(BadInput, match="received 9 in y\\[1\\]"):
+        check_values(model, (X, [Y, Y + 7]), "training data")

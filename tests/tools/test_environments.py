@@ -36,6 +36,13 @@ def test_the_python_at_hand_is_taken_if_its_version_is_wanted() -> None:
     assert found.path == os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
+def test_where_none_is_at_hand_the_first_wanted_version_is_taken_from_path(tmp_path: Path) -> None:
+    other = fake_python(tmp_path / "python3.99", "3.99.0")
+    environ = {"PATH": str(tmp_path)}
+    assert find_interpreter(["3.99", RELEASE], environ, at_hand=None).path == str(other)
+    assert find_interpreter(["3.99", RELEASE], environ).version.startswith(RELEASE + ".")
+
+
 def test_otherwise_the_first_wanted_version_on_path_is_taken(tmp_path: Path) -> None:
     fake_python(tmp_path / "python3.7", "3.7.1")
     fake_python(tmp_path / "python3.6", "3.6.9")
@@ -76,8 +83,8 @@ def test_a_python_that_can_make_no_environment_is_none(tmp_path: Path) -> None:
 def test_a_group_stands_for_its_worlds() -> None:
     assert [world.name for world in find_worlds(["tested", "tf2.17"])] == [
         "tf2.21",
-        "tf2.15",
         "tf2.12",
+        "tf2.15",
         "tf2.17",
     ]
 

@@ -9,7 +9,7 @@ from tools.rendezvous_limit import measure, scopes_of
 
 def test_a_rank_joins_the_communicators_of_horovod() -> None:
     first = [(scope.name, scope.members) for scope in scopes_of(3, world_size=4, per_node=2)[:3]]
-    assert first == [("global", (0, 1, 2, 3)), ("local_n1", (2, 3)), ("cross_1", (1, 3))]
+    assert first == [("global", (0, 1, 2, 3)), ("local_n1-1", (2, 3)), ("cross_1", (1, 3))]
     assert len(scopes_of(3, 4, 2)) == 6
 
 

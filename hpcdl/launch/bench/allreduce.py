@@ -1,4 +1,4 @@
-"""The command ``hpcdl bench allreduce``: what sums over all ranks cost by message size, Horovod against MPI itself.
+"""The command ``hpcdl bench allreduce``: what sums over all ranks of a node cost by size, Horovod against MPI itself.
 
 Both are started in the same way, on the same cores, and sum messages of the same sizes; their launches alternate. The
 difference is what Horovod's negotiation and copies add. Bandwidth is that of each link in a ring, 2 (p-1)/p n / t.
@@ -15,27 +15,30 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+import hpcdl
 from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
 from hpcdl.common.exchange_times import read_times
+from hpcdl.common.load import Load, read_busy, span
 from hpcdl.common.options import OptionParser, at_least, option, switch, take
 from hpcdl.common.provenance import environment_that_matters
 from hpcdl.common.records import write_json
 from hpcdl.launch.bench.cost import bus_bandwidth
-from hpcdl.launch.bench.load import Load, foreign_load, read_busy
+from hpcdl.launch.git import source_of
 from hpcdl.launch.local import run_ranks
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import find_mpirun, read_version
 from hpcdl.launch.placement import Placement, place
+from hpcdl.launch.surroundings import processor
 
 SCHEMA_VERSION = 1
 #: Who sums -> the program that each rank runs.
-_PROGRAMS = {"horovod": "hpcdl.runtime.allreduce", "mpi": "hpcdl.launch.bench.mpi_allreduce"}
+PROGRAMS = {"horovod": "hpcdl.runtime.allreduce", "mpi": "hpcdl.launch.bench.mpi_allreduce"}
 
 
 def _sizes(what: str, text: str) -> Tuple[int, ...]:
@@ -108,13 +111,12 @@ def measure(options: AllreduceOptions, placement: Placement) -> Dict[str, Any]:
     """Starts both programs in turn and gathers their times."""
     mpirun = find_mpirun(Path(sys.executable).parent, shutil.which, read_version)
     environ = {**os.environ, "HPCDL_CONTROLLER": "mpi", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    times: Dict[str, Dict[int, List[float]]] = {
-        who: {size: [] for size in options.bytes} for who in _PROGRAMS
-    }
+    times: Dict[str, Dict[int, List[float]]] = {who: {size: [] for size in options.bytes} for who in PROGRAMS}
+    versions: Dict[str, Dict[str, Optional[str]]] = {}
     loads: List[Load] = []
     with tempfile.TemporaryDirectory(prefix="hpcdl-allreduce-") as folder:
         for number in range(options.rounds):
-            for who, program in _PROGRAMS.items():
+            for who, program in PROGRAMS.items():
                 place_of_logs = Path(folder) / f"{who}-{number}"
                 place_of_logs.mkdir()
                 answer = place_of_logs / "times.json"
@@ -123,19 +125,25 @@ def measure(options: AllreduceOptions, placement: Placement) -> Dict[str, Any]:
                 outcome = run_ranks(
                     [*words, *map(str, options.bytes)], placement, place_of_logs, environ, mpirun
                 )
-                loads.append(foreign_load(before, read_busy()))
+                loads.append(span(before, read_busy()).load)
                 if outcome.status != EXIT_DONE:
                     logs = [path.read_text(errors="replace") for path in place_of_logs.glob("*.log")]
                     last = " | ".join("\n".join(logs).strip().splitlines()[-3:])
                     raise HpcdlError(f"{program} ended with status {outcome.status}: {last}")
-                for size, seconds in read_times(answer).items():
+                found, versions[who] = read_times(answer)
+                for size, seconds in found.items():
                     times[who][size] += seconds
+    source = source_of(Path(hpcdl.__file__).resolve().parent)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "allreduce",
         "num_ranks": options.np,
+        "num_nodes": 1,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "hostname": read_machine(os.environ).hostname,
+        "processor": processor(),
+        "versions": versions,
+        "source": None if source is None else asdict(source),
         "environ": environment_that_matters(environ),
         "mpi": f"{mpirun.kind} {mpirun.version}",
         "placement": placement.describe(),
@@ -149,7 +157,7 @@ def render(record: Dict[str, Any]) -> str:
     """Writes the record as a table."""
     loaded = "" if record["is_calm"] else "; UNDER FOREIGN LOAD"
     lines = [
-        f"sums over {record['num_ranks']} ranks ({record['placement']}, {record['mpi']}); medians{loaded}",
+        f"sums over {record['num_ranks']} ranks on one node ({record['placement']}, {record['mpi']}); medians{loaded}",
         "",
         f"{'bytes':>12}{'MPI us':>12}{'Horovod us':>12}{'added us':>12}{'MPI GB/s':>12}{'Horovod GB/s':>14}",
     ]

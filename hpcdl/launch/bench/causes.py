@@ -11,11 +11,15 @@ itself cost nothing is the mean over the steps of the maximum over the ranks of 
     imbalance = mean over the steps of the slowest rank of the control - mean of the control
     exchange  = step - mean over the steps of the slowest rank of the control
 
+Each part is a difference between launches. Over several rounds it has an interval, and only a part whose interval
+leaves out 0 is called a cause: all else may be the machine's noise.
+
 Synopsis::
 
     parts = split(0.120, control=[[0.1, 0.1], [0.1, 0.12]], cached=None)
     parts.imbalance_s, parts.exchange_s                       # 0.005, 0.01
     losses(parts, baseline, scale=1.0)                        # {"exchange": 0.08, ...}, in sum 1 - efficiency
+    sentence(lost, efficiency, "weak")                      # "21.2 % (15.0 to 25.1) of a step are lost; of it to ..."
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Dict, Mapping, Optional, Sequence
+
+from hpcdl.launch.bench.figures import with_spread
+from hpcdl.launch.bench.ratios import Estimate
 
 #: Seconds of the timed steps of each rank.
 Ranks = Sequence[Sequence[float]]
@@ -72,7 +79,7 @@ class Parts:
 
 def mean_step(ranks: Ranks) -> float:
     """Gives the mean over all ranks and steps."""
-    return fmean(seconds for of_rank in ranks for seconds in of_rank)
+    return sum(map(sum, ranks)) / sum(map(len, ranks))  # of millions of steps: nothing that runs in Python
 
 
 def slowest_step(ranks: Ranks) -> float:
@@ -112,17 +119,40 @@ def _without_input(parts: Mapping[str, float]) -> Dict[str, float]:
     return {**rest, "compute": parts["compute"] + parts.get("input", 0.0)}
 
 
-def sentence(lost: Mapping[str, float], scaling: str) -> str:
-    """Says to what efficiency is lost, the largest cause first.
+def sentence(lost: Mapping[str, Estimate], efficiency: Estimate, scaling: str) -> str:
+    """Says to what efficiency is lost, the largest cause first; a cause is only what can be told from noise.
 
     Args:
-        lost: As `losses` gives it.
+        lost: What `losses` gives, over the rounds. In each round it adds up to what is lost; the medians need not.
+        efficiency: Over the rounds.
         scaling: ``weak`` or ``strong``.
     """
-    total, words = sum(lost.values()), {**_WORDS, "compute": _COMPUTING[scaling]}
-    if total < 0.005:
-        return "nothing is lost that could be told from noise"
-    first, *rest = sorted(lost, key=lambda name: -lost[name])
-    more = "; ".join(f"{words[name]} {100 * lost[name]:.1f} %" for name in rest if lost[name] >= _LEAST)
-    said = f"{100 * total:.1f} % of a step are lost, most of it to {words[first]}: {100 * lost[first]:.1f} %"
-    return f"{said}; {more}" if more else said
+    total, words = efficiency.rest(), {**_WORDS, "compute": _COMPUTING[scaling]}
+    causes, gains, noise = [], [], []
+    for name in sorted(lost, key=lambda name: -lost[name].median):
+        found, written = lost[name], f"{words[name]} {_percent(lost[name])}"
+        if _is_nothing(found):
+            continue
+        if not found.excludes(0.0):
+            noise.append(written)
+        elif found.median > 0:
+            causes.append(written)
+        else:
+            gains.append(f"{name} {_percent(found)}")
+    if total.median < _LEAST or (total.has_interval and not total.excludes(0.0)):
+        said = ["nothing is lost that could be told from noise"]
+    else:
+        said = [f"{_percent(total)} of a step are lost"]
+    untold = "not told from noise" if total.has_interval else "too few rounds to tell noise from"
+    for group, members in (("of it to", causes), ("gained in", gains), (f"{untold}:", noise)):
+        said += [f"{group} {', '.join(members)}"] if members else []
+    return "; ".join(said)
+
+
+def _percent(estimate: Estimate) -> str:
+    return with_spread(estimate, 100, "{:.1f}".format, " %")
+
+
+def _is_nothing(estimate: Estimate) -> bool:
+    """Whether all of it is too little to be told."""
+    return all(abs(value) < _LEAST for value in (estimate.median, *(estimate.spread or ())))

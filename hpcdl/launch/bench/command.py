@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import sys
 from typing import Callable, Mapping, Sequence
 
@@ -38,8 +39,8 @@ def main(argv: Sequence[str]) -> int:
         print(_help(), file=sys.stdout if word else sys.stderr)
         return EXIT_DONE if word else BadInput.exit_status
     if word not in _PARTS:
-        near = difflib.get_close_matches(word, _PARTS, n=1)
-        if near:
+        near = difflib.get_close_matches(word, _PARTS, n=1) if re.fullmatch(r"\w[\w-]*", word) else ()
+        if near:  # a TARGET has a dot, a slash or a colon, an option its dashes
             raise BadInput(
                 f"unknown part of hpcdl bench {word!r}; did you mean {near[0]}? parts are {', '.join(_PARTS)}"
             )

@@ -1,7 +1,7 @@
 """One measurement: start processes side by side, wait, and keep what they and the machine said, in a folder.
 
 ```
-measurement.json        what was started, when, and the foreign load meanwhile; written last
+measurement.json        what was started, when, and the foreign load of the whole launch; written last
 env.txt                 where, and with what
 process-0.log
 process-0/              the run's folder of the first process: steps/rank-0000.jsonl, ..., run.json if it is hpcdl's
@@ -28,11 +28,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from hpcdl.common.errors import HpcdlError
+from hpcdl.common.checks import whole_number
+from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.load import Load, Span, read_busy, side_by_side, span
 from hpcdl.common.provenance import environment_that_matters
-from hpcdl.common.records import read_json, write_json
+from hpcdl.common.records import SCHEMA_VERSION as RUN_SCHEMA_VERSION
+from hpcdl.common.records import check_schema, read_json, write_json
 from hpcdl.common.step_times import RankSteps, read_step_times
-from hpcdl.launch.bench.load import Load, foreign_load, read_busy
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.processes import end_with_parent
 from hpcdl.launch.submission.state import read_state
@@ -40,6 +42,8 @@ from hpcdl.launch.surroundings import describe_environment
 
 SCHEMA_VERSION = 1
 _KILLED_AFTER_S = 5.0
+#: Of run.json, what a report looks into.
+_PARTS = ("topology", "identity", "config", "versions", "libraries", "memory", "clocks")
 #: Begins the name of a process' folder.
 _PROCESS = "process-"
 
@@ -54,6 +58,14 @@ class Start:
 
 
 @dataclass(frozen=True)
+class World:
+    """The ranks that a process or its launcher starts, and the replicas of each."""
+
+    num_ranks: int
+    replicas_per_process: int
+
+
+@dataclass(frozen=True)
 class Point:
     """What is measured.
 
@@ -62,12 +74,14 @@ class Point:
         starts: Gives the processes that run side by side, each of which writes into the folder at its place.
         num_processes: How many these are.
         samples_per_step: Of each process, by all of its ranks; None: its ``run.json`` says.
+        world: Of each process, which its ``run.json`` must not contradict; None: any.
     """
 
     name: str
     starts: Callable[[Sequence[Path]], Sequence[Start]]
     num_processes: int
     samples_per_step: Optional[int] = None
+    world: Optional[World] = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,17 @@ class Window:
 
     untimed_steps: int
     timed_steps: int
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Window:
+        """Reads what ``asdict`` gave.
+
+        Raises:
+            BadInput: A number is none.
+            KeyError: One is missing.
+        """
+        untimed, timed = content["untimed_steps"], content["timed_steps"]
+        return cls(whole_number("untimed_steps", untimed, least=0), whole_number("timed_steps", timed))
 
     @property
     def steps(self) -> int:
@@ -100,6 +125,10 @@ class Window:
         return [steps.step_seconds[self.untimed_steps : self.steps] for steps in measurement.ranks[0]]
 
 
+class NotMeasured(HpcdlError):
+    """A folder holds no measurement: it was not begun, or not ended."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What came out.
@@ -107,7 +136,8 @@ class Measurement:
     Attributes:
         samples_per_second: Of all processes together; of each the slowest rank counts.
         step_seconds: Mean over the window, of the slowest rank of all.
-        load: What else ran meanwhile; None: nobody looked.
+        load: What else ran in the steps that count, on the node where that was most; of processes that do not tell, in
+            the whole launch. None: nobody looked.
         seconds: How long all of it took, with the start.
         ranks: The steps of all ranks, of each process.
         runs: The ``run.json`` of each process; {} where there is none.
@@ -145,29 +175,71 @@ def read_measurement(point: Point, window: Window, folder: Path) -> Measurement:
     """Reads what `measure` left.
 
     Raises:
+        BadInput: A later hpcdl wrote it.
+        NotMeasured: Nothing is there yet.
         HpcdlError: The folder does not hold it, or damaged lines took what is needed.
     """
     try:
         card = read_json(f"{folder}/measurement.json")
-        load = None if card["load"] is None else Load(**card["load"])
+        check_schema(card, SCHEMA_VERSION, f"{folder}/measurement.json")
+        of_launch = None if card["load"] is None else _read_load(card["load"])
         if card.get("job") is not None:
             card = _of_job(card, folder)
         seconds = float(card["seconds"] or 0.0)
+    except FileNotFoundError as problem:
+        raise NotMeasured(f"{folder} holds no measurement") from problem
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise HpcdlError(f"{folder} holds no measurement that can be read: {problem}; remove it") from problem
-    slowest, samples, ranks, runs, problems = [], [], [], [], []
+    slowest, samples, ranks, runs, clocks, problems = [], [], [], [], [], []
     where = str(folder)
     for i in range(point.num_processes):  # a report reads tens of thousands of these: no Path
         place = f"{where}/{_PROCESS}{i}"
-        steps, run, of_place = _read_process(place, window)
-        slowest.append(max(window.seconds(of_rank) for of_rank in steps))
-        samples.append(point.samples_per_step or _global_batch_size(place, run))
+        steps, seconds_of_slowest, run, of_place = _read_process(place, window)
+        if point.world is not None:
+            _check_run(place, run, point.world)
+        slowest.append(seconds_of_slowest)
+        samples.append(point.samples_per_step or _batch_size(place, run, "global"))
         ranks.append(steps)
         runs.append(run)
+        clocks.append(_clocks(place, run))
         problems += of_place
+    load = _load_of(clocks) or of_launch
     rate = sum(window.timed_steps * n / of_slowest for n, of_slowest in zip(samples, slowest))
     step_seconds = max(slowest) / window.timed_steps
     return Measurement(rate, step_seconds, load, seconds, tuple(ranks), tuple(runs), card, tuple(problems))
+
+
+def _read_load(content: Mapping[str, Any]) -> Load:
+    return Load(float(content["cores"]), float(content["stolen"]), int(content["num_cores"]))
+
+
+def _load_of(clocks: Sequence[Mapping[str, Span]]) -> Optional[Load]:
+    """Gives the foreign load that runs side by side have seen; None if one of them did not look."""
+    if not all(clocks):
+        return None
+    of_nodes: Dict[str, List[Span]] = {}
+    for of_run in clocks:
+        for hostname, seen in of_run.items():
+            of_nodes.setdefault(hostname, []).append(seen)
+    loads = [side_by_side(spans).load for spans in of_nodes.values()]
+    return max(loads, key=lambda load: load.cores)
+
+
+def _clocks(place: str, run: Mapping[str, Any]) -> Dict[str, Span]:
+    """Reads what a run has seen of its nodes' clocks; {} if it did not look."""
+    try:
+        return {
+            hostname: Span(
+                float(seen["seconds"]),
+                float(seen["machine"]),
+                float(seen["stolen"]),
+                float(seen["own"]),
+                int(seen["num_cores"]),
+            )
+            for hostname, seen in run.get("clocks", {}).items()
+        }
+    except (ValueError, KeyError, TypeError) as problem:
+        raise HpcdlError(f"{place}/run.json cannot be read: clocks: {problem}") from problem
 
 
 def _of_job(card: Dict[str, Any], folder: Path) -> Dict[str, Any]:
@@ -189,32 +261,59 @@ def _of_job(card: Dict[str, Any], folder: Path) -> Dict[str, Any]:
     return {**card, "seconds": seconds, "job": {**job, "image": state.get("image")}}
 
 
-def _read_process(place: str, window: Window) -> Tuple[Tuple[RankSteps, ...], Mapping[str, Any], List[str]]:
-    """Reads the steps of a process' ranks, its record, and what of the steps could not be read."""
+def _read_process(
+    place: str, window: Window
+) -> Tuple[Tuple[RankSteps, ...], float, Mapping[str, Any], List[str]]:
+    """Reads the steps of a process' ranks, how long the slowest took, its record, and what could not be read."""
     found = read_step_times(place)
     problems = [f"{place}/{problem}" for problem in found.problems]
-    try:
-        run: Mapping[str, Any] = read_json(f"{place}/run.json")
-    except FileNotFoundError:
-        run = {}
-    except (OSError, ValueError) as problem:
-        raise HpcdlError(f"{place}/run.json cannot be read: {problem}") from problem
+    run = _read_run(f"{place}/run.json")
     world_size = run.get("topology", {}).get("world_size", len(found.ranks) or 1)
     try:
-        if len(found.ranks) != world_size:
+        if len(found.ranks) != world_size or not found.ranks:
             raise HpcdlError(f"{len(found.ranks)} of {world_size} ranks recorded their steps")
-        for steps in found.ranks.values():
-            window.seconds(steps)
+        slowest = max(window.seconds(steps) for steps in found.ranks.values())
     except HpcdlError as lacking:
         raise HpcdlError("; ".join([f"{place}: {lacking}", *problems])) from lacking
-    return tuple(found.ranks.values()), run, problems
+    return tuple(found.ranks.values()), slowest, run, problems
 
 
-def _global_batch_size(place: str, run: Mapping[str, Any]) -> int:
+def _read_run(path: str) -> Mapping[str, Any]:
+    """Reads a run's record; {} where there is none."""
     try:
-        return int(run["config"]["global_batch_size"])
+        run = read_json(path)
+        damaged = [name for name in _PARTS if not isinstance(run.get(name, {}), dict)]
+        if damaged:
+            raise ValueError(f"{', '.join(damaged)} should be an object")
+        if run.get("config", {}).get("samples_in_data") is not None:
+            whole_number("samples_in_data", run["config"]["samples_in_data"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, BadInput) as problem:
+        raise HpcdlError(f"{path} cannot be read: {problem}") from problem
+    check_schema(run, RUN_SCHEMA_VERSION, path)
+    return run
+
+
+def _check_run(place: str, run: Mapping[str, Any], planned: World) -> None:
+    """Refuses a run in another world than the plan's: its throughput would stand beside a wrong number of replicas."""
+    _batch_size(place, run, "per_replica")
+    found = World(
+        run.get("topology", {}).get("world_size", planned.num_ranks),
+        run["config"].get("replicas_per_process", planned.replicas_per_process),
+    )
+    if found != planned:
+        raise HpcdlError(
+            f"{place} must be of {planned.num_ranks} rank(s) x {planned.replicas_per_process} replica(s), as planned;"
+            f" its run.json says {found.num_ranks} x {found.replicas_per_process}"
+        )
+
+
+def _batch_size(place: str, run: Mapping[str, Any], whose: str) -> int:
+    try:
+        return int(run["config"][f"{whose}_batch_size"])
     except (ValueError, KeyError, TypeError) as problem:
-        raise HpcdlError(f"{place}/run.json names no global batch size: {problem}") from problem
+        raise HpcdlError(f"{place}/run.json names no {whose}_batch_size: {problem}") from problem
 
 
 def places(point: Point, folder: Path) -> List[Path]:
@@ -235,14 +334,15 @@ def _run(point: Point, folder: Path, timeout_s: float) -> None:
         if status != 0:
             log = place.with_suffix(".log")
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
-            how = f"did not end within {timeout_s:g} s" if status is None else f"ended with status {status}"
+            too_long = f"did not end within {timeout_s:g} s (hpcdl bench --timeout-min allows more)"
+            how = too_long if status is None else f"ended with status {status}"
             raise HpcdlError(f"{point.name} {how}; {log} ends with: {' | '.join(lines)}")
     record: Dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "point": point.name,
         "started": started,
         "seconds": after.wall - before.wall,
-        "load": asdict(foreign_load(before, after)),
+        "load": asdict(span(before, after).load),
         "processes": [
             {**asdict(start), "environ": environment_that_matters(start.environ)} for start in starts
         ],

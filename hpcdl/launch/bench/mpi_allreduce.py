@@ -13,6 +13,7 @@ from hpcdl.common.exchange_times import time_exchanges, write_times
 
 def main(path: str, repeats: str, *sizes: str) -> None:
     """Times, and writes on rank 0."""
+    import mpi4py
     from mpi4py import MPI  # which starts MPI when it is imported
 
     world = MPI.COMM_WORLD
@@ -28,7 +29,7 @@ def main(path: str, repeats: str, *sizes: str) -> None:
 
     times = time_exchanges([int(size) for size in sizes], int(repeats), world.Barrier, prepare, slowest)
     if world.Get_rank() == 0:
-        write_times(Path(path), times)
+        write_times(Path(path), times, {"mpi4py": mpi4py.__version__, "numpy": np.__version__})
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from typing import Any, Dict, Mapping, Sequence
 
 import hpcdl
 from hpcdl.common.errors import BadInput
-from hpcdl.common.records import read_json, write_json
-from hpcdl.launch.bench.study import SCHEMA_VERSION
+from hpcdl.common.records import write_json
+from hpcdl.launch.bench.study import SCHEMA_VERSION, read_record
 from hpcdl.launch.git import source_of
 
 
@@ -39,16 +39,17 @@ def open_study(folder: Path, mine: Mapping[str, Any], argv: Sequence[str]) -> No
         argv: The words as they were typed.
 
     Raises:
-        BadInput: Another study lies there.
+        BadInput: Another study lies there, or one that cannot be read.
     """
     path = folder / "study.json"
     if path.exists():
-        found = read_json(path)
+        found = read_record(folder)
         as_read: Dict[str, Any] = json.loads(json.dumps(mine))
         differ = [name for name in mine if name != "rounds" and found.get(name) != as_read[name]]
         if differ:
+            said = ", ".join(_both(name, found.get(name), as_read[name]) for name in differ)
             raise BadInput(
-                f"a study goes on with what it began; received {folder}, in which {', '.join(differ)} differ(s);"
+                f"a study goes on with what it began; received {folder}, which differs in {said};"
                 " pass another --study, or the same options"
             )
         return
@@ -64,3 +65,9 @@ def open_study(folder: Path, mine: Mapping[str, Any], argv: Sequence[str]) -> No
         **mine,
     }
     write_json(path, record)
+
+
+def _both(name: str, there: Any, here: Any) -> str:
+    """Names what differs, with the values where they are words or numbers."""
+    is_short = not isinstance(there, (dict, list)) and not isinstance(here, (dict, list))
+    return f"{name} ({there} there, {here} here)" if is_short else name

@@ -4,10 +4,10 @@
 * ``strong``: the global batch is fixed, that of the largest number of ranks in weak scaling.
 * ``control``: the same ranks without the exchange between them.
 * ``cached``: besides, with the same batch from memory again and again: what is left is computing.
-* ``ceiling``: as many processes that know nothing of each other, at the same time: the most that the machine has.
+* ``ceiling``: of weak scaling, as many processes that know nothing of each other, side by side: what the machine has.
 
-Every rank has the same number of cores at every point, those that the largest point leaves to it: otherwise one rank
-would compute with all of them, and a study of a single machine could show nothing.
+Every rank has the same number of cores, and of GPUs, at every point, those that the largest point leaves to it and its
+replicas: otherwise one rank would compute with all of them, and a study of a single machine could show nothing.
 
 Synopsis::
 
@@ -21,105 +21,22 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from hpcdl.common.bench import BenchSettings
-from hpcdl.common.checks import one_of, parse_whole_number
+from hpcdl.common.checks import one_of, whole_number
 from hpcdl.common.errors import BadInput
-from hpcdl.common.options import at_least, option, switch
+from hpcdl.common.topology import Topology, choose_strategy
 from hpcdl.common.words import LaunchOptions, TrainCommand, train_argv
-from hpcdl.launch.bench.measuring import Point, Start, Window
+from hpcdl.launch.bench.measuring import Point, Start, Window, World
+from hpcdl.launch.bench.words import SCALINGS, StudyOptions
 from hpcdl.launch.machine import Machine
+from hpcdl.launch.placement import place as place_ranks
 
-SCALINGS = ("weak", "strong")
-FEWEST_UNTIMED = 10
-_QUICK_STEPS = 30
+#: The folder of a trace in that of its study.
+TRACE = "trace"
 #: Steps of a trace; more make files that no viewer opens.
 TRACED_STEPS = 10
-
-
-def counts(what: str, text: str) -> Tuple[int, ...]:
-    """Reads different whole numbers, joined by commas; gives them in order."""
-    return tuple(sorted({parse_whole_number(what, part) for part in text.split(",")}))
-
-
-def scalings(what: str, text: str) -> Tuple[str, ...]:
-    """Reads kinds of scaling, joined by commas."""
-    return tuple(one_of(what, part, SCALINGS) for part in text.split(","))
-
-
-def scaling_option() -> Any:
-    """Makes the option that all kinds of studies have for the scaling."""
-    return option(
-        ("weak",),
-        "LIST",
-        "scale weakly (fixed batch per replica), strongly (fixed global batch), or both",
-        scalings,
-    )
-
-
-def untimed_option() -> Any:
-    """Makes the option for the steps that do not count."""
-    return option(
-        15, "N", "leave out the first N steps (default: 15; at least 10, and 10 % of all)", at_least(0)
-    )
-
-
-def study_option() -> Any:
-    """Makes the option for the study's folder."""
-    return option(None, "DIR", "keep the records in DIR, and go on with what is there", _path)
-
-
-def _path(what: str, text: str) -> Path:
-    return Path(text)
-
-
-@dataclass(frozen=True)
-class StudyOptions:
-    """What a study measures, and how long."""
-
-    np: Tuple[int, ...] = option(
-        (1, 2), "LIST", "measure these numbers of ranks (default: 1,2)", counts, "-n"
-    )
-    scaling: Tuple[str, ...] = scaling_option()
-    rounds: int = option(9, "N", "measure all points in N rounds (default: 9)", at_least(1))
-    steps: int = option(80, "N", "time N steps of each launch (default: 80)", at_least(1))
-    untimed_steps: int = untimed_option()
-    quick: bool = switch(f"measure one round of {_QUICK_STEPS} steps, not the input's part: no intervals")
-    trace: bool = switch("besides, trace the largest point: Horovod's timeline and TensorFlow's profiler")
-    study: Optional[Path] = study_option()
-    lock: Optional[Path] = option(
-        None, "FILE", "lock FILE during each round, where others measure too", _path
-    )
-    oversubscribe: bool = switch("allow more ranks than cores")
-    dry_run: bool = switch("print the points and how long they take; measure nothing")
-
-    @property
-    def window(self) -> Window:
-        """The steps that count.
-
-        Raises:
-            BadInput: Too few are left out.
-        """
-        timed = min(self.steps, _QUICK_STEPS) if self.quick else self.steps
-        window = Window(self.untimed_steps, timed)
-        check_window(window)
-        return window
-
-
-def check_window(window: Window) -> None:
-    """Refuses to time the steps in which functions are compiled.
-
-    Raises:
-        BadInput: Too few are left out.
-    """
-    least = max(FEWEST_UNTIMED, -(-window.timed_steps // 9))  # a tenth of all steps
-    if window.untimed_steps < least:
-        raise BadInput(
-            f"at least {FEWEST_UNTIMED} steps and 10 % of all must be left out, in which functions are compiled and"
-            f" caches filled; received untimed_steps={window.untimed_steps} of {window.steps};"
-            f" pass --untimed-steps {least} or more"
-        )
 
 
 @dataclass(frozen=True)
@@ -131,7 +48,7 @@ class PlannedPoint:
         kind: ``weak``, ``strong``, ``control``, ``cached``, ``ceiling`` or ``trace``.
         num_ranks: Processes; of a ceiling those that run side by side.
         replicas_per_process: Of each.
-        cores_per_rank: That each rank has to itself; 0 where ranks share cores.
+        cores_per_rank: That each rank has to itself; 0 where ranks share cores or GPUs.
         scaling: ``weak`` or ``strong``: which batches it takes.
         num_nodes: Of its ranks.
     """
@@ -144,9 +61,34 @@ class PlannedPoint:
     scaling: str = "weak"
     num_nodes: int = 1
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> PlannedPoint:
+        """Reads what ``asdict`` gave; a study that was made before points said their scaling has it in their kind.
+
+        Raises:
+            BadInput: A number or a name is none.
+            KeyError: One is missing.
+        """
+        kind = str(content["kind"])
+        scaling = content.get("scaling", "strong" if kind == "strong" else "weak")
+        return cls(
+            str(content["name"]),
+            kind,
+            whole_number("num_ranks", content["num_ranks"]),
+            whole_number("replicas_per_process", content["replicas_per_process"]),
+            whole_number("cores_per_rank", content["cores_per_rank"], least=0),
+            one_of("scaling", scaling, SCALINGS),
+            whole_number("num_nodes", content.get("num_nodes", 1)),
+        )
+
+    @property
+    def num_replicas(self) -> int:
+        """In all processes."""
+        return self.num_ranks * self.replicas_per_process
+
     @property
     def is_functional_only(self) -> bool:
-        """Whether more threads are busy than there are cores: it works, but its speed says nothing."""
+        """Whether more are busy than there are cores or GPUs: it works, but its speed says nothing."""
         return self.cores_per_rank == 0
 
 
@@ -160,6 +102,7 @@ class StudyPlan:
         rounds: How often each point is measured.
         points: Of a round.
         cpus: The logical CPUs of the cores that are used, core by core.
+        gpus: The GPUs, in the words of ``CUDA_VISIBLE_DEVICES``; () where there are none.
         python: Runs hpcdl.
         environ: What the runs get besides.
     """
@@ -169,14 +112,15 @@ class StudyPlan:
     rounds: int
     points: Tuple[PlannedPoint, ...]
     cpus: Tuple[Tuple[int, ...], ...]
+    gpus: Tuple[str, ...]
     python: str
     environ: Mapping[str, str]
 
     def make_point(self, planned: PlannedPoint) -> Point:
         """Gives what is to be measured for a point."""
         if planned.kind == "ceiling":
-            return Point(planned.name, lambda p: self._independent(planned, p), planned.num_ranks)
-        return Point(planned.name, lambda p: [self._ranks(planned, p[0])], 1)
+            return as_point(planned, lambda p: self._independent(planned, p))
+        return as_point(planned, lambda p: [self._ranks(planned, p[0])])
 
     def to_json(self) -> Dict[str, Any]:
         """Gives what the study's record keeps."""
@@ -191,26 +135,44 @@ class StudyPlan:
     def _ranks(self, planned: PlannedPoint, place: Path) -> Start:
         settings = bench_settings(planned, self.window, most_replicas(self.points))
         num_cores = planned.num_ranks * planned.cores_per_rank
-        return self._train(planned.num_ranks, place, settings, range(num_cores or len(self.cpus)))
+        return self._train(planned, planned.num_ranks, place, settings, range(num_cores or len(self.cpus)))
 
     def _independent(self, planned: PlannedPoint, places: Sequence[Path]) -> List[Start]:
         settings = BenchSettings(
             steps=self.window.steps,
+            untimed_steps=self.window.untimed_steps,
             meet_dir=str(places[0].with_name("meeting")),
             meet_count=planned.num_ranks,
+            weak=True,
         )
         each = planned.cores_per_rank
-        return [
-            self._train(
-                1, place, settings, range(i * each, (i + 1) * each) if each else range(len(self.cpus))
-            )
-            for i, place in enumerate(places)
-        ]
+        starts = []
+        for i, place in enumerate(places):
+            cores = range(i * each, (i + 1) * each) if each else range(len(self.cpus))
+            start = self._train(planned, 1, place, settings, cores)
+            starts.append(replace(start, environ={**start.environ, **self._own_gpus(planned, i)}))
+        return starts
 
-    def _train(self, np: int, place: Path, settings: BenchSettings, cores: Sequence[int]) -> Start:
-        run = replace(self.command.settings, run_dir=str(place))
+    def _own_gpus(self, planned: PlannedPoint, index: int) -> Dict[str, str]:
+        """Shows an independent process its own GPUs: it would take the first ones, as they all would."""
+        if not self.gpus:
+            return {}
+        first = index * planned.replicas_per_process
+        mine = range(first, first + planned.replicas_per_process)
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus[i % len(self.gpus)] for i in mine)}
+
+    def _train(
+        self, planned: PlannedPoint, np: int, place: Path, settings: BenchSettings, cores: Sequence[int]
+    ) -> Start:
+        # Left to itself a process takes all GPUs of the machine, or an equal part of them.
+        run = replace(
+            self.command.settings,
+            run_dir=str(place),
+            strategy=_strategy(self.command, np),
+            replicas_per_process=planned.replicas_per_process,
+        )
         if np == 1:
-            run = replace(run, controller=None, strategy="auto")
+            run = replace(run, controller=None)
         logs = str(place.with_name(f"{place.name}-logs")) if np > 1 else None
         launch = replace(self.command.launch, np=np, log_dir=logs)
         words = train_argv(replace(self.command, settings=run, launch=launch))
@@ -221,20 +183,57 @@ class StudyPlan:
         )
 
 
+def as_point(
+    planned: PlannedPoint, starts: Callable[[Sequence[Path]], Sequence[Start]] = lambda _: ()
+) -> Point:
+    """Gives what is measured for a planned point; without ``starts`` it can only be read."""
+    count, ranks = (planned.num_ranks, 1) if planned.kind == "ceiling" else (1, planned.num_ranks)
+    return Point(planned.name, starts, count, world=World(ranks, planned.replicas_per_process))
+
+
+def _strategy(command: TrainCommand, np: int) -> str:
+    return "auto" if np == 1 else command.settings.strategy
+
+
 def bench_settings(planned: PlannedPoint, window: Window, most_replicas: int) -> BenchSettings:
     """Gives what the runs of a point are told; ``most_replicas`` is the number at the largest point."""
     return BenchSettings(
         steps=window.untimed_steps + TRACED_STEPS if planned.kind == "trace" else window.steps,
+        untimed_steps=window.untimed_steps,
         without_exchange=planned.kind in ("control", "cached") and planned.num_ranks > 1,
         cached_input=planned.kind == "cached",
         batch_of_replicas=most_replicas if planned.scaling == "strong" else None,
-        trace_from=window.untimed_steps if planned.kind == "trace" else None,
+        weak=planned.scaling == "weak",
+        trace=planned.kind == "trace",
     )
 
 
 def most_replicas(points: Sequence[PlannedPoint]) -> int:
     """Gives the number of replicas at the largest point."""
-    return max(p.num_ranks * p.replicas_per_process for p in points)
+    return max(p.num_replicas for p in points)
+
+
+def check_growth(points: Sequence[PlannedPoint]) -> None:
+    """Refuses points of one scaling that have the same number of replicas: no curve goes through them.
+
+    Raises:
+        BadInput: Some have, since more ranks have fewer replicas each.
+    """
+    for scaling in SCALINGS:
+        mine = [point for point in points if point.scaling == scaling]
+        if len({point.num_replicas for point in mine}) < len(mine):
+            received = ", ".join(f"{point.num_replicas} of {point.name}" for point in mine)
+            raise BadInput(
+                f"{scaling} scaling needs points of different numbers of replicas; received {received}; name other"
+                " points, or pass e.g. --replicas-per-process 1"
+            )
+
+
+def traced_point(points: Sequence[PlannedPoint]) -> PlannedPoint:
+    """Gives the point to trace: the largest."""
+    return replace(
+        max(points, key=lambda p: (p.kind in SCALINGS, p.kind == "weak", p.num_ranks)), kind="trace"
+    )
 
 
 def control_points(points: Sequence[PlannedPoint], with_cached: bool) -> List[PlannedPoint]:
@@ -264,6 +263,7 @@ def plan_study(
     machine: Machine,
     python: str,
     environ: Mapping[str, str],
+    gpus: Sequence[str] = (),
 ) -> StudyPlan:
     """Works out a study.
 
@@ -273,28 +273,28 @@ def plan_study(
         machine: Where it runs.
         python: Runs hpcdl.
         environ: What the runs get besides.
+        gpus: Of the machine, by name.
 
     Raises:
-        BadInput: A point is larger than the machine, or too few steps are left out.
+        BadInput: A point is larger than the machine, its strategy does not fit, or too few steps are left out.
     """
     replicas = command.settings.replicas_per_process or 1
-    most = options.np[-1]
-    if most * replicas > machine.num_cores and not options.oversubscribe:
-        raise BadInput(
-            f"every replica of a point needs a core; received np={most} x {replicas} replicas on {machine.hostname}"
-            f" with {machine.num_cores} cores; measure fewer, or pass --oversubscribe: such points are functional,"
-            " not performance"
-        )
-    cores_per_rank = max(replicas, machine.num_cores // most)
+    for np in options.np:
+        _check_fit(command, np, replicas, machine)
+    place_ranks(machine, options.np[-1], replicas, options.oversubscribe)
+    busy = replicas if machine.num_gpus == 0 else 1  # of a rank's cores
+    cores_per_rank = max(busy, machine.num_cores // options.np[-1])
 
     def planned(kind: str, np: int) -> PlannedPoint:
-        fits = np * cores_per_rank <= machine.num_cores
+        shares_gpus = 0 < machine.num_gpus < np * replicas
+        fits = np * cores_per_rank <= machine.num_cores and not shares_gpus
         scaling = "strong" if kind == "strong" else "weak"
         return PlannedPoint(f"{kind}-{np}", kind, np, replicas, cores_per_rank if fits else 0, scaling)
 
     points = [planned(scaling, np) for scaling in options.scaling for np in options.np]
     points += control_points(points, with_cached=not options.quick)
-    points += [planned("ceiling", np) for np in options.np if np > 1]
+    if "weak" in options.scaling:
+        points += [planned("ceiling", np) for np in options.np if np > 1]
     launch = LaunchOptions(launcher=command.launch.launcher, oversubscribe=options.oversubscribe)
     return StudyPlan(
         replace(command, launch=launch),
@@ -302,9 +302,17 @@ def plan_study(
         1 if options.quick else options.rounds,
         tuple(points),
         machine.cores[: machine.num_cores],
+        tuple(gpus),
         python,
         environ,
     )
+
+
+def _check_fit(command: TrainCommand, np: int, replicas: int, machine: Machine) -> None:
+    """Lets the rules of the ranks refuse a strategy before any is started."""
+    world = Topology(0, np, 0, np, 0, 1, machine.hostname, "none" if np == 1 else "hpcdl")
+    kind = "GPU" if machine.num_gpus else "CPU"
+    choose_strategy(_strategy(command, np), replicas, world, machine.num_gpus, kind)
 
 
 _WHAT = {
@@ -315,13 +323,21 @@ _WHAT = {
 
 
 def describe(plan: StudyPlan, seconds_each: float) -> str:
-    """Writes the points, and how long the study takes if a measurement takes so long."""
+    """Writes the points, and how long the study takes if each launch takes as long as is guessed."""
     rows = [f"study of {plan.command.target}: {plan.rounds} round(s) of {len(plan.points)} points"]
     for p in plan.points:
-        cores = "sharing cores" if p.cores_per_rank == 0 else f"{p.cores_per_rank} core(s) each"
+        shared = "cores or GPUs" if plan.gpus else "cores"
+        cores = f"sharing {shared}" if p.cores_per_rank == 0 else f"{p.cores_per_rank} core(s) each"
+        if plan.gpus and p.cores_per_rank:
+            cores += f", {p.replicas_per_process} GPU(s) each"
         label = "  functional, not performance" if p.is_functional_only else ""
-        what = _WHAT.get(p.kind, "ranks")
+        what = _WHAT.get(p.kind, "ranks").replace("ranks", "rank" if p.num_ranks == 1 else "ranks")
+        if p.replicas_per_process > 1:
+            what += f" of {p.replicas_per_process} replicas"
         rows.append(f"  {p.name:<16} {p.num_ranks} {what}, {cores}{label}")
     minutes = seconds_each * plan.rounds * len(plan.points) / 60
-    rows.append(f"  about {max(1, round(minutes))} min, each launch {plan.window.steps} steps")
+    rows.append(
+        f"  about {max(1, round(minutes))} min by a first guess of {seconds_each:g} s for a launch of"
+        f" {plan.window.steps} steps; the first launch says more"
+    )
     return "\n".join(rows)

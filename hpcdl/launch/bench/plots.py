@@ -17,9 +17,13 @@ from hpcdl.launch.bench.cost import bus_bandwidth
 from hpcdl.launch.bench.ratios import Estimate
 from hpcdl.launch.bench.rows import Row
 from hpcdl.launch.bench.study import Study
+from hpcdl.launch.bench.text import count
 
 _SIZE_INCHES = (6.0, 4.0)
 _DOTS_PER_INCH = 150
+
+#: A line of what is ideal: its label, counts of replicas, values.
+Ideal = Tuple[str, List[int], List[float]]
 
 
 def draw(studies: Sequence[Study]) -> Dict[str, Any]:
@@ -27,9 +31,9 @@ def draw(studies: Sequence[Study]) -> Dict[str, Any]:
     lines = [(_label(studies, s, kind), rows) for s in studies for kind, rows in _by_kind(s) if len(rows) > 1]
     figures = {}
     if lines:
-        figures["speed-up"] = _lines(lines, "speed-up", lambda r: r.speed_up, lambda r: r.ideal, True)
-        figures["efficiency"] = _lines(lines, "efficiency", lambda r: r.efficiency, lambda r: 1.0, False)
-        figures["throughput"] = _lines(lines, "samples/s", lambda r: r.rate, None, False)
+        figures["speed-up"] = _lines(lines, "speed-up", lambda r: r.speed_up, _ideal_speed_ups(lines), True)
+        figures["efficiency"] = _lines(lines, "efficiency", lambda r: r.efficiency, _all_of_it(lines), False)
+        figures["throughput"] = _lines(lines, "samples/s", lambda r: r.rate, (), False)
     broken_down = [
         (f"{row.num_replicas}\n{_label(studies, s, row.planned.kind)}", row)
         for s in studies
@@ -94,7 +98,7 @@ def _by_kind(study: Study) -> List[Tuple[str, List[Row]]]:
 
 
 def _label(studies: Sequence[Study], study: Study, kind: str) -> str:
-    return kind if len(studies) == 1 else f"{study.folder.name} {kind}"
+    return kind if len(studies) == 1 else f"{study.name} {kind}"
 
 
 def _axes(width: float = _SIZE_INCHES[0]) -> Tuple[Any, Any]:
@@ -104,17 +108,49 @@ def _axes(width: float = _SIZE_INCHES[0]) -> Tuple[Any, Any]:
     return figure, figure.subplots()
 
 
-def _lines(lines: Sequence[Tuple[str, List[Row]]], what: str, value: Any, ideal: Any, is_log: bool) -> Any:
+def _ideal_speed_ups(lines: Sequence[Tuple[str, List[Row]]]) -> List[Ideal]:
+    """Gives what is ideal from each baseline on, as far as the longest line that begins there."""
+    longest: Dict[int, List[Row]] = {}
+    for _, rows in lines:
+        baseline = round(rows[0].num_replicas / rows[0].ideal)
+        longest[baseline] = max(longest.get(baseline, rows), rows, key=lambda of_line: of_line[-1].ideal)
+    return [
+        (
+            "ideal" if len(longest) == 1 else f"ideal from {count(baseline, 'replica')}",
+            [row.num_replicas for row in rows],
+            [row.ideal for row in rows],
+        )
+        for baseline, rows in sorted(longest.items())
+    ]
+
+
+def _all_of_it(lines: Sequence[Tuple[str, List[Row]]]) -> List[Ideal]:
+    counts = [row.num_replicas for _, rows in lines for row in rows]
+    return [("ideal", [min(counts), max(counts)], [1.0, 1.0])]
+
+
+def _lines(
+    lines: Sequence[Tuple[str, List[Row]]], what: str, value: Any, ideals: Sequence[Ideal], is_log: bool
+) -> Any:
     figure, axes = _axes()
     for label, rows in lines:
         counts = [row.num_replicas for row in rows]
         estimates = [value(row) for row in rows]
-        errors = [[e.median - _low(e) for e in estimates], [_high(e) - e.median for e in estimates]]
-        axes.errorbar(counts, [e.median for e in estimates], errors, marker="o", capsize=3, label=label)
-    if ideal is not None:
-        longest = max((rows for _, rows in lines), key=lambda rows: rows[-1].num_replicas)
-        counts = [row.num_replicas for row in longest]
-        axes.plot(counts, [ideal(row) for row in longest], "k--", linewidth=1, label="ideal")
+        spreads = [e.spread or (e.median, e.median) for e in estimates]
+        errors = [
+            [e.median - low for e, (low, _) in zip(estimates, spreads)],
+            [high - e.median for e, (_, high) in zip(estimates, spreads)],
+        ]
+        axes.errorbar(
+            counts,
+            [e.median for e in estimates],
+            errors,
+            marker="o",
+            capsize=3,
+            label=label + _bars(estimates),
+        )
+    for label, counts, values in ideals:
+        axes.plot(counts, values, "k--", linewidth=1, label=label)
     axes.set_xscale("log", base=2)
     ticks = sorted({row.num_replicas for _, rows in lines for row in rows})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -131,12 +167,12 @@ def _lines(lines: Sequence[Tuple[str, List[Row]]], what: str, value: Any, ideal:
     return figure
 
 
-def _low(estimate: Estimate) -> float:
-    return estimate.median if estimate.low is None else estimate.low
-
-
-def _high(estimate: Estimate) -> float:
-    return estimate.median if estimate.high is None else estimate.high
+def _bars(estimates: Sequence[Estimate]) -> str:
+    """Says what the error bars of a line show, where it has any."""
+    seen = [e for e in estimates if e.spread is not None and e.spread[0] < e.spread[1]]
+    if not seen:
+        return ""
+    return " (95 %)" if all(e.has_interval for e in seen) else " (range)"
 
 
 def _breakdown(rows: Sequence[Tuple[str, Row]]) -> Any:

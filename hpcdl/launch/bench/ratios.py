@@ -25,6 +25,8 @@ from typing import List, Optional, Sequence, Tuple
 
 #: The fewest rounds that can give an interval of 95 %.
 FEWEST_ROUNDS = 6
+#: The same of each of two that were not measured together.
+FEWEST_UNPAIRED = 4
 _ONE_IN = 20  # an interval of 95 % leaves out one in twenty; in whole numbers, since 2^n outgrows a float
 #: From so many values on, the Mann-Whitney statistic is as good as normal.
 _MANY = 60
@@ -39,12 +41,39 @@ class Estimate:
         low: Lower end of the 95 % interval.
         high: Upper end.
         num_rounds: How many there are.
+        smallest: Of the values; None: it was not kept.
+        largest: Of the values.
     """
 
     median: float
     low: Optional[float]
     high: Optional[float]
     num_rounds: int
+    smallest: Optional[float] = None
+    largest: Optional[float] = None
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there are enough rounds for one."""
+        return self.low is not None and self.high is not None
+
+    @property
+    def spread(self) -> Optional[Tuple[float, float]]:
+        """The interval; where there is none, the range of the values; None where neither is known."""
+        for low, high in ((self.low, self.high), (self.smallest, self.largest)):
+            if low is not None and high is not None:
+                return low, high
+        return None
+
+    def excludes(self, value: float) -> bool:
+        """Whether the interval says that this is not the value; never without one."""
+        return self.low is not None and self.high is not None and not self.low <= value <= self.high
+
+    def rest(self) -> Estimate:
+        """Gives what is missing to 1."""
+        ends = (self.high, self.low, self.largest, self.smallest)
+        high, low, largest, smallest = (None if end is None else 1 - end for end in ends)
+        return Estimate(1 - self.median, high, low, self.num_rounds, largest, smallest)
 
     def verdict(self, goal: float) -> str:
         """Says ``met`` where the interval reaches the goal, ``missed`` where it lies below."""
@@ -64,29 +93,37 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimat
     return estimate([a / b for a, b in zip(numerators, denominators)])
 
 
-def unpaired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
+def unpaired_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], num_ratios: int = 1
+) -> Estimate:
     """Estimates numerator / denominator from values that were not measured together.
 
     The median of all quotients, with the interval of the Mann-Whitney test on the logarithms (Hodges and Lehmann 1963).
     It asks that both scatter alike, and knows nothing of a machine that changed in between.
+
+    Args:
+        numerators: Of the one.
+        denominators: Of the other.
+        num_ratios: Of how many ratios this is one, whose intervals are to hold all together with 95 % (Bonferroni).
     """
     if not numerators or not denominators:
         raise ValueError("values are needed; received none")
     quotients = sorted(a / b for a in numerators for b in denominators)
-    outside = _rank_sum_outside(len(numerators), len(denominators))
+    outside = _rank_sum_outside(len(numerators), len(denominators), _ONE_IN * num_ratios)
     low, high = (quotients[outside - 1], quotients[-outside]) if outside else (None, None)
-    return Estimate(median(quotients), low, high, min(len(numerators), len(denominators)))
+    num_rounds = min(len(numerators), len(denominators))
+    return Estimate(median(quotients), low, high, num_rounds, quotients[0], quotients[-1])
 
 
-def _rank_sum_outside(n: int, m: int) -> int:
-    """Gives the largest k with P(U < k) <= 2.5 %, where U is the Mann-Whitney statistic; 0 if there is none."""
+def _rank_sum_outside(n: int, m: int, one_in: int) -> int:
+    """Gives the largest k with 2 P(U < k) <= 1 / one_in, where U is the Mann-Whitney statistic; 0 if there is none."""
     if n + m > _MANY:
         spread = math.sqrt(n * m * (n + m + 1) / 12)
-        return int(n * m / 2 - NormalDist().inv_cdf(1 - 1 / (2 * _ONE_IN)) * spread)
+        return int(n * m / 2 - NormalDist().inv_cdf(1 - 1 / (2 * one_in)) * spread)
     ways, below = _rank_sum_ways(n, m), 0
     for k, count in enumerate(ways):
         below += count
-        if 2 * _ONE_IN * below > math.comb(n + m, n):
+        if 2 * one_in * below > math.comb(n + m, n):
             return k
     return len(ways)
 
@@ -109,7 +146,7 @@ def estimate(values: Sequence[float]) -> Estimate:
         raise ValueError("values are needed; received none")
     interval = median_interval(values)
     low, high = (None, None) if interval is None else interval
-    return Estimate(median(values), low, high, len(values))
+    return Estimate(median(values), low, high, len(values), min(values), max(values))
 
 
 def median_interval(values: Sequence[float]) -> Optional[Tuple[float, float]]:

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from hpcdl.common.checks import parse_share
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OneLineParser
 from hpcdl.common.saying import say
 from hpcdl.launch.bench.convergence import Reached, Target, convergence, parse_target
+from hpcdl.launch.bench.likeness import check_one_training, check_trained
 from hpcdl.launch.bench.page import page
 from hpcdl.launch.bench.software import differing
 from hpcdl.launch.bench.sources import Sources, read_sources
 from hpcdl.launch.bench.study import Study
 from hpcdl.launch.bench.tables import (
+    Sheet,
     Table,
     compact,
-    convergence_table,
+    convergence_sheet,
     divided,
-    scaling_table,
+    scaling_sheet,
     to_csv,
     to_latex,
     to_markdown,
@@ -67,27 +71,34 @@ def main(argv: Sequence[str]) -> int:
     """Runs ``hpcdl bench report ARGV``.
 
     Raises:
-        BadInput: A path holds no record, or they are of different software.
+        BadInput: A path holds no record, or they are of different software or trainings.
     """
     options = _parser().parse_args(argv)
     formats = _formats(options.format, FORMATS if options.output is not None else ("md",))
     target = parse_target(options.target) if options.target is not None else None
     sources = read_sources(options.records)
     _check_whole(sources, target)
+    if options.output is None and "csv" in formats and sources.studies and target is not None:
+        raise BadInput(
+            "CSV has one table in a file; received studies and --target, which make two, for the screen; pass --output"
+            " DIR"
+        )
     for problem in (problem for study in sources.studies for problem in study.problems):
         say(problem)
     if not options.force:
         check_same_software(sources.studies)
+        check_one_training(sources.studies)
+        check_trained(sources.runs)
     reached = convergence(sources.runs, target) if target is not None else []
     figures = _figures(sources) if options.output is not None or "html" in formats else {}
     report = Report(sources, options.threshold, options.campaign_epochs, target, reached, _as_svg(figures))
     written = render(report, formats)
     if options.output is None:
-        print("\n".join(written[name] for name in formats))
+        print("\n".join(written.values()))
         return EXIT_DONE
     options.output.mkdir(parents=True, exist_ok=True)
     for name, text in written.items():
-        (options.output / f"scaling.{name}").write_text(text, encoding="utf-8")
+        (options.output / name).write_text(text, encoding="utf-8")
     _write_pictures(figures, report.pictures, options.output)
     print(f"{options.output}: {', '.join(sorted(path.name for path in options.output.iterdir()))}")
     return EXIT_DONE
@@ -118,7 +129,7 @@ def _parser() -> OneLineParser:
         help="write scaling.* and the pictures to DIR, not to the screen",
     )
     parser.add_argument(
-        "--threshold", metavar="X", type=float, default=_THRESHOLD,
+        "--threshold", metavar="X", type=partial(parse_share, "--threshold"), default=_THRESHOLD,
         help="recommend the largest count with this efficiency (default: 0.75)",
     )  # fmt: skip
     parser.add_argument(
@@ -128,7 +139,9 @@ def _parser() -> OneLineParser:
         "--target", metavar="METRIC=X", help="compare the runs by the time until they reached X"
     )
     parser.add_argument(
-        "--force", action="store_true", help="put studies of different software into one table"
+        "--force",
+        action="store_true",
+        help="put what is of different software, or differs otherwise, into one table",
     )
     return parser
 
@@ -174,8 +187,9 @@ def check_same_software(studies: Sequence[Study]) -> None:
 
 
 def render(report: Report, formats: Sequence[str]) -> Dict[str, str]:
-    """Writes a report in formats, by name."""
-    tables = _tables(report)
+    """Writes a report in formats, by the name of the file."""
+    sheets = _sheets(report)
+    tables = [(heading, sheet.table()) for heading, sheet in sheets]
     said = [
         (study, sentences(study, report.threshold, report.campaign_epochs))
         for study in report.sources.studies
@@ -183,20 +197,23 @@ def render(report: Report, formats: Sequence[str]) -> Dict[str, str]:
     makers = {
         "md": lambda: _proposal(report, tables, said),
         "tex": lambda: "\n".join(to_latex(table) for _, table in _for_pages(tables)),
-        "csv": lambda: "\n".join(to_csv(table) for _, table in tables),
         "json": lambda: json.dumps(_as_json(report), indent=2) + "\n",
         "html": lambda: _page(report, tables, said),
     }
-    return {name: makers[name]() for name in formats}
+    written = {f"scaling.{name}": makers[name]() for name in formats if name != "csv"}
+    if "csv" in formats:  # a file for each: no program reads two tables in one
+        names = ("time-to-target.csv" if heading else "scaling.csv" for heading, _ in sheets)
+        written.update((name, to_csv(sheet)) for name, (_, sheet) in zip(names, sheets))
+    return written
 
 
-def _tables(report: Report) -> List[Tuple[str, Table]]:
-    tables = []
+def _sheets(report: Report) -> List[Tuple[str, Sheet]]:
+    sheets = []
     if report.sources.studies:
-        tables.append(("", scaling_table(report.sources.studies, report.campaign_epochs)))
+        sheets.append(("", scaling_sheet(report.sources.studies, report.campaign_epochs)))
     if report.target is not None:
-        tables.append((f"Time to {report.target}", convergence_table(report.reached)))
-    return tables
+        sheets.append((f"Time to {report.target}", convergence_sheet(report.reached)))
+    return sheets
 
 
 def _for_pages(tables: Sequence[Tuple[str, Table]]) -> List[Tuple[str, Table]]:
@@ -214,7 +231,7 @@ def _proposal(report: Report, tables: Sequence[Tuple[str, Table]], said: Sequenc
     parts = []
     several = len(said) > 1
     for study, of_study in said:
-        parts += [f"### {study.folder.name}\n"] if several else []
+        parts += [f"### {study.name}\n"] if several else []
         parts.append("\n\n".join(of_study.method) + "\n")
     for name, table in tables:
         parts += [f"### {name}\n"] if name else []
@@ -222,7 +239,8 @@ def _proposal(report: Report, tables: Sequence[Tuple[str, Table]], said: Sequenc
     if report.pictures:
         parts.append("\n".join(f"![{name}]({name}.svg)" for name in report.pictures) + "\n")
     for study, of_study in said:
-        parts += [f"### {study.folder.name}: what was found\n"] if several and of_study.findings else []
+        is_named = several and (of_study.findings or of_study.advice)
+        parts += [f"### {study.name}: what was found\n"] if is_named else []
         parts.append("\n".join(f"* {sentence}" for sentence in of_study.findings) + "\n")
         parts.append("\n\n".join(of_study.advice) + "\n" if of_study.advice else "")
     return "\n".join(part for part in parts if part.strip())
@@ -230,8 +248,7 @@ def _proposal(report: Report, tables: Sequence[Tuple[str, Table]], said: Sequenc
 
 def _page(report: Report, tables: Sequence[Tuple[str, Table]], said: Sequence[Tuple[Study, Said]]) -> str:
     sections = [
-        (study.folder.name, [*of_study.advice, *of_study.findings, *of_study.method])
-        for study, of_study in said
+        (study.name, [*of_study.advice, *of_study.findings, *of_study.method]) for study, of_study in said
     ]
     return page("Scaling", _for_pages(tables), sections, report.pictures)
 
@@ -243,6 +260,7 @@ def _as_json(report: Report) -> List[Mapping[str, Any]]:
         found.append(
             {
                 "kind": "study",
+                "name": study.name,
                 "study": dict(study.record),
                 "run": dict(study.run),
                 "num_rounds": study.num_rounds,

@@ -16,16 +16,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import random
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
-from hpcdl.launch.bench.load import wait_until_calm
+from hpcdl.common.load import wait_until_calm
 from hpcdl.launch.bench.measuring import Measurement, Point, Window, measure
 
 T = TypeVar("T")
-#: What a measurement takes before one was seen: the start of TensorFlow and some steps.
-FIRST_GUESS_S = 25.0
+#: What a launch takes before one was seen: the start of TensorFlow and some steps, of a small network.
+FIRST_GUESS_S = 35.0
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,14 @@ class Effort:
         most_rounds: Rounds after which it ends anyway.
         wait_s: How long a measurement waits for the machine to be calm, before it begins in spite of it.
         lock: A file to lock during each round, where several who measure take turns.
+        timeout_s: The most that a launch may take.
     """
 
     rounds: int
     most_rounds: int
     wait_s: float = 30.0
     lock: Optional[Path] = None
+    timeout_s: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,17 @@ def run_rounds(
     folder: Path,
     effort: Effort,
     say: Callable[[str], None],
+    check: Callable[[Round], None] = lambda _: None,
 ) -> List[Round]:
     """Measures round after round; what lies in the folder already is not measured again.
+
+    Args:
+        points: What is measured in each.
+        window: The steps that count.
+        folder: Of the study.
+        effort: How long it goes on.
+        say: Is told how far it is.
+        check: Is shown each round, and raises where further ones would be in vain.
 
     Raises:
         HpcdlError: A measurement failed.
@@ -98,18 +110,28 @@ def run_rounds(
             for i, point in enumerate(order):
                 left_here = [p.name for p in order[i:]]
                 rounds_left = max(effort.rounds - sum(r.is_calm for r in rounds) - 1, 0)
-                say(
-                    progress(
-                        number, effort.rounds, point.name, seconds_left(left_here, points, rounds_left, took)
-                    )
-                )
-                place = folder / f"round-{number:03d}" / point.name
-                if effort.wait_s > 0 and not (place / "measurement.json").exists():
+                left = seconds_left(left_here, points, rounds_left, took)
+                say(progress(number, effort.rounds, point.name, left, is_guess=not took))
+                place = folder / round_name(number) / point.name
+                is_new, begin = not (place / "measurement.json").exists(), time.monotonic()
+                if effort.wait_s > 0 and is_new:
                     wait_until_calm(effort.wait_s)
-                measurements[point.name] = measure(point, window, place)
-                took[point.name] = measurements[point.name].seconds
+                found = measurements[point.name] = measure(point, window, place, effort.timeout_s)
+                took[point.name] = time.monotonic() - begin if is_new else found.seconds
         rounds.append(Round(number, measurements))
+        check(rounds[-1])
     return rounds
+
+
+def round_name(number: int) -> str:
+    """Names the folder of a round."""
+    return f"round-{number:03d}"
+
+
+def parse_round(name: str) -> Optional[int]:
+    """Reads what `round_name` gave; None: it is the name of something else."""
+    digits = name.partition("-")[2]
+    return int(digits) if digits.isdigit() and round_name(int(digits)) == name else None
 
 
 def shuffled(points: Sequence[T], number: int) -> List[T]:
@@ -126,10 +148,11 @@ def seconds_left(
     return sum(took.get(name, guess) for name in left_here) + rounds_left * one_round
 
 
-def progress(number: int, rounds: int, name: str, seconds: float) -> str:
+def progress(number: int, rounds: int, name: str, seconds: float, is_guess: bool = False) -> str:
     """Writes the line that says how far a study is."""
     more = f" of {rounds}" if number < rounds else f", since {number + 1 - rounds} were not calm"
-    return f"round {number + 1}{more}: {name}; about {max(1, round(seconds / 60))} min left"
+    guess = ", by a first guess" if is_guess else ""
+    return f"round {number + 1}{more}: {name}; about {max(1, round(seconds / 60))} min left{guess}"
 
 
 @contextlib.contextmanager

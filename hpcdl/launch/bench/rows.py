@@ -25,12 +25,22 @@ _SLOW = 1.05
 
 @dataclass(frozen=True)
 class RankTimes:
-    """A rank without the others: how long it computes, and waits for its input (None: not measured)."""
+    """Where the time of one rank goes, in the median of the rounds.
+
+    Attributes:
+        rank: Who.
+        hostname: Where it ran by itself: of a site's jobs on other nodes each time, all of them.
+        compute_ms: Without the others; with the input where that was not measured by itself.
+        input_ms: Until its data are there, likewise; None: not measured.
+        wait_ms: What its step takes longer with the others: for the slowest of them, and for the exchange; None: it is
+            alone, or was never measured by itself.
+    """
 
     rank: int
     hostname: str
     compute_ms: float
     input_ms: Optional[float]
+    wait_ms: Optional[float]
 
 
 @dataclass(frozen=True)
@@ -45,15 +55,17 @@ class Row:
         rate: Their median.
         standard_error: Of the mean of the rates; None of a single one.
         jitter: Median absolute deviation of the rates from their median.
+        first_step_s: The first step, which holds the compilation, of the slowest rank, in the median of the rounds.
         step_p50_ms: Median of the timed steps of the slowest rank, over all rounds.
         step_p95_ms: 95th percentile likewise.
-        speed_up: Over the smallest point of the same kind, paired by rounds.
+        speed_up: Over the smallest point of the same kind.
+        is_paired: Whether that was taken round by round; else between all measurements of both.
         ideal: What the speed-up could be at most.
         efficiency: Speed-up / ideal.
         ceiling: Rate / that of as many independent processes; None where that was not measured.
         parts_ms: Of a step by cause, in ms (`hpcdl.launch.bench.causes`); {} where there was no control.
         lost: By cause, the parts of a step that are lost against the smallest point; {} likewise.
-        ranks: Each rank without the others.
+        ranks: Where the time of each rank goes.
         slow_ranks: Ranks slower than the median rank by more than 5 %, with their host.
         num_loaded: Rounds in which something else kept the machine busy.
         samples_in_data: Samples of a whole epoch; None: not known.
@@ -69,9 +81,11 @@ class Row:
     rate: Estimate
     standard_error: Optional[float]
     jitter: float
+    first_step_s: float
     step_p50_ms: float
     step_p95_ms: float
     speed_up: Estimate
+    is_paired: bool
     ideal: float
     efficiency: Estimate
     ceiling: Optional[Estimate]
@@ -88,7 +102,12 @@ class Row:
     @property
     def num_replicas(self) -> int:
         """In all processes."""
-        return self.planned.num_ranks * self.planned.replicas_per_process
+        return self.planned.num_replicas
+
+    @property
+    def mean(self) -> float:
+        """Of the rates."""
+        return fmean(self.rates)
 
     def node_hours(self, epochs: float = 1.0) -> Optional[float]:
         """Gives the node-hours of training for some epochs, without validation; None: the data are not known."""
@@ -105,15 +124,30 @@ class Points:
         planned: All points.
         measured: By name and round.
         window: The steps that count.
+        has_rounds: Whether what is of one round was measured together; jobs of a site share no time.
     """
 
     planned: Sequence[PlannedPoint]
     measured: Mapping[str, Mapping[int, Measurement]]
     window: Window
+    has_rounds: bool = True
 
     def baseline(self, point: PlannedPoint) -> PlannedPoint:
         """Gives the smallest point of the same kind."""
         return min((p for p in self.planned if p.kind == point.kind), key=lambda p: p.num_ranks)
+
+    def pairs(self, name: str, other: str) -> List[int]:
+        """Lists the rounds within which two points are compared; []: what was measured of both makes no pairs."""
+        common = sorted(set(self.measured.get(name, {})) & set(self.measured.get(other, {})))
+        return common if self.has_rounds or name == other else []
+
+    def ratio(self, name: str, other: str, ideal: float = 1.0) -> Estimate:
+        """Estimates the samples/s of a point over ``ideal`` times those of another."""
+        rates, others = self.rates(name), self.rates(other)
+        numbers = self.pairs(name, other)
+        if numbers:
+            return ratio([rates[n] for n in numbers], [ideal * others[n] for n in numbers])
+        return unpaired_ratio(list(rates.values()), [ideal * rate for rate in others.values()])
 
     def rates(self, name: str) -> Dict[int, float]:
         """Gives the samples/s by round; {} where nothing was measured."""
@@ -146,18 +180,16 @@ def make_row(points: Points, point: PlannedPoint) -> Row:
     """Works a point out."""
     measured = points.measured[point.name]
     base = points.baseline(point)
-    rates, base_rates = points.rates(point.name), points.rates(base.name)
-    ideal = _replicas(point) / _replicas(base)
-    values = list(rates.values())
+    ideal = point.num_replicas / base.num_replicas
+    values = list(points.rates(point.name).values())
     rate_of_all = estimate(values)
     first = next(iter(measured.values())).runs[0]
     steps: List[float] = []
     for measurement in measured.values():
         steps += max(points.window.timed(measurement), key=sum)
     parts = points.parts(point)
-    # Of a rank alone whose input was not measured there is nothing to tell apart.
-    told = parts.values() if point.num_ranks > 1 or points.control("cached", point) else ()
-    ceiling = points.rates(f"ceiling-{point.num_ranks}") if point.scaling == "weak" else {}
+    ceiling = f"ceiling-{point.num_ranks}"
+    has_ceiling = point.scaling == "weak" and points.rates(ceiling)
     return Row(
         point,
         int(first["config"]["per_replica_batch_size"]),
@@ -166,13 +198,15 @@ def make_row(points: Points, point: PlannedPoint) -> Row:
         rate_of_all,
         _standard_error(values),
         median([abs(rate - rate_of_all.median) for rate in values]),
+        median([max(steps.step_seconds[0] for steps in m.ranks[0]) for m in measured.values()]),
         1e3 * median(steps),
         1e3 * sorted(steps)[min(len(steps) - 1, int(0.95 * len(steps)))],
-        _ratio(rates, base_rates),
+        points.ratio(point.name, base.name),
+        bool(points.pairs(point.name, base.name)),
         ideal,
-        _ratio(rates, {number: ideal * rate for number, rate in base_rates.items()}),
-        _ratio(rates, ceiling) if ceiling else None,
-        _estimates([{k: 1e3 * s for k, s in p.by_name().items()} for p in told]),
+        points.ratio(point.name, base.name, ideal),
+        points.ratio(point.name, ceiling) if has_ceiling else None,
+        _parts_ms(points, point, list(parts.values())),
         _lost(points, point, base, parts),
         _ranks(points, point),
         _slow_ranks(points, point),
@@ -189,16 +223,12 @@ def _batch(measured: Mapping[int, Measurement]) -> Any:
     return next(iter(measured.values())).runs[0].get("config", {}).get("per_replica_batch_size")
 
 
-def _replicas(point: PlannedPoint) -> int:
-    return point.num_ranks * point.replicas_per_process
-
-
-def _ratio(rates: Mapping[int, float], others: Mapping[int, float]) -> Estimate:
-    """Pairs by round; rounds that have nothing in common (jobs that are not over yet) are compared unpaired."""
-    common = sorted(set(rates) & set(others))
-    if common:
-        return ratio([rates[n] for n in common], [others[n] for n in common])
-    return unpaired_ratio(list(rates.values()), list(others.values()))
+def _parts_ms(points: Points, point: PlannedPoint, parts: Sequence[Parts]) -> Dict[str, Estimate]:
+    """Gives the parts that a point has: a rank alone waits for nobody, and is all compute without its input's part."""
+    if point.num_ranks == 1 and not points.control("cached", point):
+        return {}
+    names = ("compute", "input") if point.num_ranks == 1 else NAMES
+    return _estimates([{k: 1e3 * s for k, s in p.by_name().items() if k in names} for p in parts])
 
 
 def _estimates(of_rounds: Sequence[Mapping[str, float]]) -> Dict[str, Estimate]:
@@ -212,29 +242,48 @@ def _lost(
     if point.name == base.name:
         return {}
     of_base = points.parts(base)
-    scale = 1.0 if point.scaling == "weak" else _replicas(base) / _replicas(point)
+    scale = 1.0 if point.scaling == "weak" else base.num_replicas / point.num_replicas
     return _estimates([losses(parts[n], of_base[n], scale) for n in sorted(set(parts) & set(of_base))])
 
 
 def _ranks(points: Points, point: PlannedPoint) -> Tuple[RankTimes, ...]:
-    control = points.control("control", point) if point.num_ranks > 1 else points.measured[point.name]
-    cached = points.control("cached", point)
-    with_input, without = _means(points, control), _means(points, cached)
+    mine, has_others = points.measured[point.name], point.num_ranks > 1
+    real = _means(points, mine)
+    by_itself = points.control("control", point) if has_others else mine
+    alone, hosts = _means(points, by_itself), _hosts(by_itself)
+    without_input = _means(points, points.control("cached", point))
     found = []
-    for (rank, host), seconds in with_input.items():
-        compute = without.get((rank, host))
-        own = seconds if compute is None else compute
-        found.append(RankTimes(rank, host, 1e3 * own, None if compute is None else 1e3 * (seconds - own)))
+    for rank, seconds in alone.items():
+        compute = without_input.get(rank)
+        together = real.get(rank) if has_others else None
+        found.append(
+            RankTimes(
+                rank,
+                ", ".join(hosts[rank]),
+                1e3 * (seconds if compute is None else compute),
+                None if compute is None else 1e3 * (seconds - compute),
+                None if together is None else 1e3 * (together - seconds),
+            )
+        )
     return tuple(found)
 
 
-def _means(points: Points, measured: Mapping[int, Measurement]) -> Dict[Tuple[int, str], float]:
-    """Gives the mean step of each rank, in the median of the rounds."""
-    found: Dict[Tuple[int, str], List[float]] = {}
+def _means(points: Points, measured: Mapping[int, Measurement]) -> Dict[int, float]:
+    """Gives the mean step of each rank, in the median of the rounds, on whatever nodes they were."""
+    found: Dict[int, List[float]] = {}
     for measurement in measured.values():
         for steps, timed in zip(measurement.ranks[0], points.window.timed(measurement)):
-            found.setdefault((steps.rank, steps.hostname), []).append(fmean(timed))
-    return {who: median(values) for who, values in sorted(found.items())}
+            found.setdefault(steps.rank, []).append(sum(timed) / len(timed))
+    return {rank: median(values) for rank, values in sorted(found.items())}
+
+
+def _hosts(measured: Mapping[int, Measurement]) -> Dict[int, Dict[str, None]]:
+    """Lists where each rank was, each host once."""
+    found: Dict[int, Dict[str, None]] = {}
+    for measurement in measured.values():
+        for steps in measurement.ranks[0]:
+            found.setdefault(steps.rank, {})[steps.hostname] = None
+    return found
 
 
 def _slow_ranks(points: Points, point: PlannedPoint) -> Tuple[str, ...]:

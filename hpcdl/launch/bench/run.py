@@ -20,14 +20,18 @@ from typing import Sequence
 
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import take
-from hpcdl.common.words import parse_target, train_parser
+from hpcdl.common.saying import say
+from hpcdl.common.words import check_script, parse_target, train_parser
 from hpcdl.launch.bench import site
+from hpcdl.launch.bench.batches import check_batches, check_batches_taken
 from hpcdl.launch.bench.measuring import Window, measure
 from hpcdl.launch.bench.opening import new_folder, open_study
-from hpcdl.launch.bench.planning import TRACED_STEPS, StudyOptions, describe, plan_study
-from hpcdl.launch.bench.rounds import FIRST_GUESS_S, Effort, run_rounds
+from hpcdl.launch.bench.planning import TRACE, TRACED_STEPS, StudyPlan, describe, plan_study, traced_point
+from hpcdl.launch.bench.rounds import FIRST_GUESS_S, Effort, Round, run_rounds
 from hpcdl.launch.bench.study import read_study, summary
-from hpcdl.launch.machine import read_machine
+from hpcdl.launch.bench.words import StudyOptions, note_strays, own_flags
+from hpcdl.launch.machine import gpu_names, read_machine
+from hpcdl.launch.submission.words import PlaceOptions
 from hpcdl.launch.surroundings import processor
 
 _DESCRIPTION = """\
@@ -62,6 +66,9 @@ def main(argv: Sequence[str]) -> int:
             f"a study has many runs, each in a folder of its own; received --run-dir {command.settings.run_dir};"
             " pass --study DIR"
         )
+    if command.target_kind == "script":
+        check_script(command.target)
+        note_strays(command, own_flags(StudyOptions, site.SiteStudyOptions, PlaceOptions))
     machine = read_machine(os.environ)
     plan = plan_study(
         replace(command, settings=replace(command.settings, checkpoint_every=None)),
@@ -69,23 +76,33 @@ def main(argv: Sequence[str]) -> int:
         machine,
         sys.executable,
         {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")},
+        gpu_names(os.environ, machine.num_gpus),
     )
+    for warning in check_batches(command, plan.points):
+        say(warning)
     print(describe(plan, FIRST_GUESS_S), flush=True)
     if options.dry_run:
         return EXIT_DONE
     folder = (options.study or new_folder(command.target)).resolve()
     on = {"processor": processor(), "num_cores": machine.num_cores, "num_gpus": machine.num_gpus}
     open_study(folder, {**plan.to_json(), **on}, argv)
+    effort = Effort(plan.rounds, 2 * plan.rounds, lock=options.lock, timeout_s=60 * options.timeout_min)
     if options.quick:
-        effort = Effort(plan.rounds, most_rounds=plan.rounds, wait_s=0.0, lock=options.lock)
-    else:
-        effort = Effort(plan.rounds, most_rounds=2 * plan.rounds, lock=options.lock)
+        effort = replace(effort, most_rounds=plan.rounds, wait_s=0.0)
     points = [plan.make_point(planned) for planned in plan.points]
-    run_rounds(points, plan.window, folder, effort, say=lambda text: print(text, file=sys.stderr, flush=True))
+    run_rounds(points, plan.window, folder, effort, _to_stderr, lambda found: _check_batches(plan, found))
     if options.trace:
-        traced = replace(max(plan.points, key=lambda p: (p.kind == "weak", p.num_ranks)), kind="trace")
-        measure(plan.make_point(traced), Window(plan.window.untimed_steps, TRACED_STEPS), folder / "trace")
-        print(f"trace: {folder / 'trace' / 'process-0' / 'trace'}")
+        few = Window(plan.window.untimed_steps, TRACED_STEPS)
+        measure(plan.make_point(traced_point(plan.points)), few, folder / TRACE, effort.timeout_s)
+        print(f"trace: {folder / TRACE / 'process-0' / 'trace'}")
     print("\n" + summary(read_study(folder)))
     print(f"study: {folder}")
     return EXIT_DONE
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _check_batches(plan: StudyPlan, found: Round) -> None:
+    check_batches_taken(plan.points, {name: {found.number: m} for name, m in found.measurements.items()})

@@ -16,28 +16,39 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
 from hpcdl.common.options import at_least, option, positive_number, switch, take
 from hpcdl.common.records import read_json, write_json
 from hpcdl.common.saying import say
 from hpcdl.common.words import LaunchOptions, TrainCommand, parse_target, train_argv, train_parser
+from hpcdl.launch.bench.batches import check_batches
 from hpcdl.launch.bench.measuring import SCHEMA_VERSION, Window
 from hpcdl.launch.bench.opening import new_folder, open_study
 from hpcdl.launch.bench.planning import (
+    TRACE,
     PlannedPoint,
     bench_settings,
-    check_window,
+    check_growth,
     control_points,
-    counts,
     most_replicas,
+    traced_point,
+)
+from hpcdl.launch.bench.ratios import FEWEST_UNPAIRED
+from hpcdl.launch.bench.rounds import round_name, shuffled
+from hpcdl.launch.bench.text import count
+from hpcdl.launch.bench.words import (
+    check_window,
+    counts,
+    note_strays,
+    own_flags,
     scaling_option,
+    steps_option,
     study_option,
+    trace_option,
     untimed_option,
 )
-from hpcdl.launch.bench.rounds import shuffled
-from hpcdl.launch.bench.text import count
 from hpcdl.launch.config import Config, read_config
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
@@ -64,10 +75,16 @@ class SiteStudyOptions:
     """What a study at a site measures."""
 
     scaling: Tuple[str, ...] = scaling_option()
-    repeat: int = option(3, "N", "measure each point in N jobs (default: 3)", at_least(1))
-    steps: int = option(80, "N", "time N steps in each job (default: 80)", at_least(1))
+    repeat: int = option(
+        FEWEST_UNPAIRED,
+        "N",
+        f"measure each point in N jobs (default: {FEWEST_UNPAIRED}, the fewest that give an interval)",
+        at_least(1),
+    )
+    steps: int = steps_option("job")
     untimed_steps: int = untimed_option()
     controls: bool = switch("tell the parts of a step apart as well: up to three times as many jobs")
+    trace: bool = trace_option()
     max_node_hours: Optional[float] = option(
         None, "X", "refuse a study that may take more than X node-hours", positive_number
     )
@@ -119,6 +136,7 @@ class SiteStudy:
         points: Of a round.
         jobs: sbatch's words of each point, by name.
         layouts: Where its ranks run, by name.
+        traced: The point that a job of its own traces; None: no trace is wanted.
     """
 
     command: TrainCommand
@@ -130,6 +148,7 @@ class SiteStudy:
     points: Tuple[PlannedPoint, ...]
     jobs: Mapping[str, JobOptions]
     layouts: Mapping[str, Layout]
+    traced: Optional[PlannedPoint] = None
 
     def node_hours(self, name: str) -> float:
         """Gives what a job of a point takes at most."""
@@ -138,13 +157,16 @@ class SiteStudy:
 
     def all_node_hours(self) -> float:
         """Gives what all jobs take at most."""
-        return self.repeat * sum(self.node_hours(point.name) for point in self.points)
+        traced = self.node_hours(self.traced.name) if self.traced is not None else 0.0
+        return traced + self.repeat * sum(self.node_hours(point.name) for point in self.points)
 
-    def order(self) -> Iterator[Tuple[int, PlannedPoint]]:
-        """Gives round and point of each job, each round in an order of its own."""
+    def order(self) -> Iterator[Tuple[str, PlannedPoint, Path]]:
+        """Gives of each job a title, its point and its folder in that of the study; each round has its own order."""
         for number in range(self.repeat):
             for point in shuffled(self.points, number):
-                yield number, point
+                yield f"round {number + 1}, {point.name}", point, Path(round_name(number), point.name)
+        if self.traced is not None:
+            yield f"trace of {self.traced.name}", self.traced, Path(TRACE)
 
     def to_json(self) -> Dict[str, Any]:
         """Gives what the study's record keeps."""
@@ -156,7 +178,14 @@ class SiteStudy:
             "rounds": self.repeat,
             "points": [asdict(point) for point in self.points],
             "num_gpus": max(layout.gpus_per_node for layout in self.layouts.values()),
+            "gpu_kind": self._all_of(lambda layout: layout.gpu_kind),
+            "partition": self._all_of(lambda layout: layout.partition),
         }
+
+    def _all_of(self, name: Callable[[Layout], Optional[str]]) -> Optional[str]:
+        """Joins the names that layouts have for something; None: none has one."""
+        names = {name(layout) for layout in self.layouts.values()}
+        return ", ".join(sorted(filter(None, names))) or None
 
     def make_job(
         self, point: PlannedPoint, at: Path, argv: Sequence[str], environ: Mapping[str, str]
@@ -164,7 +193,7 @@ class SiteStudy:
         """Decides everything about the job of a point; nothing is written."""
         settings = replace(self.command.settings, run_dir=str(at / "process-0"), checkpoint_every=None)
         # What a benchmark trained is not kept, so that there is nothing to go on with.
-        words = replace(self.jobs[point.name], no_requeue=True, job_name=f"bench-{point.name}")
+        words = replace(self.jobs[point.name], no_requeue=True, job_name=f"bench-{at.name}")
         place = replace(self.place, jobs_dir=str(at))
         if self.profile.site.scheduler == "none":
             place = replace(place, executor="debug")  # one after the other, in the foreground
@@ -190,6 +219,7 @@ def main(argv: Sequence[str]) -> int:
     """
     prog = "hpcdl bench"
     command, values = parse_target(_parser(prog), argv, prog)
+    note_strays(command, own_flags(SiteStudyOptions, PlaceOptions))
     refuse_inside_job(os.environ)
     options = take(SiteStudyOptions, values)
     study, how = plan(command, options, take(SiteJobOptions, values), take(PlaceOptions, values))
@@ -240,14 +270,20 @@ def plan(
             point = _point(scaling, layout)
             points.append(point)
             jobs[point.name], layouts[point.name] = words, layout
+    check_growth(points)
     if options.controls:
         like = {p.num_ranks: p.name for p in points}
         for control in control_points(points, with_cached=True):
             points.append(control)
             jobs[control.name] = jobs[like[control.num_ranks]]
             layouts[control.name] = layouts[like[control.num_ranks]]
+    for warning in check_batches(command, points):
+        say(warning)
+    traced = traced_point(points) if options.trace else None
     return (
-        SiteStudy(command, place, profile, config, window, options.repeat, tuple(points), jobs, layouts),
+        SiteStudy(
+            command, place, profile, config, window, options.repeat, tuple(points), jobs, layouts, traced
+        ),
         how,
     )
 
@@ -264,9 +300,18 @@ def describe(study: SiteStudy, how: str) -> List[str]:
         ranks = f"{count(layout.num_nodes, 'node')}, {count(layout.world_size, 'rank')}"
         if layout.replicas_per_process > 1:
             ranks += f" of {layout.replicas_per_process} replicas"
+        if point.is_functional_only:
+            ranks += " sharing cores: functional, not performance"
         hours = f"at most {study.node_hours(point.name):.3g} node-hours each"
         lines.append(f"  {point.name:<16} {ranks}, {hours}{f', {price}' if price else ''}")
-    return [*lines, f"  at most {study.all_node_hours():.4g} node-hours in all"]
+    if study.traced is not None:
+        hours = f"at most {study.node_hours(study.traced.name):.3g} node-hours"
+        lines.append(f"  {TRACE:<16} of {study.traced.name}, {hours}")
+    lines.append(f"  at most {study.all_node_hours():.4g} node-hours in all")
+    if study.repeat < FEWEST_UNPAIRED:
+        few = f"fewer than {FEWEST_UNPAIRED} jobs of each point"
+        lines.append(f"  {few} give no interval: pass --repeat {FEWEST_UNPAIRED} or more")
+    return lines
 
 
 def submit_missing(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:
@@ -276,23 +321,23 @@ def submit_missing(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:
         BadInput: Slurm refuses a job; those before it are submitted.
         HpcdlError: A job that ran here failed.
     """
-    order = [(number, point, folder / f"round-{number:03d}" / point.name) for number, point in study.order()]
+    order = [(title, point, folder / at) for title, point, at in study.order()]
     jobs = {at: find_jobs(at) for _, _, at in order}
     queue = ask_queue([job for of_point in jobs.values() for job in of_point])
-    for number, point, at in order:
+    for title, point, at in order:
         state = _state_of_point(at, jobs[at], queue)
         if state is not None:
-            print(f"round {number + 1}, {point.name}: {state}")
+            print(f"{title}: {state}")
             continue
         shutil.rmtree(str(at), ignore_errors=True)
         job, tree = study.make_job(point, at, argv, os.environ)
         started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        say(f"round {number + 1}, {point.name}: {'runs here' if job.executor == 'debug' else 'submitted'}")
+        say(f"{title}: {'runs here' if job.executor == 'debug' else 'submitted'}")
         try:
             job_id = hand_over(job, tree, os.environ)
         except SystemExit as end:  # of a job that ran here
             raise HpcdlError(
-                f"{point.name} ended with status {end.code}; its logs are in {job.log_dir}; the same command goes on"
+                f"{title} ended with status {end.code}; its logs are in {job.log_dir}; the same command goes on"
             ) from end
         write_json(
             at / "measurement.json",
@@ -311,10 +356,10 @@ def submit_missing(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:
             },
         )
         if job.executor != "debug":
-            print(f"round {number + 1}, {point.name}: job {job_id}")
+            print(f"{title}: job {job_id}")
 
 
-def _state_of_point(at: Path, jobs: Sequence[Submitted], queue: Mapping[str, str]) -> Optional[str]:
+def _state_of_point(at: Path, jobs: Sequence[Submitted], queue: Optional[Mapping[str, str]]) -> Optional[str]:
     """Says what has become of a point; None: it is to be submitted, or again, since it has failed."""
     try:
         is_done = read_json(at / "process-0" / "run.json").get("status") == "done"
@@ -330,22 +375,22 @@ def _state_of_point(at: Path, jobs: Sequence[Submitted], queue: Mapping[str, str
 
 def _check_jobs(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:
     """Lets what one of the jobs is refused for be said before any is submitted."""
-    for number, point in list(study.order())[: len(study.points)]:
-        study.make_job(point, folder / f"round-{number:03d}" / point.name, argv, os.environ)
+    kinds = {(point.name, point.kind): (point, at) for _, point, at in reversed(list(study.order()))}
+    for point, at in kinds.values():
+        study.make_job(point, folder / at, argv, os.environ)
 
 
 def _point(scaling: str, layout: Layout) -> PlannedPoint:
     cores = layout.cores_per_process
     if cores is None:  # this machine
-        machine = read_machine(os.environ)
-        busy = layout.world_size * layout.replicas_per_process
-        cores = machine.num_cores // layout.world_size if busy <= machine.num_cores else 0
+        cores = read_machine(os.environ).num_cores // layout.world_size
+    busy = layout.replicas_per_process if layout.gpus_per_node == 0 else 1  # of a process' cores
     return PlannedPoint(
         f"{scaling}-{layout.world_size}",
         scaling,
         layout.world_size,
         layout.replicas_per_process,
-        cores,
+        cores if busy <= cores else 0,
         scaling,
         layout.num_nodes,
     )

@@ -8,13 +8,13 @@ Synopsis::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
-from hpcdl.common.records import read_json
-from hpcdl.launch.bench.allreduce import SCHEMA_VERSION
+from hpcdl.common.records import check_schema, read_json
+from hpcdl.launch.bench.allreduce import PROGRAMS, SCHEMA_VERSION
 from hpcdl.launch.bench.study import Study, read_study
 from hpcdl.launch.show import RunFiles, read_run
 
@@ -38,7 +38,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
     """Reads what paths name: the folder of a study or a run, the file of a record.
 
     Raises:
-        BadInput: A path holds none of these.
+        BadInput: A path holds none of these, or a study is named twice.
     """
     studies: List[Study] = []
     runs: List[RunFiles] = []
@@ -50,7 +50,24 @@ def read_sources(paths: Sequence[Path]) -> Sources:
             runs.append(read_run(path))
         else:
             studies.append(read_study(path))
-    return Sources(tuple(studies), tuple(runs), tuple(sums))
+    return Sources(_told_apart(studies), tuple(runs), tuple(sums))
+
+
+def _told_apart(studies: Sequence[Study]) -> Tuple[Study, ...]:
+    """Names each study by as much of the end of its path as no other has."""
+    paths = [study.folder.resolve() for study in studies]
+    twice = [str(path) for i, path in enumerate(paths) if path in paths[:i]]
+    if twice:
+        raise BadInput(f"a report has each study once; received {', '.join(twice)} again; leave it out")
+    return tuple(
+        replace(study, name=_shortest_end(path, [other for other in paths if other != path]))
+        for study, path in zip(studies, paths)
+    )
+
+
+def _shortest_end(path: Path, others: Sequence[Path]) -> str:
+    ends = (path.parts[-length:] for length in range(1, len(path.parts) + 1))
+    return str(Path(*next(end for end in ends if all(other.parts[-len(end) :] != end for other in others))))
 
 
 def _read_sums(path: Path) -> Dict[str, Any]:
@@ -60,9 +77,27 @@ def _read_sums(path: Path) -> Dict[str, Any]:
         raise BadInput(
             f"a file must be a record of `hpcdl bench allreduce`; received {path}: {problem}"
         ) from problem
-    if record.get("kind") != "allreduce" or record.get("schema_version") != SCHEMA_VERSION:
+    if record.get("kind") != "allreduce":
         raise BadInput(
-            f"a file must be a record of `hpcdl bench allreduce` of schema {SCHEMA_VERSION}; received {path}, of kind"
-            f" {record.get('kind')!r} and schema {record.get('schema_version')!r}; leave it out"
+            f"a file must be a record of `hpcdl bench allreduce`; received {path}, of kind {record.get('kind')!r};"
+            " leave it out"
+        )
+    check_schema(record, SCHEMA_VERSION, path)
+    if not _is_whole(record):
+        raise BadInput(
+            f"a record of `hpcdl bench allreduce` has the seconds of both for each size; received {path}, which lacks"
+            " them; leave it out"
         )
     return record
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    """Says whether a record has what a report draws."""
+    try:
+        sizes = [
+            {int(size) for size, seconds in record["seconds"][who].items() if min(map(float, seconds)) > 0}
+            for who in PROGRAMS
+        ]
+        return int(record["num_ranks"]) > 1 and len(sizes[0]) > 0 and sizes[0] == sizes[1]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False

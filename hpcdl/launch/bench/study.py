@@ -10,18 +10,23 @@ Synopsis::
 
 from __future__ import annotations
 
-import os
+import contextlib
+import gc
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput, HpcdlError
-from hpcdl.common.records import read_json
+from hpcdl.common.records import check_schema, read_json
+from hpcdl.launch.bench.batches import check_batches_taken
 from hpcdl.launch.bench.causes import sentence
-from hpcdl.launch.bench.measuring import Measurement, Point, Window, read_measurement
-from hpcdl.launch.bench.planning import SCALINGS, PlannedPoint
+from hpcdl.launch.bench.figures import three_digits, with_spread
+from hpcdl.launch.bench.measuring import Measurement, NotMeasured, Window, read_measurement
+from hpcdl.launch.bench.planning import PlannedPoint, as_point
+from hpcdl.launch.bench.rounds import Round, choose, parse_round
 from hpcdl.launch.bench.rows import Points, RankTimes, Row, make_row
-from hpcdl.launch.bench.software import Software, distinct, software_of
+from hpcdl.launch.bench.software import Software, Training, distinct, software_of, training_of_run
+from hpcdl.launch.bench.words import SCALINGS
 
 #: Of study.json; raised when the meaning of a key changes.
 SCHEMA_VERSION = 1
@@ -33,30 +38,50 @@ class Study:
 
     Attributes:
         folder: Where it lies.
+        name: By which a report tells it from others.
         record: Of ``study.json``.
         run: Of a run's ``run.json``: configuration and versions.
         rows: The weak and strong points, the smallest first.
-        num_rounds: The most in which any point was measured.
-        is_calm: Whether nothing else is known to have kept the machine busy in any of them.
+        num_rounds: The most in which any point was measured, of those that count.
+        num_left_out: Rounds that do not count, since something else kept the machine busy and calm ones are enough.
+        is_calm: Whether nothing else is known to have kept the machine busy in any round that counts.
+        is_watched: Whether it is known of all of them what else ran.
         problems: What could not be read, or is not measured yet, a line for each.
         software: What the measurements ran with; more than one where it changed in between.
+        trainings: What they trained, likewise.
     """
 
     folder: Path
+    name: str
     record: Mapping[str, Any]
     run: Mapping[str, Any]
     rows: Tuple[Row, ...]
     num_rounds: int
+    num_left_out: int
     is_calm: bool
+    is_watched: bool = True
     problems: Tuple[str, ...] = ()
     software: Tuple[Software, ...] = ()
+    trainings: Tuple[Training, ...] = ()
 
 
-def read_study(folder: Path) -> Study:
-    """Reads a study as far as it was measured; what cannot be read is left out, and named.
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Looks for no garbage meanwhile: of the millions of objects that records become all are kept."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def read_record(folder: Path) -> Dict[str, Any]:
+    """Reads ``study.json``.
 
     Raises:
-        BadInput: There is no study, it is of a later hpcdl, or a baseline was not measured.
+        BadInput: There is none, it is damaged or foreign, or of a later hpcdl.
     """
     try:
         record = read_json(folder / "study.json")
@@ -64,18 +89,41 @@ def read_study(folder: Path) -> Study:
         raise BadInput(
             f"a study is a folder with a study.json; received {folder}: {problem}; `hpcdl bench` makes one"
         ) from problem
-    if record.get("kind") != "study" or record.get("schema_version") != SCHEMA_VERSION:
+    if record.get("kind") != "study":
         raise BadInput(
-            f"this hpcdl reads studies of schema {SCHEMA_VERSION}; received {folder}, of kind"
-            f" {record.get('kind')!r} and schema {record.get('schema_version')!r}; read it with the hpcdl that made it"
+            f"a study.json must be of a study; received {folder}, of kind {record.get('kind')!r}; name another folder"
         )
+    check_schema(record, SCHEMA_VERSION, folder / "study.json")
+    lacking = [name for name in ("target", "window", "points") if name not in record]
+    if lacking:
+        raise BadInput(f"{folder}/study.json lacks {', '.join(lacking)}; measure the study again")
+    return record
+
+
+@_uncollected()
+def read_study(folder: Path) -> Study:
+    """Reads a study as far as it was measured; what cannot be read is left out, and named.
+
+    Raises:
+        BadInput: There is no study, it is of a later hpcdl, a baseline was not measured, or the batches of its points
+            are not those of their kind of scaling.
+    """
+    record = read_record(folder)
     try:
-        window = Window(**record["window"])
-        planned = [PlannedPoint(**{"scaling": _scaling(point), **point}) for point in record["points"]]
-    except (KeyError, TypeError) as problem:
-        raise BadInput(f"{folder}/study.json lacks {problem}; measure the study again") from problem
-    measured, problems = _read_rounds(folder, planned, window)
-    points = Points(planned, measured, window)
+        window = Window.from_json(record["window"])
+        planned = [PlannedPoint.from_json(point) for point in record["points"]]
+        wanted = int(record["rounds"])
+    except (KeyError, TypeError, ValueError, AttributeError, BadInput) as problem:
+        raise BadInput(
+            f"{folder}/study.json is damaged: {type(problem).__name__}: {problem}; measure the study again"
+        ) from problem
+    found, problems = _read_rounds(folder, planned, window)
+    check_batches_taken(planned, found)
+    rounds = _by_round(found)
+    chosen = choose(rounds, wanted)
+    counting = {r.number for r in chosen.rounds}
+    measured = {name: {n: m for n, m in of.items() if n in counting} for name, of in found.items()}
+    points = Points(planned, measured, window, has_rounds=not record.get("site"))
     rows = []
     for point in planned:
         if point.kind in SCALINGS and measured[point.name]:
@@ -95,13 +143,17 @@ def read_study(folder: Path) -> Study:
     run = next(m.runs[0] for m in measured[rows[0].planned.name].values())
     return Study(
         folder,
+        folder.resolve().name,
         record,
         run,
         tuple(rows),
         max(len(of_point) for of_point in measured.values()),
+        len(rounds) - len(chosen.rounds),
         all(m.is_calm for m in every),
+        all(m.load is not None for m in every),
         tuple(problems),
         distinct([software_of(m) for m in every]),
+        distinct([training_of_run(run) for m in every for run in m.runs]),
     )
 
 
@@ -110,15 +162,20 @@ def _read_rounds(
 ) -> Tuple[Dict[str, Dict[int, Measurement]], List[str]]:
     """Reads the measurements by point and round, and says what could not be read."""
     measured: Dict[str, Dict[int, Measurement]] = {point.name: {} for point in planned}
-    as_points = {point.name: _as_point(point) for point in planned}
+    as_points = {point.name: as_point(point) for point in planned}
     problems: List[str] = []
     for at in sorted(folder.glob("round-*")):
-        number = int(at.name.partition("-")[2])
+        number = parse_round(at.name)
+        if number is None:
+            problems.append(f"left out: {at} is no round")
+            continue
         for point in planned:
-            if not os.path.exists(f"{at}/{point.name}/measurement.json"):
-                continue
             try:
                 measurement = read_measurement(as_points[point.name], window, at / point.name)
+            except NotMeasured:
+                continue
+            except BadInput:  # of a later hpcdl: what the others mean beside it is not known either
+                raise
             except HpcdlError as problem:
                 problems.append(f"left out: {problem}")
                 continue
@@ -127,24 +184,36 @@ def _read_rounds(
     return measured, problems
 
 
+def _by_round(measured: Mapping[str, Mapping[int, Measurement]]) -> List[Round]:
+    numbers = sorted({number for of_point in measured.values() for number in of_point})
+    return [Round(n, {name: of[n] for name, of in measured.items() if n in of}) for n in numbers]
+
+
+def tell_load(study: Study) -> List[str]:
+    """Says what is known of what else ran meanwhile, where a reader must know it."""
+    said = []
+    if not study.is_watched:
+        said.append("What else ran on the nodes was not looked at in all of the rounds.")
+    if not study.is_calm:
+        said.append("Something else kept the machine busy in some of the rounds: take the figures with care.")
+    return said
+
+
 def _first(problems: Sequence[str]) -> str:
     return f" ({problems[0]})" if problems else ""
-
-
-def _scaling(point: Mapping[str, Any]) -> str:
-    """Tells it for a study that was made before points said it."""
-    return "strong" if point["kind"] == "strong" else "weak"
 
 
 def summary(study: Study) -> str:
     """Writes a study in a few lines."""
     loaded = "" if study.is_calm else "; SOME UNDER FOREIGN LOAD"
+    if study.num_left_out:
+        loaded = f"; {study.num_left_out} more under foreign load left out{loaded}"
     lines = [f"{study.record['target']}: {study.num_rounds} round(s){loaded}; median (95 % interval)", ""]
     for row in study.rows:
         label = "  functional, not performance" if row.planned.is_functional_only else ""
         lines.append(
-            f"  {row.planned.name:<12}{row.rate.median:9.0f} samples/s   speed-up {row.speed_up!s:<24}"
-            f" efficiency {100 * row.efficiency.median:.0f} %{label}"
+            f"  {row.planned.name:<12}{three_digits(row.rate.median):>9} samples/s   speed-up"
+            f" {with_spread(row.speed_up):<22} efficiency {with_spread(row.efficiency, 100, '{:.1f}'.format)} %{label}"
         )
         lines += [f"    {text}" for text in explain(row)]
     return "\n".join([*lines, *(f"  {problem}" for problem in study.problems)])
@@ -158,12 +227,12 @@ def explain(row: Row) -> List[str]:
             f"{100 * row.ceiling.median:.0f} % of what {row.planned.num_ranks} independent processes do here"
         )
     if row.lost:
-        sentences.append(sentence({name: of.median for name, of in row.lost.items()}, row.planned.scaling))
+        sentences.append(sentence(row.lost, row.efficiency, row.planned.scaling))
     if row.parts_ms:
-        step = ", ".join(f"{name} {of.median:.1f} ms" for name, of in row.parts_ms.items())
-        sentences.append(f"In a step: {step}")
+        step = ", ".join(f"{name} {with_spread(of)}" for name, of in row.parts_ms.items())
+        sentences.append(f"In a step, in ms: {step}")
     if len(row.ranks) > 1 and row.parts_ms:
-        sentences.append(f"The ranks by themselves: {_spread(row.ranks)}")
+        sentences.append(f"The ranks one by one: {_spread(row.ranks)}")
     if row.slow_ranks:
         sentences.append(f"slower than the others: {', '.join(row.slow_ranks)}")
     if row.num_loaded:
@@ -173,12 +242,13 @@ def explain(row: Row) -> List[str]:
 
 def _spread(ranks: Sequence[RankTimes]) -> str:
     """Writes between what times the ranks lie; each one's are in the report's JSON."""
-    compute = [rank.compute_ms for rank in ranks]
-    inputs = [rank.input_ms for rank in ranks if rank.input_ms is not None]
-    said = f"compute {min(compute):.1f} to {max(compute):.1f} ms"
-    return f"{said}, input {min(inputs):.1f} to {max(inputs):.1f} ms" if inputs else said
-
-
-def _as_point(planned: PlannedPoint) -> Point:
-    """Gives a point that can only be read."""
-    return Point(planned.name, lambda _: (), planned.num_ranks if planned.kind == "ceiling" else 1)
+    said = []
+    for what, values in (
+        ("compute", [rank.compute_ms for rank in ranks]),
+        ("input", [rank.input_ms for rank in ranks]),
+        ("wait for the others and the exchange", [rank.wait_ms for rank in ranks]),
+    ):
+        known = [value for value in values if value is not None]
+        if known:
+            said.append(f"{what} {three_digits(min(known))} to {three_digits(max(known))} ms")
+    return ", ".join(said)

@@ -2,48 +2,26 @@
 
 Synopsis::
 
-    table = scaling_table([study])
-    to_markdown(table)
+    sheet = scaling_sheet([study])
+    to_markdown(sheet.table())
+    to_csv(sheet)
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
-from typing import List, Optional, Sequence, Tuple
+from dataclasses import astuple, dataclass
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 from hpcdl.launch.bench.convergence import Reached
+from hpcdl.launch.bench.figures import three_digits, with_spread
 from hpcdl.launch.bench.ratios import Estimate
 from hpcdl.launch.bench.rows import Row
 from hpcdl.launch.bench.study import Study
 
-_HEAD = (
-    "scaling",
-    "nodes",
-    "ranks",
-    "replicas",
-    "batch per replica",
-    "global batch",
-    "samples/s",
-    "s.e.",
-    "MAD",
-    "per replica",
-    "step p50 ms",
-    "step p95 ms",
-    "speed-up",
-    "ideal",
-    "efficiency %",
-    "95 % interval",
-    "of independent processes %",
-    "input wait ms",
-    "imbalance ms",
-    "exchange ms",
-    "GPU use %",
-    "memory GB",
-    "GPU memory GB",
-    "node-hours per epoch",
-)
+#: What a cell holds; None: not known.
+Value = Union[str, int, float, Estimate, None]
 
 
 @dataclass(frozen=True)
@@ -54,52 +32,112 @@ class Table:
     rows: Tuple[Tuple[str, ...], ...]
 
 
-def scaling_table(studies: Sequence[Study], campaign_epochs: Optional[int] = None) -> Table:
-    """Makes one table of studies; with several, the first column names them."""
-    several = len(studies) > 1
-    head = (
-        *(("study",) if several else ()),
-        *_HEAD,
-        *((f"node-hours for {campaign_epochs} epochs",) if campaign_epochs is not None else ()),
-        "remark",
-    )
+@dataclass(frozen=True)
+class Column:
+    """A column of values.
+
+    Attributes:
+        name: With its unit.
+        factor: From the values to that unit.
+        form: Writes a number that is not whole, where a person reads it.
+        is_estimated: Whether its values are medians with an interval, for which CSV has two columns more.
+    """
+
+    name: str
+    factor: float = 1.0
+    form: Callable[[float], str] = three_digits
+    is_estimated: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Values in rows and columns: rounded in a table that a person reads, with all digits in CSV."""
+
+    columns: Tuple[Column, ...]
+    rows: Tuple[Tuple[Value, ...], ...]
+
+    def table(self) -> Table:
+        """Writes the values as a person reads them."""
+        return Table(
+            tuple(column.name for column in self.columns),
+            tuple(tuple(map(_shown, self.columns, row)) for row in self.rows),
+        )
+
+
+_percent = "{:.1f}".format
+#: The columns of studies, each with what it shows of a point.
+_OF_POINTS: Tuple[Tuple[Column, Callable[[Row], Value]], ...] = (
+    (Column("scaling"), lambda row: row.planned.kind),
+    (Column("nodes"), lambda row: row.planned.num_nodes),
+    (Column("ranks"), lambda row: row.planned.num_ranks),
+    (Column("replicas"), lambda row: row.num_replicas),
+    (Column("batch per replica"), lambda row: row.per_replica_batch_size),
+    (Column("global batch"), lambda row: row.global_batch_size),
+    (Column("samples/s", is_estimated=True), lambda row: row.rate),
+    (Column("mean samples/s"), lambda row: row.mean),
+    (Column("s.e. of the mean"), lambda row: row.standard_error),
+    (Column("MAD"), lambda row: row.jitter),
+    (Column("per replica"), lambda row: row.rate.median / row.num_replicas),
+    (Column("first step s"), lambda row: row.first_step_s),
+    (Column("step p50 ms"), lambda row: row.step_p50_ms),
+    (Column("step p95 ms"), lambda row: row.step_p95_ms),
+    (Column("speed-up"), lambda row: row.speed_up.median),
+    (Column("ideal", form="{:g}".format), lambda row: row.ideal),
+    (Column("efficiency %", 100, _percent, True), lambda row: row.efficiency),
+    (Column("of independent processes %", 100, _percent, True), lambda row: row.ceiling),
+    (Column("input wait ms", is_estimated=True), lambda row: row.parts_ms.get("input")),
+    (Column("imbalance ms", is_estimated=True), lambda row: row.parts_ms.get("imbalance")),
+    (Column("exchange ms", is_estimated=True), lambda row: row.parts_ms.get("exchange")),
+    (Column("GPU use %"), lambda row: row.gpu_use_percent),
+    (Column("memory GB", 1e-9), lambda row: row.host_peak_bytes),
+    (Column("GPU memory GB", 1e-9), lambda row: row.gpu_peak_bytes),
+    (Column("node-hours per epoch"), lambda row: row.node_hours()),
+)
+
+
+def scaling_sheet(studies: Sequence[Study], campaign_epochs: Optional[int] = None) -> Sheet:
+    """Makes one sheet of studies; with several, the first column names them."""
+    columns = [column for column, _ in _OF_POINTS]
+    if len(studies) > 1:
+        columns.insert(0, Column("study"))
+    if campaign_epochs is not None:
+        columns.append(Column(f"node-hours for {campaign_epochs} epochs"))
     rows = []
     for study in studies:
         for row in study.rows:
-            name = (study.folder.name,) if several else ()
-            campaign = (_amount(row.node_hours(campaign_epochs)),) if campaign_epochs is not None else ()
-            rows.append((*name, *_cells(row), *campaign, "; ".join(remarks(row, study)) or "-"))
-    return Table(head, tuple(rows))
+            values = [value(row) for _, value in _OF_POINTS]
+            if len(studies) > 1:
+                values.insert(0, study.name)
+            if campaign_epochs is not None:
+                values.append(row.node_hours(campaign_epochs))
+            rows.append((*values, "; ".join(remarks(row, study)) or None))
+    return Sheet((*columns, Column("remark")), tuple(rows))
 
 
-def convergence_table(reached: Sequence[Reached]) -> Table:
-    """Makes the table of runs by the time to their target."""
-    head = (
-        "replicas",
-        "global batch",
-        "runs",
-        "reached it",
-        "epochs to target",
-        "s to target",
-        "samples/s",
-        "throughput efficiency %",
-        "time-to-target efficiency %",
+def convergence_sheet(reached: Sequence[Reached]) -> Sheet:
+    """Makes the sheet of runs by the time to their target."""
+    columns = (
+        Column("replicas"),
+        Column("global batch"),
+        Column("runs"),
+        Column("reached it"),
+        Column("epochs to target", form="{:g}".format),
+        Column("s to target"),
+        Column("samples/s"),
+        Column("throughput efficiency %", 100, _percent),
+        Column("time-to-target efficiency %", 100, _percent),
     )
-    rows = [
-        (
-            str(row.num_replicas),
-            str(row.global_batch_size),
-            str(row.num_runs),
-            str(row.num_reached),
-            _number(row.epochs, "g"),
-            _number(row.seconds, ".1f"),
-            _number(row.samples_per_second, ".0f"),
-            _number(row.throughput_efficiency, ".1f", 100),
-            _number(row.time_efficiency, ".1f", 100),
-        )
-        for row in reached
-    ]
-    return Table(head, tuple(rows))
+    return Sheet(columns, tuple(astuple(row) for row in reached))
+
+
+def _shown(column: Column, value: Value) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, Estimate):
+        return with_spread(value, column.factor, column.form)
+    if isinstance(value, float) or column.factor != 1.0:
+        return value if isinstance(value, str) else column.form(column.factor * value)
+    return str(value)
 
 
 def compact(table: Table) -> Table:
@@ -110,6 +148,7 @@ def compact(table: Table) -> Table:
 #: The columns that say which point a row is, and those that a page shows in a second table.
 _NAMES = ("study", "scaling", "nodes", "replicas")
 _SECOND = (
+    "first step s",
     "step p50 ms",
     "step p95 ms",
     "of independent processes %",
@@ -134,43 +173,6 @@ def _columns(table: Table, kept: Sequence[int]) -> Table:
     return Table(tuple(table.head[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in table.rows))
 
 
-def _cells(row: Row) -> Tuple[str, ...]:
-    rate = row.rate.median
-    return (
-        row.planned.kind,
-        str(row.planned.num_nodes),
-        str(row.planned.num_ranks),
-        str(row.num_replicas),
-        str(row.per_replica_batch_size),
-        str(row.global_batch_size),
-        f"{rate:.0f}",
-        _number(row.standard_error, ".0f"),
-        f"{row.jitter:.0f}",
-        f"{rate / row.num_replicas:.0f}",
-        f"{row.step_p50_ms:.1f}",
-        f"{row.step_p95_ms:.1f}",
-        f"{row.speed_up.median:.2f}",
-        f"{row.ideal:g}",
-        f"{100 * row.efficiency.median:.1f}",
-        _interval(row.efficiency),
-        _percent(row.ceiling),
-        *(_part(row, name) for name in ("input", "imbalance", "exchange")),
-        _number(row.gpu_use_percent, ".0f"),
-        _number(row.host_peak_bytes, ".2f", 1e-9),
-        _number(row.gpu_peak_bytes, ".2f", 1e-9),
-        _amount(row.node_hours()),
-    )
-
-
-def _number(value: Optional[float], form: str, factor: float = 1.0) -> str:
-    return "-" if value is None else format(factor * value, form)
-
-
-def _amount(value: Optional[float]) -> str:
-    """Writes hours that may be many or a small part of one, never with an exponent."""
-    return "-" if value is None else f"{value:.4f}" if value < 1 else f"{value:.2f}"
-
-
 def remarks(row: Row, study: Study) -> List[str]:
     """Says what a reader must know of a point before taking its figures."""
     said = []
@@ -181,20 +183,6 @@ def remarks(row: Row, study: Study) -> List[str]:
     if row.num_loaded:
         said.append(f"foreign load in {row.num_loaded} of {study.num_rounds} rounds")
     return said
-
-
-def _interval(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return "-"
-    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
-
-
-def _part(row: Row, name: str) -> str:
-    return f"{max(0.0, row.parts_ms[name].median):.1f}" if name in row.parts_ms else "-"
-
-
-def _percent(estimate: Optional[Estimate]) -> str:
-    return "-" if estimate is None else f"{100 * estimate.median:.1f}"
 
 
 def to_markdown(table: Table) -> str:
@@ -220,15 +208,34 @@ def to_latex(table: Table) -> str:
 
 
 def _latex(text: str) -> str:
-    for character in "&%#_$":
-        text = text.replace(character, "\\" + character)
-    return text
+    return text.translate(_LATEX)
 
 
-def to_csv(table: Table) -> str:
-    """Writes a table as comma-separated values."""
+#: What LaTeX would take for a command, and how it is written.
+_LATEX = str.maketrans(
+    {
+        **{character: "\\" + character for character in "&%#_${}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
+)
+
+
+def to_csv(sheet: Sheet) -> str:
+    """Writes a sheet as comma-separated values, with all digits; what is not known is empty."""
     file = io.StringIO()
     rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(table.head)
-    rows.writerows(table.rows)
+    ends = ("", " low", " high")
+    rows.writerow(f"{c.name}{end}" for c in sheet.columns for end in (ends if c.is_estimated else ends[:1]))
+    for row in sheet.rows:
+        rows.writerow(cell for column, value in zip(sheet.columns, row) for cell in _full(column, value))
     return file.getvalue()
+
+
+def _full(column: Column, value: Value) -> List[Any]:
+    values: List[Any] = [value]
+    if column.is_estimated:
+        estimate = value if isinstance(value, Estimate) else None
+        values = [None] * 3 if estimate is None else [estimate.median, estimate.low, estimate.high]
+    return [v if v is None or column.factor == 1.0 else column.factor * v for v in values]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
@@ -21,24 +22,27 @@ from hpcdl.common.options import folder, name_out_of, option, switch
 from hpcdl.common.saying import say
 from hpcdl.common.words import parse_train
 from hpcdl.launch.config import Config, read_config
-from hpcdl.launch.container import enter_argv, find_image
+from hpcdl.launch.container import NO_IMAGE, enter_argv, find_image
 from hpcdl.launch.doctor.cuda import driver_findings
 from hpcdl.launch.doctor.gather import gather_host, gather_inside, read_hellos, read_ranks
 from hpcdl.launch.doctor.hello import candidates, check_hellos, hello_lines
-from hpcdl.launch.doctor.host import HostFacts, check_host
-from hpcdl.launch.doctor.image import check_image
+from hpcdl.launch.doctor.host import HostFacts, check_host, check_plan, check_submission, refused
+from hpcdl.launch.doctor.image import check_image, passes, ways_of
 from hpcdl.launch.doctor.nodes import check_nodes
 from hpcdl.launch.doctor.verdict import FAILED, WARNING, Finding, is_ill
 from hpcdl.launch.paths import nearest_existing
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.command import hand_over, refuse_inside_job
-from hpcdl.launch.submission.folders import Submitted, ask_queue, default_parent, state_of
+from hpcdl.launch.submission.explain import cost
+from hpcdl.launch.submission.folders import Submitted, ask_queue, default_parent, find_job, state_of
+from hpcdl.launch.submission.freeze import Tree
 from hpcdl.launch.submission.job import Job, rank_names, run_folders, typed_cwd, write_lib
 from hpcdl.launch.submission.layout import Layout, lay_out
 from hpcdl.launch.submission.preparing import prepare, ranks_python
 from hpcdl.launch.submission.state import read_state
 from hpcdl.launch.submission.words import LAUNCHERS, JobOptions, PlaceOptions, SubmitCommand, one_line
+from hpcdl.launch.tried_images import note_image
 
 _EXAMINING = "hpcdl/runtime/examining/ranks.py"
 _POLL_S = 0.5
@@ -94,26 +98,55 @@ class Examination:
                 f"site {self._profile.name} is one machine; received --nodes {self._job.nodes}; leave it out"
             )
         asked = dataclasses.replace(self._job, time=self._job.time or _MINUTES)
-        train = parse_train(self._train_words())
-        layout = lay_out(self._profile, asked, train.settings, self._options.launcher, self._config.partition)
+        layout, trouble = self._layout(asked)
+        launcher = layout.launcher if layout is not None else self._options.launcher
+        partition = layout.partition if layout is not None else asked.partition or self._config.partition
         image, problem = self._image()
-        account = self._job.account or self._config.account
-        host = gather_host(self._profile, image, account, self._folders(), self._environ)
+        host = gather_host(
+            self._profile,
+            image,
+            self._job.account or self._config.account,
+            self._folders(),
+            self._environ,
+            with_mpirun=launcher == "mpirun",
+        )
         if problem is not None:
             host = dataclasses.replace(host, image_problem=problem)
-        findings = check_host(host, self._profile, layout)
-        facts: Dict[str, Any] = {"host": dataclasses.asdict(host), "layout": dataclasses.asdict(layout)}
+        findings = [*check_host(host, self._profile, partition, launcher), check_plan(layout, trouble)]
+        facts: Dict[str, Any] = {"host": dataclasses.asdict(host)}
+        if layout is None:
+            return [*findings, _not_tried("image")], facts
+        facts["layout"] = dataclasses.asdict(layout)
+        if has_slurm and problem is None and not is_ill(findings):
+            findings.append(self._ask_slurm(asked, image))
         if any(one.status == FAILED and one.check in ("container", "image", "folder") for one in findings):
             return [*findings, _not_tried("image")], facts
         inside = self._look_inside(image, layout)
         facts["image"] = inside
-        findings += check_image(inside, self._profile, layout, image)
+        # What is kept of a file, the job will know as well; of what is none, neither does.
+        ways = ways_of(inside) if image is not None and os.path.isfile(image) else None
+        layout = self._layout(asked, ways)[0] or layout
+        of_image = check_image(inside, self._profile, layout, image, host.mpirun)
+        findings += of_image
+        if image is not None and not self._options.quick:
+            note_image(image, passes(of_image), self._environ, ways)
         if not with_nodes:
             return findings, facts
         if is_ill(findings):
             return [*findings, _not_tried("nodes")], facts
         more, facts["nodes"] = self._visit_nodes(asked, layout, host, inside)
         return [*findings, *more], facts
+
+    def _layout(
+        self, asked: JobOptions, ways: Optional[Sequence[str]] = None
+    ) -> Tuple[Optional[Layout], str]:
+        """Gives what a job would ask for, or why there can be none."""
+        settings = parse_train(self._train_words()).settings
+        options, partition = self._options, self._config.partition
+        try:
+            return lay_out(self._profile, asked, settings, options.launcher, partition, ways), ""
+        except BadInput as problem:
+            return None, str(problem)
 
     def _train_words(self) -> List[str]:
         run_dir = [f"--run-dir={self._options.run_dir}"] if self._options.run_dir is not None else []
@@ -128,11 +161,11 @@ class Examination:
 
     def _image(self) -> Tuple[Optional[str], Optional[str]]:
         """Gives the image, and what is wrong if there is none."""
-        asked = self._options.image or self._config.image
+        asked, default = self._options.image, self._config.image
         try:
-            return find_image(self._profile.site.container, asked), None
+            return find_image(self._profile.site.container, asked, default=default), None
         except BadInput as problem:
-            return asked or "no image", str(problem)
+            return asked or default or "no image", str(problem)
 
     def _look_inside(self, image: Optional[str], layout: Layout) -> Dict[str, Any]:
         cwd = typed_cwd(self._environ)
@@ -161,17 +194,22 @@ class Examination:
         enter = enter_argv(container, image, folders=bound, cwd=cwd, with_gpus=with_gpus)
         return [*enter, *rank_names({"PYTHONPATH": ""})]
 
-    def _visit_nodes(
-        self, asked: JobOptions, layout: Layout, host: HostFacts, inside: Mapping[str, Any]
-    ) -> Tuple[List[Finding], Dict[str, Any]]:
-        refuse_inside_job(self._environ)
+    def _prepare(
+        self, asked: JobOptions, image: Optional[str], when: bool = False
+    ) -> Tuple[Job, Optional[Tree]]:
+        """Decides everything about the doctor's own job, and writes nothing.
+
+        Raises:
+            BadInput: There can be no such job.
+        """
         options = self._options
         place = PlaceOptions(
             site=self._profile.name,
-            image=options.image,
+            image=image or NO_IMAGE,
             python=options.python,
             launcher=options.launcher,
             jobs_dir=options.jobs_dir,
+            when=when,
         )
         asked = dataclasses.replace(asked, job_name=asked.job_name or "hpcdl-doctor", no_requeue=True)
         command = SubmitCommand(parse_train(self._train_words()), asked, place)
@@ -184,13 +222,38 @@ class Examination:
             ]
             return ["hpcdl.runtime", str(folder / "lib" / _EXAMINING), *quick, *seen]
 
-        job, tree = prepare(command, self._profile, self._config, ["doctor"], self._environ, program)
+        return prepare(command, self._profile, self._config, ["doctor"], self._environ, program)
+
+    def _ask_slurm(self, asked: JobOptions, image: Optional[str]) -> Finding:
+        """Lets Slurm judge the doctor's job, without running it."""
+        from hpcdl.launch.submission.executors import ask_when  # submitit takes a while to load
+
+        try:
+            job, _ = self._prepare(asked, image, when=True)
+        except BadInput as problem:
+            return refused("submission", str(problem))
+        try:
+            return check_submission(ask_when(job, self._environ), is_refused=False)
+        except BadInput as problem:
+            return check_submission(str(problem), is_refused=True)
+        except subprocess.TimeoutExpired as problem:
+            return check_submission(f"no answer from sbatch --test-only within {problem.timeout:g} s", None)
+
+    def _visit_nodes(
+        self, asked: JobOptions, layout: Layout, host: HostFacts, inside: Mapping[str, Any]
+    ) -> Tuple[List[Finding], Dict[str, Any]]:
+        refuse_inside_job(self._environ)
+        options = self._options
+        job, tree = self._prepare(asked, host.image)
         library = (inside.get("mpi") or {}).get("library")
         if library is not None and layout.world_size > 1 and layout.launcher != "here":
             job = self._with_hellos(job, layout, host, library)
+        if job.executor == "slurm":
+            price = cost(self._profile.site, layout)
+            say(f"the job costs {price}" if price else "the profile does not know what the job costs")
         job_id = hand_over(job, tree, self._environ)
         say(f"job {job_id}, folder {job.folder}; Ctrl-C leaves it to `hpcdl cancel {job_id}`")
-        _wait(Submitted(job_id, job))
+        _wait(find_job(job.folder, Path(job.folder).parent))
         state = read_state(Path(job.folder))
         seen, met = read_ranks(job.log_dir, "seen"), read_ranks(job.log_dir, "met")
         findings = check_nodes(seen, met, self._profile, layout, state, options.quick)

@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.probe import try_folder
-from hpcdl.launch.container import BY_FILE, program_of
+from hpcdl.launch.container import BY_FILE, LIBRARIES_FOR_IMAGES, program_of
 from hpcdl.launch.doctor.hello import read_hello
 from hpcdl.launch.doctor.host import HostFacts, Place
 from hpcdl.launch.doctor.quota import read_quota
@@ -45,6 +45,7 @@ def gather_host(
     ask: Callable[[Sequence[str]], str] = run_text,
     which: Callable[[str], Optional[str]] = shutil.which,
     printed: Optional[Callable[[Sequence[str]], str]] = None,
+    with_mpirun: bool = False,
 ) -> HostFacts:
     """Gathers what this machine tells.
 
@@ -57,6 +58,7 @@ def gather_host(
         ask: Runs a command and gives what it prints; raises `BadInput`.
         which: Looks a name up on PATH.
         printed: Runs a command and gives what it prints, whatever its exit status.
+        with_mpirun: Whether to look for mpirun.
     """
     container = profile.site.container
     slurm, slurm_problem = None, "no sbatch here"
@@ -74,6 +76,7 @@ def gather_host(
         slurm_problem=slurm_problem if slurm is None else None,
         partitions=tuple(parse_partitions(partitions)) if partitions is not None else None,
         mpi_types=parse_mpi_types(_answer(ask, ["srun", "--mpi=list"]) or "") if slurm is not None else (),
+        mpirun=_mpirun(profile.site.setup, ask) if with_mpirun else None,
         container_version=(_answer(ask, [program, "--version"]) or found).strip() if found else None,
         container_mounts=tuple(name for name in _MOUNTS if which(name) is not None),
         container_is_setuid=found is not None and _is_setuid(Path(found)),
@@ -135,7 +138,7 @@ def gather_inside(
         answer = _run_inside(words, setup, environ)
         facts["gpu_flags"] = [word for word in enter if word not in enter_bare]
         facts["without_gpu_flags"] = answer.get("tensorflow", answer)
-    facts["library_path"] = _library_path(enter, environ)
+    facts["library_path"] = _library_path(enter, setup, environ)
     facts["seconds"] = round(time.monotonic() - started, 1)
     return facts
 
@@ -145,7 +148,7 @@ def _run_inside(argv: Sequence[str], setup: Sequence[str], environ: Mapping[str,
     try:
         done = subprocess.run(
             ["bash", "-c", script, "bash", *argv],
-            env={**environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            env={**_as_in_a_job(environ), "TF_CPP_MIN_LOG_LEVEL": "3"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_INSIDE_S,
@@ -161,14 +164,25 @@ def _run_inside(argv: Sequence[str], setup: Sequence[str], environ: Mapping[str,
         return {"error": f"{ending}: {said[-1].strip()[:300] if said else 'it said nothing'}"}
 
 
-def _library_path(enter: Sequence[str], environ: Mapping[str, str]) -> List[str]:
-    """Lists the folders of the host's LD_LIBRARY_PATH that reach the ranks."""
-    names = (
-        ("LD_LIBRARY_PATH",)
-        if not enter
-        else ("APPTAINERENV_LD_LIBRARY_PATH", "SINGULARITYENV_LD_LIBRARY_PATH")
+def _library_path(enter: Sequence[str], setup: Sequence[str], environ: Mapping[str, str]) -> List[str]:
+    """Lists the folders of the host's LD_LIBRARY_PATH that reach the ranks, as they are after ``setup``."""
+    names = ("LD_LIBRARY_PATH",) if not enter else LIBRARIES_FOR_IMAGES
+    script = "\n".join([*setup, *(f'printf "%s:" "${{{name}}}"' for name in names)])
+    done = subprocess.run(
+        ["bash", "-c", f"{{\n{script}\n}} | tail -n 1"],
+        env=_as_in_a_job(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=_INSIDE_S,
+        check=False,
     )
-    return [part for name in names for part in environ.get(name, "").split(os.pathsep) if part]
+    return [part for part in done.stdout.decode(errors="replace").split(os.pathsep) if part]
+
+
+def _as_in_a_job(environ: Mapping[str, str]) -> Dict[str, str]:
+    """Leaves out what a job does not inherit."""
+    return {name: value for name, value in environ.items() if name not in LIBRARIES_FOR_IMAGES}
 
 
 def _answer(ask: Callable[[Sequence[str]], str], argv: Sequence[str]) -> Optional[str]:
@@ -176,6 +190,13 @@ def _answer(ask: Callable[[Sequence[str]], str], argv: Sequence[str]) -> Optiona
         return ask(argv)
     except BadInput:
         return None
+
+
+def _mpirun(setup: Sequence[str], ask: Callable[[Sequence[str]], str]) -> Optional[str]:
+    """Asks the mpirun that the batch script of a job would find for its name and version."""
+    said = _answer(ask, ["bash", "-c", "\n".join([*setup, "exec mpirun --version"])])
+    lines = [line.strip() for line in (said or "").splitlines() if re.search(r"\d+\.\d+", line)]
+    return lines[0] if lines else None
 
 
 def _version(text: Optional[str]) -> Optional[str]:

@@ -2,7 +2,7 @@
 
 Synopsis::
 
-    findings = check_host(gather_host(...), profile, layout)
+    findings = check_host(gather_host(...), profile, partition="GPU", launcher="gloo")
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from hpcdl.launch.doctor.hello import candidates
 from hpcdl.launch.doctor.quota import Quota
 from hpcdl.launch.doctor.verdict import FAILED, OK, WARNING, Finding
 from hpcdl.launch.sites.profile import Profile
+from hpcdl.launch.submission.explain import describe
 from hpcdl.launch.submission.layout import Layout
 
 #: Variables of a job that bind what is started from a shell which only remembers that job.
@@ -54,6 +55,7 @@ class HostFacts:
         slurm_problem: Why it does not.
         partitions: Names of the cluster's partitions; None: it did not answer.
         mpi_types: srun's ways to start MPI.
+        mpirun: What the mpirun here says of itself, after the profile's setup; None: there is none, or nobody asked.
         container_version: What the container program says of itself; None: there is none.
         container_mounts: Programs by which an ordinary user's image is mounted, of those that are here.
         container_is_setuid: Whether the container program mounts images with root's rights.
@@ -69,6 +71,7 @@ class HostFacts:
     slurm_problem: Optional[str]
     partitions: Optional[Tuple[str, ...]]
     mpi_types: Tuple[str, ...]
+    mpirun: Optional[str]
     container_version: Optional[str]
     container_mounts: Tuple[str, ...]
     container_is_setuid: bool
@@ -80,10 +83,17 @@ class HostFacts:
     job_id: Optional[str]
 
 
-def check_host(facts: HostFacts, profile: Profile, layout: Layout) -> List[Finding]:
-    """Checks what was found on this machine."""
+def check_host(facts: HostFacts, profile: Profile, partition: Optional[str], launcher: str) -> List[Finding]:
+    """Checks what was found on this machine.
+
+    Args:
+        facts: What was found.
+        profile: The site.
+        partition: Where a job would wait; None: where Slurm puts it.
+        launcher: How its ranks would be started.
+    """
     has_slurm = profile.site.scheduler == "slurm"
-    found = [*_slurm(facts, profile, layout)] if has_slurm else []
+    found = [*_slurm(facts, profile, partition, launcher)] if has_slurm else []
     found += [*_container(facts, profile), *(_place(place) for place in facts.places), _inherited(facts)]
     return found
 
@@ -92,7 +102,7 @@ def _finding(check: str, status: str, evidence: str, cure: str = "") -> Finding:
     return Finding(check, "host", status, evidence, cure)
 
 
-def _slurm(facts: HostFacts, profile: Profile, layout: Layout) -> Iterator[Finding]:
+def _slurm(facts: HostFacts, profile: Profile, partition: Optional[str], launcher: str) -> Iterator[Finding]:
     site = profile.site
     if facts.slurm_version is None:
         yield _finding(
@@ -112,15 +122,15 @@ def _slurm(facts: HostFacts, profile: Profile, layout: Layout) -> Iterator[Findi
         )
     else:
         yield _finding("slurm", OK, f"Slurm {facts.slurm_version}")
-    if layout.partition is not None and facts.partitions is not None:
-        if layout.partition in facts.partitions:
-            yield _finding("partition", OK, f"{layout.partition} is there")
+    if partition is not None and facts.partitions is not None:
+        if partition in facts.partitions:
+            yield _finding("partition", OK, f"{partition} is there")
         else:
-            near = difflib.get_close_matches(layout.partition, facts.partitions, n=1, cutoff=0.4)
+            near = difflib.get_close_matches(partition, facts.partitions, n=1, cutoff=0.4)
             yield _finding(
                 "partition",
                 FAILED,
-                f"the cluster has no partition {layout.partition}; it has {', '.join(facts.partitions)}",
+                f"the cluster has no partition {partition}; it has {', '.join(facts.partitions)}",
                 f"pass --partition {(near or list(facts.partitions) or ['NAME'])[0]}",
             )
     if site.account_required and facts.account is None:
@@ -132,8 +142,57 @@ def _slurm(facts: HostFacts, profile: Profile, layout: Layout) -> Iterator[Findi
         )
     elif facts.account is not None:
         yield _finding("account", OK, facts.account)
-    if layout.launcher == "mpi":
+    if launcher == "mpi":
         yield _mpi_type(facts, profile)
+    if launcher == "mpirun" and facts.mpirun is None:
+        yield _finding(
+            "mpirun",
+            FAILED,
+            "no mpirun here" + (", also after setup" if site.setup else ""),
+            "add the module that brings it to setup in your own file for the site, or pass --launcher gloo",
+        )
+    elif launcher == "mpirun":
+        yield _finding("mpirun", OK, facts.mpirun or "")
+
+
+def check_plan(layout: Optional[Layout], trouble: str) -> Finding:
+    """Judges what a job would ask for.
+
+    Args:
+        layout: It; None: the profile, or the words that were typed, do not allow one.
+        trouble: Why there is none: the rule, what was received, and the way out.
+    """
+    if layout is not None:
+        return _finding("layout", OK, describe(layout))
+    return refused("layout", trouble)
+
+
+def refused(check: str, trouble: str) -> Finding:
+    """Makes a finding of what hpcdl itself refuses: the rule and what was received, and the way out."""
+    evidence, _, cure = trouble.rpartition("; ")
+    return _finding(check, FAILED, evidence or trouble, cure)
+
+
+def check_submission(answer: str, is_refused: Optional[bool]) -> Finding:
+    """Judges what Slurm says to a job that it shall not run (`sbatch --test-only`).
+
+    Only Slurm knows which accounts, QOS and reservations a user may name, together.
+
+    Args:
+        answer: In its words.
+        is_refused: Whether it would refuse the job; None: it does not answer.
+    """
+    if is_refused is None:
+        return _finding("submission", WARNING, answer, "ask again later; a job may wait as long to be taken")
+    if not is_refused:
+        return _finding("submission", OK, answer)
+    return _finding(
+        "submission",
+        FAILED,
+        answer,
+        "pass another --account, --qos, --partition or --reservation, whichever it names: `sacctmgr show"
+        " associations user=$USER format=account,partition,qos` lists yours, `scontrol show reservation` those",
+    )
 
 
 def _mpi_type(facts: HostFacts, profile: Profile) -> Finding:

@@ -8,7 +8,7 @@ Synopsis::
 from __future__ import annotations
 
 import re
-from typing import Any, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.launch.doctor.cuda import driver_findings
 from hpcdl.launch.doctor.verdict import FAILED, OK, WARNING, Finding
@@ -17,6 +17,8 @@ from hpcdl.launch.submission.layout import Layout
 
 _OLDEST_PYTHON = (3, 8)
 _TENSORFLOWS = ((2, 12), (2, 21))
+#: Checks that fail by the image's own fault.
+_OF_IMAGE = ("start", "python", "tensorflow", "keras", "horovod", "gpu")
 #: (MPI in the image, srun's --mpi) that are known not to meet, and what happens.
 _BAD_PAIRS = {
     ("Open MPI", "pmi2"): "each rank is alone, as rank 0 of 1, without a word",
@@ -33,7 +35,11 @@ _UNSET_LIBRARY_PATH = (
 
 
 def check_image(
-    facts: Mapping[str, Any], profile: Profile, layout: Layout, image: Optional[str]
+    facts: Mapping[str, Any],
+    profile: Profile,
+    layout: Layout,
+    image: Optional[str],
+    mpirun: Optional[str] = None,
 ) -> List[Finding]:
     """Checks what an interpreter, in the image or the environment, says of itself.
 
@@ -44,6 +50,7 @@ def check_image(
         profile: The site.
         layout: What is to run.
         image: The image; None: the environment.
+        mpirun: What the host's mpirun says of itself, where it would start the ranks.
     """
     what = f"the image {image}" if image else "the environment"
     if "error" in facts:
@@ -58,7 +65,11 @@ def check_image(
         ]
     heavy: List[Finding] = []
     if "tensorflow" in facts:  # it is left out where there is no time
-        heavy = [*_tensorflow(facts, image), _horovod(facts, layout, image), *_mpi(facts, profile, layout)]
+        heavy = [
+            *_tensorflow(facts, image),
+            _horovod(facts, layout, image),
+            *_mpi(facts, profile, layout, mpirun),
+        ]
     return [
         _python(facts),
         *heavy,
@@ -66,6 +77,19 @@ def check_image(
         *_folders(facts, what),
         *_gpus(facts, layout),
     ]
+
+
+def passes(findings: Sequence[Finding]) -> bool:
+    """Whether an image is well; its site, its folders and the variables of a shell are no fault of it."""
+    return not any(one.status == FAILED and one.check in _OF_IMAGE for one in findings)
+
+
+def ways_of(facts: Mapping[str, Any]) -> Optional[List[str]]:
+    """Gives by which of ``gloo`` and ``mpi`` the Horovod of an image can meet; None: not known."""
+    horovod = facts.get("horovod")
+    if not horovod or "error" in horovod:
+        return None
+    return [way for way in ("gloo", "mpi") if horovod.get(way)]
 
 
 def _finding(check: str, status: str, evidence: str, cure: str = "") -> Finding:
@@ -162,7 +186,9 @@ def _horovod(facts: Mapping[str, Any], layout: Layout, image: Optional[str]) -> 
     return _finding("horovod", OK, f"Horovod {version} with {', '.join(parts)}")
 
 
-def _mpi(facts: Mapping[str, Any], profile: Profile, layout: Layout) -> Iterator[Finding]:
+def _mpi(
+    facts: Mapping[str, Any], profile: Profile, layout: Layout, mpirun: Optional[str]
+) -> Iterator[Finding]:
     mpi = facts.get("mpi")
     if not mpi or "error" in mpi:
         return
@@ -181,6 +207,8 @@ def _mpi(facts: Mapping[str, Any], profile: Profile, layout: Layout) -> Iterator
         )
     else:
         yield _finding("mpi library", OK, f"{version} in {mpi['library']}")
+    if layout.launcher == "mpirun" and mpirun is not None:
+        yield _mpirun(mpirun, mpi["version"])
     if layout.launcher != "mpi":
         return
     pmi = re.sub(r"_v\d+$", "", profile.site.mpi or "none")
@@ -194,6 +222,18 @@ def _mpi(facts: Mapping[str, Any], profile: Profile, layout: Layout) -> Iterator
         )
     else:
         yield _finding("pmi", OK, f"{flavour} behind srun --mpi={profile.site.mpi}")
+
+
+def _mpirun(outside: str, inside: str) -> Finding:
+    """Whether the host's mpirun suits the MPI of the ranks: they must be of one kind, and better of one version."""
+    kinds = (_flavour(outside), _flavour(inside))
+    evidence = f"{outside} starts ranks of {inside.split(',')[0]}"
+    cure = "load the module that brings the MPI of the image, in setup, or pass --launcher gloo"
+    if kinds[0] != kinds[1]:
+        return _finding("mpirun", FAILED, evidence, cure)
+    if _numbers(outside)[:1] != _numbers(inside)[:1]:
+        return _finding("mpirun", WARNING, evidence, cure)
+    return _finding("mpirun", OK, evidence)
 
 
 def _strangers(facts: Mapping[str, Any]) -> Finding:
@@ -242,7 +282,7 @@ def _gpus(facts: Mapping[str, Any], layout: Layout) -> Iterator[Finding]:
 def _flavour(version: str) -> str:
     if "Open MPI" in version:
         return "Open MPI"
-    is_mpich = any(word in version for word in ("MPICH", "Intel(R) MPI", "MVAPICH"))
+    is_mpich = any(word in version for word in ("MPICH", "Intel(R) MPI", "MVAPICH", "HYDRA"))
     return "MPICH" if is_mpich else version.split(",")[0]
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Iterator, List, Mapping, Sequence
 
+from hpcdl.launch.doctor.cores import core_findings
+from hpcdl.launch.doctor.gpus import gpu_findings
+from hpcdl.launch.doctor.network import network_findings
 from hpcdl.launch.doctor.verdict import FAILED, OK, WARNING, Finding
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.layout import Layout
@@ -17,10 +20,6 @@ _SHM_MB_PER_RANK = 64
 _SKEW_S = 1.0
 _START_S = 30.0
 _LOCKED_KB = 64
-#: Below this the sums are as slow as through one gigabit: a fabric that is there is not used.
-_SLOW_GB_PER_S = 0.1
-#: A small sum on a busy fabric reaches this part of what the profile expects.
-_FAIR_PART = 0.5
 
 
 def check_nodes(
@@ -44,8 +43,13 @@ def check_nodes(
     found = [_ranks(seen, layout, state)]
     if not seen:
         return found
-    found += [*_starts(seen, state), _cores(seen, layout), _locked_memory(seen), _shared_memory(seen, layout)]
-    found += [_clock(seen, met), *_folders(seen), *_gpus(seen, layout)]
+    found += [
+        *_starts(seen, state),
+        *core_findings(seen, layout),
+        _locked_memory(seen),
+        _shared_memory(seen, layout),
+    ]
+    found += [_clock(seen, met), *_folders(seen), *gpu_findings(seen, met, layout)]
     return found if quick else [*found, *_meeting(met, seen, profile, layout, state)]
 
 
@@ -65,24 +69,6 @@ def _ranks(seen: Sequence[Mapping[str, Any]], layout: Layout, state: Mapping[str
         f"{len(seen)} of {layout.world_size} ranks started, on {len(hosts)} of {layout.num_nodes} nodes; missing"
         f" {', '.join(map(str, missing)) or 'none'}{said}",
         "see the job's log: hpcdl logs JOB; does the image start on every node?",
-    )
-
-
-def _cores(seen: Sequence[Mapping[str, Any]], layout: Layout) -> Finding:
-    wanted = layout.cores_per_process or 1
-    short = [one for one in seen if one["cores"] < wanted]
-    if not short:
-        return _finding(
-            "cores", OK, f"{min(one['cores'] for one in seen)} or more for each rank; asked for {wanted}"
-        )
-    one = short[0]
-    return _finding(
-        "cores",
-        FAILED,
-        f"rank {one['rank']} on {one['hostname']} may use {one['cores']} of the {wanted} cores it asked for"
-        f" ({len(short)} ranks like it)",
-        f"look for what binds it: srun_args, cpu_bind and container.command in the profile; srun needs"
-        f" --cpus-per-task={wanted}",
     )
 
 
@@ -172,38 +158,9 @@ def _folders(seen: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
             "take one that all nodes see and may write: --run-dir and --jobs-dir",
         )
     if not wrong:
-        yield _finding("folder", OK, "every rank writes and renames in the run's folders")
-
-
-def _gpus(seen: Sequence[Mapping[str, Any]], layout: Layout) -> Iterator[Finding]:
-    if not layout.gpus_per_node:
-        return
-    kinds = sorted({gpu["name"] for one in seen for gpu in one["gpus"]})
-    if len(kinds) > 1:
         yield _finding(
-            "gpu kinds",
-            WARNING,
-            f"different GPUs in one job: {', '.join(kinds)}; all wait for the slowest",
-            "name the type: --gpus-per-node TYPE:N, or --constraint",
+            "folder", OK, "every rank writes and renames in the run's folders, and sees what rank 0 writes"
         )
-    visible = [one["gpus_visible"] for one in seen]
-    few = [
-        one
-        for one in seen
-        if one["gpus_visible"] is not None
-        and len([n for n in one["gpus_visible"].split(",") if n]) < layout.replicas_per_process
-    ]
-    if few:
-        one = few[0]
-        yield _finding(
-            "gpus",
-            FAILED,
-            f"rank {one['rank']} on {one['hostname']} sees the GPUs '{one['gpus_visible']}', and needs"
-            f" {layout.replicas_per_process}",
-            "set gpu_bind = 'none' in your own file for the site: each rank picks its own by itself",
-        )
-    else:
-        yield _finding("gpus", OK, f"rank 0 sees {visible[0] if visible[0] is not None else 'all'}")
 
 
 def _meeting(
@@ -235,27 +192,4 @@ def _meeting(
     way = layout.launcher + (f" over {met[0]['interface']}" if met[0].get("interface") else "")
     slowest_s = max(one["start_s"] for one in met)
     yield _finding("horovod", OK, f"{layout.world_size} ranks met through {way} in {slowest_s:.1f} s")
-    if layout.world_size > 1:
-        yield _bandwidth(met, seen, profile, layout)
-
-
-def _bandwidth(
-    met: Sequence[Mapping[str, Any]],
-    seen: Sequence[Mapping[str, Any]],
-    profile: Profile,
-    layout: Layout,
-) -> Finding:
-    """The speed of a sum, by the bytes that each rank must send for it, beside what the site's is known to be."""
-    size, num_bytes = layout.world_size, met[0]["bytes"]
-    speed = 2 * (size - 1) / size * num_bytes / max(one["seconds"] for one in met) / 1e9
-    evidence = f"sums at {speed:.2f} GB/s over {layout.num_nodes} nodes ({num_bytes // 2**20} MiB)"
-    cure = "set socket_ifname in the profile to the fabric's interface; NCCL_DEBUG=INFO says which one NCCL takes"
-    expected = profile.site.allreduce_gb_per_s if layout.num_nodes > 1 else None
-    fabrics = sorted({name for one in seen for name in one["fabrics"]})
-    if expected is not None:
-        evidence += f"; the profile expects {expected:g}"
-        is_slow = speed < _FAIR_PART * expected
-    else:
-        is_slow = bool(fabrics) and layout.num_nodes > 1 and speed < _SLOW_GB_PER_S
-        evidence += f", though there is {', '.join(fabrics)}" if is_slow else ""
-    return _finding("bandwidth", WARNING, evidence, cure) if is_slow else _finding("bandwidth", OK, evidence)
+    yield from network_findings(seen, met, profile, layout)

@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass
 from typing import Callable, List, Optional, Sequence, Tuple, TypeVar
 
+from hpcdl.launch.mounts import mount_of, read_mounts
+
 _GB_PER_KB = 1024 / 1e9
 _Number = TypeVar("_Number", int, float)
 
@@ -65,7 +67,7 @@ def read_quota(
     Returns:
         The quota; None, if there is none or nobody tells.
     """
-    device, kind = mount_of(os.path.realpath(folder), _mounts() if mounts is None else mounts)
+    device, kind = mount_of(os.path.realpath(folder), read_mounts() if mounts is None else mounts)
     argv = ["lfs", "quota", "-q", "-u", user, folder] if kind == "lustre" else ["quota", "-w", "-u", user]
     if which(argv[0]) is None:
         return None
@@ -102,27 +104,7 @@ def parse_rows(text: str) -> List[Tuple[str, Quota]]:
     return found
 
 
-def mount_of(path: str, mounts: str) -> Tuple[str, str]:
-    """Finds what is mounted where a path is: device and kind of file system; empty, if nothing is."""
-    best, found = "", ("", "")
-    for line in mounts.splitlines():
-        device, point, kind = (line.split() + ["", "", ""])[:3]
-        point = point.replace("\\040", " ")
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, found = point, (device, kind)
-    return found
-
-
 def _limit(soft: _Number, hard: _Number) -> Optional[_Number]:
     """The lower limit of those that are set: beyond the soft one a grace period runs."""
     given = [value for value in (soft, hard) if value]
     return min(given) if given else None
-
-
-def _mounts() -> str:
-    try:
-        with open("/proc/self/mounts", encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

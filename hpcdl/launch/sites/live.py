@@ -27,6 +27,19 @@ _CONFIG = ["scontrol", "show", "config"]
 _MPI = ["srun", "--mpi=list"]
 
 
+class NodeKind(NamedTuple):
+    """A kind of node: cores, memory in MB, GPUs by type."""
+
+    cores: int
+    memory_mb: int
+    gpus: Tuple[Tuple[Optional[str], int], ...]
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of all types."""
+        return sum(number for _, number in self.gpus)
+
+
 @dataclass(frozen=True)
 class Partition:
     """A partition as the cluster describes it. None: no limit, or nothing."""
@@ -40,7 +53,12 @@ class Partition:
     whole_nodes: bool
     cores_per_node: Optional[int] = None
     memory_mb_per_node: Optional[int] = None
-    gpus: Tuple[Tuple[Optional[str], int], ...] = ()
+    nodes: Tuple[NodeKind, ...] = ()
+
+    @property
+    def gpus(self) -> Tuple[Tuple[Optional[str], int], ...]:
+        """What kinds of GPUs its nodes have, by type and number."""
+        return tuple(dict.fromkeys(gpu for kind in self.nodes for gpu in kind.gpus))
 
 
 @dataclass(frozen=True)
@@ -55,14 +73,6 @@ class Cluster:
     mpi_default: str
     partitions: Mapping[str, Partition]
     container: Optional[str]
-
-
-class NodeKind(NamedTuple):
-    """A kind of node: cores, memory in MB, GPUs by type."""
-
-    cores: int
-    memory_mb: int
-    gpus: Tuple[Tuple[Optional[str], int], ...]
 
 
 class Difference(NamedTuple):
@@ -236,10 +246,17 @@ def profile_text(cluster: Cluster, title: str, hostname: str, date: str) -> str:
     for partition in cluster.partitions.values():
         for type_, number in partition.gpus:
             kinds[_kind_name(type_, number)] = (type_, number)
-    for name, (type_, number) in kinds.items():
+    nodes = [kind for partition in cluster.partitions.values() for kind in partition.nodes]
+    for name, gpu in kinds.items():
+        # A job that takes some of a node's GPUs takes their share of the rest; of several kinds of nodes the least.
+        having = [kind for kind in nodes if gpu in kind.gpus]
         lines += ["", f"[gpus.{json.dumps(name)}]"]
-        add("type", type_)
-        add("per_node", number)
+        add("type", gpu[0])
+        add("per_node", gpu[1])
+        add("cores_per_gpu", min(kind.cores // kind.num_gpus for kind in having) or None)
+        add("memory_mb_per_gpu", min(kind.memory_mb // kind.num_gpus for kind in having) or None)
+        # Which is no more than a default: a job may ask for what the largest of them has.
+        add("memory_mb_per_node", max(kind.memory_mb for kind in having) or None)
     for partition in cluster.partitions.values():
         lines += ["", f"[queues.{json.dumps(partition.name)}]"]
         add("partition", partition.name)
@@ -266,14 +283,14 @@ def _with_nodes(partition: Partition, kinds: Sequence[NodeKind]) -> Partition:
         partition,
         cores_per_node=min(kind.cores for kind in kinds),
         memory_mb_per_node=min(kind.memory_mb for kind in kinds),
-        gpus=tuple(dict.fromkeys(gpu for kind in kinds for gpu in kind.gpus)),
+        nodes=tuple(kinds),
     )
 
 
 def _gpus(gres: str) -> Tuple[Tuple[Optional[str], int], ...]:
     """Reads ``gpu:v100:8(S:0-1),nvme:1``."""
     found = re.findall(r"\bgpu:(?:([^:,()]+):)?(\d+)", gres)
-    return tuple((type_ or None, int(number)) for type_, number in found)
+    return tuple((type_ or None, int(number)) for type_, number in found if int(number))
 
 
 def _kind_name(type_: Optional[str], number: int) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 STATUSES = ("confirmed", "second-hand")
 SCHEDULERS = ("slurm", "none")
-GPU_REQUESTS = ("gpus-per-node", "gres", "none")
+GPU_REQUESTS = ("gpus-per-node", "gres", "gpus-per-task", "none")
 CONTAINER_KINDS = ("singularity", "apptainer", "shifter", "podman-hpc", "none")
 
 
@@ -52,6 +52,9 @@ class Gpu:
     per_node: Optional[int] = _value("whole", "GPUs of a node")
     cores_per_gpu: Optional[int] = _value("whole", "cores that belong to a GPU")
     memory_mb_per_gpu: Optional[int] = _value("whole", "memory that belongs to a GPU, in MB")
+    memory_mb_per_node: Optional[int] = _value(
+        "whole", "memory of a node with them, in MB, if not their shares"
+    )
     charge: Optional[float] = _value("number", "units charged per GPU-hour or node-hour")
     type: Optional[str] = _value("text", "Slurm's name of the type, where requests must name it")
 
@@ -88,7 +91,9 @@ class Site:
     account_required: Optional[bool] = _value("yes or no", "whether a job must name an account")
     account_suffix: Optional[str] = _value("text", "what the account of a GPU job ends with")
     default_queue: Optional[str] = _value("text", "the queue of a job that names none")
-    gpu_request: Optional[str] = _value("text", "how GPUs are asked for: gpus-per-node, gres or none")
+    gpu_request: Optional[str] = _value(
+        "text", "how GPUs are asked for: gpus-per-node, gres, gpus-per-task (of srun alone) or none"
+    )
     gpu_bind: Optional[str] = _value("text", "srun's --gpu-bind")
     cpu_bind: Optional[str] = _value("text", "srun's --cpu-bind")
     mpi: Optional[str] = _value("text", "srun's --mpi for ranks that meet through MPI")
@@ -99,7 +104,9 @@ class Site:
     job_chains: Optional[bool] = _value("yes or no", "whether jobs may depend on each other to go on")
     setup: Tuple[str, ...] = _value("texts", "shell lines before the run, such as module load")
     environ: Mapping[str, str] = _value("table", "variables that every rank gets")
-    socket_ifname: Optional[str] = _value("text", "network interfaces for NCCL and Gloo")
+    socket_ifname: Optional[str] = _value(
+        "text", "network interfaces for NCCL and Gloo, e.g. ib0 or hsn0,hsn1"
+    )
     allreduce_gb_per_s: Optional[float] = _value("number", "speed of a 16 MiB sum between nodes, in GB/s")
     scratch: Optional[str] = _value("text", "node-local scratch, as a shell word")
     scratch_flag: Optional[str] = _value("text", "what a job must ask for to have it")

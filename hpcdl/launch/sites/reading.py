@@ -23,10 +23,10 @@ Synopsis::
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
+from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.sites.profile import (
     CONTAINER_KINDS,
@@ -135,8 +135,7 @@ class _Reader:
                     values[key][one] = self.table(_NAMED_TABLES[key], part, f"{inner}.{one}")
             else:
                 known = [*fields, *(_TABLES if cls is Site else ()), *(_NAMED_TABLES if cls is Site else ())]
-                near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-                hint = f"did you mean {' or '.join(near)}? " if near else ""
+                hint = did_you_mean(key, known)
                 raise BadInput(f"unknown key {inner} in {self._origin}; {hint}keys: {', '.join(known)}")
         return values
 
@@ -213,6 +212,5 @@ def _check_names(site: Site, origin: str) -> None:
     ]
     for path, value, names in choices:
         if value is not None and value not in names:
-            near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}? " if near else ""
+            hint = did_you_mean(value, names, most=1)
             raise BadInput(f"unknown {path} {value!r} in {origin}; {hint}use one of {', '.join(names)}")

@@ -9,6 +9,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Mapping, Optional, Sequence
@@ -16,6 +17,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence
 from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import BadInput
 from hpcdl.common.launchers import expand_tasks_per_node
+from hpcdl.launch.container import LIBRARIES_FOR_IMAGES
 from hpcdl.launch.submission.binding import rank_environ
 from hpcdl.launch.submission.layout import Layout
 
@@ -162,8 +164,9 @@ def choose_mpi_type(environ: Mapping[str, str], types: Sequence[str]) -> str:
 
 
 def environ_for_step(environ: Mapping[str, str]) -> Dict[str, str]:
-    """Leaves out what binds a step to the one around it."""
-    return {name: value for name, value in environ.items() if not name.startswith("SLURM_CPU_BIND")}
+    """Leaves out what binds a step to the one around it, and what would bring the host's libraries into an image."""
+    left_out = re.compile("|".join([r"SLURM_CPU_BIND\w*", *LIBRARIES_FOR_IMAGES]))
+    return {name: value for name, value in environ.items() if not left_out.fullmatch(name)}
 
 
 def _gpus(environ: Mapping[str, str]) -> int:

@@ -18,8 +18,9 @@ def srun_argv(layout: Layout, command: Sequence[str], watched: bool = True) -> L
     Args:
         layout: Where the ranks run.
         command: What each one runs.
-        watched: Whether a keeper ends ranks that are left behind. It knows a rank that has left to be requeued from
-            one that has failed; srun would end rank 0 while that still writes.
+        watched: Whether a keeper ends ranks that are left behind. Otherwise srun does, but not at once, since it
+            takes a rank that left to be requeued for one that failed, and would end the others, of which rank 0 still
+            writes: after as long as a job is warned before its end.
     """
     return [
         "srun",
@@ -29,8 +30,8 @@ def srun_argv(layout: Layout, command: Sequence[str], watched: bool = True) -> L
         # Slurm 22.05 to 23.02 do not pass the job's own on to srun.
         *([f"--cpus-per-task={layout.cores_per_process}"] if layout.cores_per_process is not None else []),
         "--distribution=block",
-        f"--kill-on-bad-exit={0 if watched else 1}",
-        f"--wait={0 if watched else 60}",
+        "--kill-on-bad-exit=0",
+        f"--wait={0 if watched else layout.stop_margin_s}",
         *layout.srun_options,
         *command,
     ]

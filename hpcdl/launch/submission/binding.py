@@ -2,7 +2,7 @@
 
 Synopsis::
 
-    srun_options(site, "gloo", processes=8, num_gpus=8)
+    srun_options(site, "gloo", processes=8, replicas=1, num_gpus=8)
     rank_environ("gloo", cores=5, num_gpus=8)
 """
 
@@ -14,7 +14,7 @@ from typing import Dict, Tuple
 from hpcdl.launch.sites.profile import Site
 
 
-def srun_options(site: Site, launcher: str, processes: int, num_gpus: int) -> Tuple[str, ...]:
+def srun_options(site: Site, launcher: str, processes: int, replicas: int, num_gpus: int) -> Tuple[str, ...]:
     """Chooses how srun connects and binds ranks at a site."""
     bind = site.cpu_bind or "cores"
     # A list of masks is for as many processes as it has masks.
@@ -26,6 +26,7 @@ def srun_options(site: Site, launcher: str, processes: int, num_gpus: int) -> Tu
         *([f"--cpu-bind={bind}"] if bind != "none" else []),
         # Ranks of a node that do not see each other's GPUs lose NCCL's direct path: each picks its own by itself.
         *([f"--gpu-bind={site.gpu_bind or 'none'}"] if num_gpus else []),
+        *([f"--gpus-per-task={replicas}"] if num_gpus and site.gpu_request == "gpus-per-task" else []),
         *site.srun_args,
     )
 

@@ -20,7 +20,8 @@ import hpcdl
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.launch.config import read_config
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
-from hpcdl.launch.submission.explain import plan_lines
+from hpcdl.launch.submission.accounting import minutes_left
+from hpcdl.launch.submission.explain import balance_line, plan_lines
 from hpcdl.launch.submission.folders import write_handle
 from hpcdl.launch.submission.freeze import Tree, freeze
 from hpcdl.launch.submission.job import Job, write_job, write_lib
@@ -38,7 +39,8 @@ def submit_main(argv: Sequence[str]) -> int:
         BadInput: The words are wrong, the site does not allow them, or Slurm refuses the job; nothing is left behind.
     """
     command = parse_submit(argv)
-    refuse_inside_job(os.environ)
+    if not command.place.dry_run:
+        refuse_inside_job(os.environ)
     config_folder = config_dir(os.environ)
     config = read_config(config_folder)
     name, how = choose_site(command.place.site, config.site, os.environ, config_folder)
@@ -56,6 +58,10 @@ def submit_main(argv: Sequence[str]) -> int:
         else:
             print(run)
         return EXIT_DONE
+    if job.executor == "slurm" and job.account:
+        warning = balance_line(job.layout, job.account, minutes_left(job.account))
+        if warning is not None:
+            print(warning, file=sys.stderr)
     if command.place.when and job.executor != "slurm":
         raise BadInput(f"--when asks Slurm; received --site {job.site}, which has none; leave it out")
     if command.place.when:
@@ -81,12 +87,12 @@ def hand_over(job: Job, tree: Optional[Tree], environ: Mapping[str, str]) -> str
     Raises:
         BadInput: Slurm refuses it; nothing is left behind.
     """
-    from hpcdl.launch.submission import executors  # submitit takes a while to load
+    from hpcdl.launch.submission import executors, keeper  # submitit takes a while to load
 
     folder = Path(job.folder)
     _write(job, tree)
     try:
-        job_id = executors.submit(job, environ)
+        job_id = executors.submit(job, environ, keeper.keep)
     except BadInput:
         _forget(folder)
         raise

@@ -5,7 +5,7 @@ Only submitit's own file is unpickled, on the host: a function by reference and 
 Synopsis::
 
     print(batch_script(job))                # what `submit` would hand to sbatch
-    job_id = submit(job)
+    job_id = submit(job, os.environ, keep)
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ from submitit.local.local import LocalExecutor
 from submitit.slurm.slurm import SlurmExecutor
 
 from hpcdl.common.errors import BadInput
+from hpcdl.launch.container import LIBRARIES_FOR_IMAGES
 from hpcdl.launch.submission.job import Job
 
 #: What a shell inside a job, or a tmux started there, has and a new job must not inherit: with another job's
-#: SLURM_CPU_BIND all ranks share a core, without a word.
-_INHERITED = re.compile(r"(SLURM|SRUN|SBATCH|SALLOC|PMIX?|OMPI|PRTE|HYDRA)_\w+")
+#: SLURM_CPU_BIND all ranks share a core, without a word. And the libraries of the host are not for an image; what the
+#: `setup` of a profile hands on is set in the job.
+_INHERITED = re.compile(
+    "|".join([r"(SLURM|SRUN|SBATCH|SALLOC|PMIX?|OMPI|PRTE|HYDRA)_\w+", *LIBRARIES_FOR_IMAGES])
+)
 #: On some clusters the only way to Slurm's configuration; and a user's own leave to use mpirun as root.
 _KEPT = ("SLURM_CONF", "OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
 
@@ -99,8 +103,13 @@ def unset_names(environ: Mapping[str, str]) -> List[str]:
     return sorted(name for name in environ if _INHERITED.fullmatch(name) and name not in _KEPT)
 
 
-def submit(job: Job, environ: Mapping[str, str]) -> str:
+def submit(job: Job, environ: Mapping[str, str], keep: Callable[[str], None]) -> str:
     """Hands a job over; its folder has been written.
+
+    Args:
+        job: The job.
+        environ: Variables of this shell.
+        keep: Runs a job to its end, given its folder.
 
     Returns:
         The job's id: Slurm's, or the number of the process that looks after it here.
@@ -108,8 +117,6 @@ def submit(job: Job, environ: Mapping[str, str]) -> str:
     Raises:
         BadInput: Slurm refuses the job, or is not there.
     """
-    from hpcdl.launch.submission.keeper import keep  # what it needs, a dry run does not
-
     if job.executor == "slurm":
         return _submit_to_slurm(keep, job, environ)
     if job.executor == "local":
@@ -211,7 +218,7 @@ def _slurm_executor(job: Job, environ: Mapping[str, str]) -> Any:
 def _gpu_parameters(job: Job) -> Dict[str, Any]:
     number, kind = job.layout.gpus_per_node, job.layout.gpu_type
     typed = f"{kind}:{number}" if kind else str(number)
-    if not number or job.gpu_request == "none":
+    if not number or job.gpu_request in ("gpus-per-task", "none"):
         return {}
     return {"gres": f"gpu:{typed}"} if job.gpu_request == "gres" else {"gpus_per_node": typed}
 

@@ -7,8 +7,9 @@ Synopsis::
 
 from __future__ import annotations
 
-from typing import List, Optional
+from typing import Dict, List, Mapping, Optional, Sequence
 
+from hpcdl.common.words import target_kind
 from hpcdl.launch.sites.profile import Gpu, Profile, Site
 from hpcdl.launch.submission.job import Job
 from hpcdl.launch.submission.layout import GLOO_MAX_RANKS, Layout
@@ -16,32 +17,33 @@ from hpcdl.launch.submission.layout import GLOO_MAX_RANKS, Layout
 
 def plan_lines(job: Job, profile: Profile, how: str) -> List[str]:
     """Says what was decided, and how, before anything is done."""
+    choice = job.record.get("image_choice")
     lines = [
         f"site         {profile.name} ({how})",
         f"layout       {describe(job.layout)}",
-        f"image        {job.record['image'] or 'none: the environment'}",
+        f"image        {job.record['image'] or 'none: the environment'}" + (f" ({choice})" if choice else ""),
         f"folder       {job.folder}",
     ]
     if job.executor == "slurm":
         memory = "all" if job.layout.memory_mb is None else f"{job.layout.memory_mb} MB"
-        where = " ".join(
-            f"{word} {value}"
-            for word, value in (
-                ("partition", job.layout.partition),
-                ("qos", job.layout.qos),
-                ("account", job.account),
-            )
-            if value
-        )
+        names = (("partition", job.layout.partition), ("qos", job.layout.qos))
+        where = [f"{word} {value}" if value else f"the default {word}" for word, value in names]
+        where += [f"account {job.account}"] if job.account else []
         minutes = job.layout.time_limit_min
-        again = f"up to {job.options.max_requeues} times" if job.requeue else "no"
+        times = f"up to {job.options.max_requeues} times"
+        again = f"requeue {times}" if job.requeue else f"{times} as a new job" if job.chain else "requeue no"
         lines.append(
-            f"job          {where or 'default partition'}, {minutes // 60}:{minutes % 60:02d} h,"
-            f" memory of a node {memory}, requeue {again}"
+            f"job          {', '.join(where)}, {minutes // 60}:{minutes % 60:02d} h,"
+            f" memory of a node {memory}, {again}"
         )
         price = cost(profile.site, job.layout)
         lines.append(f"cost         {price or 'the profile does not know the charge'}")
-    lines += [f"note         {note}" for note in notes(profile, job.layout)]
+    has_image = job.record["image"] is not None
+    lines += [f"note         {note}" for note in notes(profile, job.layout, has_image)]
+    if profile.site.internet is False and target_kind(job.record["target"]) == "workload":
+        lines.append(
+            "note         nodes have no internet here: the data must have been fetched (hpcdl data list)"
+        )
     suffix = profile.site.account_suffix
     if suffix and job.account and job.layout.gpus_per_node and not job.account.endswith(suffix):
         lines.append(f"note         accounts for GPU jobs here end with {suffix}; received {job.account}")
@@ -64,7 +66,8 @@ def describe(layout: Layout) -> str:
         "mpirun": "mpirun",
         "here": "this machine",
     }
-    return ", ".join([f"{layout.strategy}: {parts[0]}", *parts[1:], ways[layout.launcher]])
+    said = ", ".join([f"{layout.strategy}: {parts[0]}", *parts[1:], ways[layout.launcher]])
+    return f"{said} ({layout.launcher_why})" if layout.launcher_why else said
 
 
 def cost(site: Site, layout: Layout) -> Optional[str]:
@@ -83,25 +86,75 @@ def cost(site: Site, layout: Layout) -> Optional[str]:
     return f"at most {number * hours * factor:g} {unit} ({what})"
 
 
-def notes(profile: Profile, layout: Layout) -> List[str]:
+def balance_line(layout: Layout, account: str, left: Mapping[str, float]) -> Optional[str]:
+    """Warns of a job that may use more than its account has left; None if it fits, or nobody knows.
+
+    Args:
+        layout: The job.
+        account: Its account.
+        left: Minutes that the account may still use, by Slurm's names of what.
+    """
+    cores = layout.processes_per_node * (layout.cores_per_process or 0)
+    for name, unit, each in (
+        ("gres/gpu", "GPU-hours", layout.gpus_per_node),
+        ("node", "node-hours", 1),
+        ("cpu", "core-hours", cores),
+    ):
+        wanted = layout.num_nodes * each * layout.time_limit_min
+        if wanted > left.get(name, wanted):
+            return (
+                f"warning      {account} has {left[name] / 60:.1f} {unit} left, and this job may use {wanted / 60:.1f}:"
+                " Slurm may hold it; pass a shorter --time, fewer --nodes, or another --account"
+            )
+    return None
+
+
+#: What every job at a site with a scheduler uses of the profile.
+_ALWAYS = (
+    "account_required",
+    "requeue",
+    "cpu_bind",
+    "srun_args",
+    "sbatch_args",
+    "setup",
+    "environ",
+    "socket_ifname",
+)
+
+_OF_AN_IMAGE = tuple(
+    f"container.{key}" for key in ("kind", "command", "gpu_flags", "binds", "images", "python")
+)
+
+
+def notes(profile: Profile, layout: Layout, has_image: bool) -> List[str]:
     """Says what the user should know, a line each."""
     lines = []
     parts = [
-        f"queues.{layout.queue_name}",
-        f"gpus.{layout.gpu_kind}",
-        "mpi",
-        "gpu_request",
-        "account_required",
+        *([f"queues.{layout.queue_name}"] if layout.queue_name else []),
+        *([f"gpus.{layout.gpu_kind}", "gpu_request", "gpu_bind"] if layout.gpus_per_node else []),
+        *(_OF_AN_IMAGE if has_image else []),
+        *(["mpi"] if layout.launcher == "mpi" else []),
+        *(_ALWAYS if layout.launcher != "here" else []),
     ]
     doubtful = profile.unconfirmed(parts)
     if doubtful:
         lines.append(
-            f"not confirmed yet in the profile {profile.name}: {', '.join(doubtful)}"
-            f" (hpcdl site verify {profile.name} compares them with the cluster)"
+            f"not confirmed yet in the profile {profile.name}: {_by_table(doubtful)}"
+            f" (hpcdl site verify {profile.name} compares some with the cluster)"
         )
-    if layout.launcher == "gloo" and layout.world_size > GLOO_MAX_RANKS:
+    if profile.site.scratch_flag is not None:
         lines.append(
-            f"{layout.world_size} ranks meet slowly through Gloo; hybrid has fewer processes, --launcher mpi no limit"
+            f"for node-local scratch (HPCDL_SCRATCH) a job must ask here: {profile.site.scratch_flag}"
+        )
+    grace_s = profile.site.queues[layout.queue_name].preemption_grace_s if layout.queue_name else None
+    if grace_s is not None:
+        lines.append(
+            f"this queue may end a job at any time, {grace_s} s after a warning: the run saves and goes on"
+        )
+    if layout.launcher in ("gloo", "mpi") and layout.world_size > GLOO_MAX_RANKS:
+        lines.append(
+            f"{layout.world_size} ranks are more than the {GLOO_MAX_RANKS} that Gloo surely connects in time;"
+            f" {_beyond_gloo(layout, profile.site.mpi)}"
         )
     idle = layout.gpus_per_node - layout.processes_per_node * layout.replicas_per_process
     if layout.gpus_per_node and idle > 0:
@@ -111,5 +164,30 @@ def notes(profile: Profile, layout: Layout) -> List[str]:
     return lines
 
 
+def _beyond_gloo(layout: Layout, mpi: Optional[str]) -> str:
+    if layout.launcher == "mpi":
+        return (
+            f"they meet through MPI: that of the image must speak srun's --mpi={mpi} (hpcdl doctor tries it)"
+        )
+    if layout.launcher_why:
+        way = "an image whose Horovod has MPI"
+    elif mpi is None:
+        way = "name srun's --mpi as mpi in your own file for the site, and they meet through MPI"
+    else:
+        way = "leave --launcher gloo out, and they meet through MPI"
+    return f"take fewer processes by --strategy hybrid, or {way}"
+
+
 def _count(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
+
+
+def _by_table(paths: Sequence[str]) -> str:
+    """Lists values, those of one table together: ``queues.GPU: max_nodes, max_min; gpu_bind``."""
+    tables: Dict[str, List[str]] = {}
+    for path in paths:
+        table, _, name = path.rpartition(".")
+        tables.setdefault(table, []).append(name)
+    return "; ".join(
+        f"{table}: {', '.join(names)}" if table else ", ".join(names) for table, names in tables.items()
+    )

@@ -10,15 +10,13 @@ Synopsis::
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.records import write_json
@@ -28,15 +26,37 @@ from hpcdl.launch.submission.state import read_state
 
 #: What a keeper has written while its job is not over (None: nothing yet).
 _OPEN = (None, "running", "requeued")
+#: Slurm's states of a job that has no nodes, or does not run on them now. In any other that squeue lists, it runs.
+_WAITING = (
+    "PENDING",
+    "CONFIGURING",
+    "REQUEUED",
+    "REQUEUE_FED",
+    "REQUEUE_HOLD",
+    "RESV_DEL_HOLD",
+    "SPECIAL_EXIT",
+    "STOPPED",
+    "SUSPENDED",
+)
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job that was handed over: its id, its description, and the process that looks after it here, if one does."""
+    """A job that was handed over.
+
+    Attributes:
+        job_id: Slurm's, or that of the process that looks after it. Of jobs that follow each other the last one's.
+        job: Its description.
+        process: The process that looks after it on this machine, if one did.
+        elsewhere: The machine on which a process looks after it, if that is another one.
+        earlier: Ids of the jobs that it follows in the same folder.
+    """
 
     job_id: str
     job: Job
     process: Optional[Process] = None
+    elsewhere: Optional[str] = None
+    earlier: Tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -54,13 +74,20 @@ class State:
     @property
     def is_over(self) -> bool:
         """Whether it will write nothing more."""
-        return self.word not in ("waiting", "running", "requeued")
+        return self.word not in ("waiting", "running", "requeued", "unknown")
 
 
 def write_handle(folder: Path, job_id: str, executor: str) -> None:
-    """Notes the id of a job that was handed over."""
+    """Notes the id of a job that was handed over; one that was noted before becomes an earlier one."""
+    before = _read_handle(folder)
+    earlier = [] if before is None else [*before.get("earlier", []), before["job_id"]]
     process = identify(int(job_id)) if executor == "local" else None
-    handle = {"job_id": job_id, "host": socket.gethostname(), "start_ticks": process and process.start_ticks}
+    handle = {
+        "job_id": job_id,
+        "host": socket.gethostname(),
+        "start_ticks": process and process.start_ticks,
+        "earlier": earlier,
+    }
     write_json(folder / "handle.json", handle)
 
 
@@ -83,49 +110,60 @@ def find_job(name: str, parent: Path) -> Submitted:
             return only
     jobs = find_jobs(parent)
     for one in reversed(jobs):  # an id of a local job is a process id, which comes again
-        if name in (one.job_id, one.folder.name):
+        if name in (one.job_id, one.folder.name, *one.earlier):
             return one
     known = ", ".join(one.job_id for one in jobs[-8:]) or "none"
     raise BadInput(f"no job {name} in {parent}; jobs there: {known}; pass --jobs-dir, or the job's folder")
 
 
-def ask_queue(jobs: Sequence[Submitted]) -> Dict[str, str]:
-    """Asks Slurm for the user's jobs: id -> ``STATE|REASON|TIME|NODES``; {} where no Slurm is."""
-    if shutil.which("squeue") is None or not any(one.job.executor == "slurm" for one in jobs):
+def ask_queue(jobs: Sequence[Submitted]) -> Optional[Dict[str, str]]:
+    """Asks Slurm for the user's jobs.
+
+    Returns:
+        id -> ``STATE|REASON|TIME|NODES``, {} where none of the jobs is Slurm's; None if Slurm gives no answer, which
+        says nothing about a job.
+    """
+    if not any(one.job.executor == "slurm" for one in jobs):
         return {}
-    done = subprocess.run(
-        ["squeue", "-h", "-u", getpass.getuser(), "-o", "%i|%T|%r|%M|%N"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        timeout=60,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            ["squeue", "-h", "-u", str(os.getuid()), "-o", "%i|%T|%r|%M|%N"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode != 0:
+        return None
     rows = (line.partition("|") for line in done.stdout.decode(errors="replace").splitlines())
     return {job_id: rest for job_id, found, rest in rows if found}
 
 
 def state_of(
     submitted: Submitted,
-    queue: Mapping[str, str],
+    queue: Optional[Mapping[str, str]],
     is_alive: Callable[[Process], bool] = Process.is_alive,
 ) -> State:
-    """Decides what has become of a job."""
-    kept = read_state(submitted.folder)
-    is_open = kept.get("state") in _OPEN
-    row = queue.get(submitted.job_id)
-    if row is not None:
+    """Decides what has become of a job; ``queue`` is what `ask_queue` gave."""
+    row = None if queue is None else queue.get(submitted.job_id)
+    if row is not None and submitted.job.executor == "slurm":
         slurm, reason, time, nodes = (row.split("|") + ["", "", ""])[:4]
-        if slurm in ("PENDING", "REQUEUED", "SUSPENDED", "CONFIGURING"):
-            return State("waiting", reason)
-        if slurm in ("RUNNING", "COMPLETING", "STAGE_OUT"):
-            return State("running", f"for {time} on {nodes}")
-    elif is_open and submitted.process is not None and is_alive(submitted.process):
+        return State("waiting", reason) if slurm in _WAITING else State("running", f"for {time} on {nodes}")
+    kept = read_state(submitted.folder)
+    if kept.get("state") not in _OPEN:
+        return State(str(kept["state"]), str(kept.get("words", "")))
+    last = kept.get("state") or "nothing yet"
+    if submitted.elsewhere is not None:
+        return State("unknown", f"it is looked after on {submitted.elsewhere}, which last said: {last}")
+    if submitted.process is not None and is_alive(submitted.process):
         # A local job is over when its keeper has said so; what started the keeper takes a while to end.
         return State("running", "on this machine")
-    if is_open:
-        # Nobody looks after it any more, and its keeper had no time to say why.
-        return State("lost", "ended without a word: cancelled, killed, or out of time or memory")
-    return State(str(kept["state"]), str(kept.get("words", "")))
+    if submitted.job.executor == "slurm" and queue is None:
+        return State("unknown", f"Slurm gives no answer; the job last said: {last}")
+    # Nobody looks after it any more, and its keeper had no time to say why.
+    return State("lost", "ended without a word: cancelled, killed, or out of time or memory")
 
 
 def is_said_to_be_over(submitted: Submitted) -> bool:
@@ -139,15 +177,26 @@ def progress(submitted: Submitted) -> Dict[str, Any]:
 
 
 def _submitted(folder: Path) -> Optional[Submitted]:
+    handle = _read_handle(folder)
+    if handle is None:
+        return None
     try:
-        handle = json.loads((folder / "handle.json").read_text(encoding="utf-8"))
         job = read_job(folder)
-    except (OSError, ValueError, BadInput):
+    except BadInput:
         return None  # being written, or of another version
     process = None
-    if handle["start_ticks"] is not None and handle["host"] == socket.gethostname():
+    is_here = handle["host"] == socket.gethostname()
+    if handle["start_ticks"] is not None and is_here:
         process = Process(int(handle["job_id"]), int(handle["start_ticks"]))
-    return Submitted(handle["job_id"], job, process)
+    elsewhere = handle["host"] if job.executor == "local" and not is_here else None
+    return Submitted(handle["job_id"], job, process, elsewhere, tuple(handle.get("earlier", ())))
+
+
+def _read_handle(folder: Path) -> Optional[Dict[str, Any]]:
+    try:
+        return dict(json.loads((folder / "handle.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
 
 
 def default_parent(jobs_dir: Optional[str]) -> Path:

@@ -1,7 +1,8 @@
 """The user's code as it was at submission: edits while a job waits in the queue do not change it.
 
-Code is copied into the job's folder. Everything beside it that is no code (data, large files, what git ignores)
-is linked, so that a script still finds its neighbours.
+Code is copied into the job's folder. Everything beside it that is no code (data, large files, what git ignores, the
+folders of runs) is linked, so that a script still finds its neighbours. The folders of jobs are neither: each would
+hold all that were before it.
 
 Synopsis::
 
@@ -16,13 +17,17 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Set
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set
 
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.git import ask_git
 
-_SUFFIXES = (".py", ".json", ".toml", ".yaml", ".yml", ".cfg", ".ini", ".txt", ".sh")
+_SUFFIXES = (".py", ".json", ".toml", ".yaml", ".yml", ".cfg", ".ini", ".txt", ".md", ".sh")
 _NEVER = ("__pycache__", ".git", "hpcdl-jobs")
+#: Where runs and ranks write. A folder of such a name whose files git knows is the user's own.
+_OUTPUTS = ("runs", "hpcdl-logs")
+#: A folder without Python that holds more is data.
+_MAX_TEXTS = 100
 _LARGE_BYTES = 5_000_000
 _MAX_FILES = 10_000
 
@@ -74,7 +79,7 @@ def freeze(tree: Tree, target: Path) -> None:
         (target / folder).mkdir(parents=True, exist_ok=True)
         for entry in os.scandir(tree.root / folder):
             path = folder / entry.name
-            if path in folders or entry.name in _NEVER or Path(entry.path) == target:
+            if path in folders or _is_never_wanted(Path(entry.path)) or Path(entry.path) == target:
                 continue
             if path in tree.files and entry.is_file() and entry.stat().st_size <= _LARGE_BYTES:
                 shutil.copy2(entry.path, str(target / path))
@@ -87,32 +92,79 @@ def _git_tree(folder: Path) -> Optional[Tree]:
     if not top:
         return None
     root = Path(top.strip()).resolve()
-    listed = ask_git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    names = [name for name in listed.split("\0") if name]
-    files = frozenset(Path(name) for name in names if (root / name).is_file() or (root / name).is_symlink())
+    listed = _git_files(root)
+    files = frozenset(path for path in listed if (root / path).is_file() or (root / path).is_symlink())
     state = {
         "root": str(root),
         "commit": ask_git(root, "rev-parse", "HEAD").strip() or None,
-        "diff": ask_git(root, "diff", "HEAD"),
+        "diff": ask_git(root, "diff", "--submodule=diff", "HEAD"),
     }
     return Tree(root, files, state)
 
 
+def _git_files(root: Path) -> List[Path]:
+    """Lists what git does not ignore, also in repositories inside of this one, but for what hpcdl has made."""
+    known = [Path(line.partition("\t")[2]) for line in _ls_files(root, "--stage")]
+    others = [Path(name) for name in _ls_files(root, "--others", "--exclude-standard")]
+    listed = [
+        *_outside(root, known, _is_never_wanted),
+        *_outside(root, others, lambda folder: _is_never_wanted(folder) or _is_output(folder)),
+    ]
+    # A submodule, or a clone that git does not know, is listed as one name.
+    inner = [path for path in listed if (root / path / ".git").exists()]
+    return [*listed, *(path / file for path in inner for file in _git_files(root / path))]
+
+
+def _ls_files(root: Path, *which: str) -> List[str]:
+    return [name for name in ask_git(root, "ls-files", "-z", *which).split("\0") if name]
+
+
+def _outside(root: Path, paths: Sequence[Path], is_left_out: Callable[[Path], bool]) -> List[Path]:
+    """Leaves out what is, or stands in, a folder that is left out; each folder is asked about once."""
+    verdicts: Dict[Path, bool] = {Path(): False}
+
+    def verdict(path: Path) -> bool:
+        if path not in verdicts:
+            verdicts[path] = verdict(path.parent) or is_left_out(root / path)
+        return verdicts[path]
+
+    return [path for path in paths if not verdict(path if (root / path).is_dir() else path.parent)]
+
+
+def _is_never_wanted(path: Path) -> bool:
+    """Whether this is no code whoever knows it: git's own, caches, and the folders of jobs whatever their names."""
+    return path.name in _NEVER or ((path / "job.json").is_file() and (path / "lib").is_dir())
+
+
+def _is_output(folder: Path) -> bool:
+    return folder.name in _OUTPUTS or ((folder / "run.json").is_file() and (folder / "checkpoints").is_dir())
+
+
 def _source_files(root: Path) -> List[Path]:
-    """Lists code without git's help: folders without any Python file are data, and not looked into."""
+    """Lists code without git's help; folders of data are not looked into."""
     found: List[Path] = []
     waiting = [root]
     while waiting and len(found) <= _MAX_FILES:
         folder = waiting.pop()
         entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-        if folder != root and not any(entry.name.endswith(".py") for entry in entries):
+        if folder != root and _is_data(entries):
             continue
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False) and entry.name not in (*_NEVER, "runs", "hpcdl-logs"):
-                waiting.append(Path(entry.path))
+            path = Path(entry.path)
+            if entry.is_dir(follow_symlinks=False) and not _is_never_wanted(path) and not _is_output(path):
+                waiting.append(path)
             elif entry.is_file() and entry.name.endswith(_SUFFIXES):
-                found.append(Path(entry.path).relative_to(root))
+                found.append(path.relative_to(root))
     return found
+
+
+def _is_data(entries: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether a folder is data: it has no Python, and other things than a few texts and folders."""
+    if any(entry.name.endswith(".py") for entry in entries):
+        return False
+    return len(entries) > _MAX_TEXTS or any(
+        entry.is_file() and not entry.name.endswith(_SUFFIXES) for entry in entries
+    )
 
 
 def git_record(tree: Tree) -> Dict[str, Any]:

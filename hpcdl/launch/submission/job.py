@@ -23,7 +23,8 @@ from hpcdl.common.errors import BadInput
 from hpcdl.common.records import write_json
 from hpcdl.common.words import TrainCommand, train_argv
 from hpcdl.launch.container import BY_FILE, enter_argv
-from hpcdl.launch.sites.profile import Profile
+from hpcdl.launch.paths import nearest_existing
+from hpcdl.launch.sites.profile import Profile, Site
 from hpcdl.launch.submission.argv import mpirun_argv, srun_argv
 from hpcdl.launch.submission.layout import Layout
 from hpcdl.launch.submission.words import JobOptions
@@ -62,6 +63,7 @@ class Job:
         environ: Variables for it.
         import_path: Goes before the PYTHONPATH that ``setup`` has made; None: an image has its own.
         requeue: Whether it may be requeued.
+        chain: Whether another job may follow it instead, where it must not be requeued.
         is_image_file: Whether the ranks run in an image that is a file.
         record: What else is worth keeping: the command line, the image, git.
     """
@@ -82,6 +84,7 @@ class Job:
     import_path: Optional[str]
     requeue: bool
     is_image_file: bool = False
+    chain: bool = False
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -196,15 +199,27 @@ def make_job(
         options=options,
         account=account,
         gpu_request=site.gpu_request or "gpus-per-node",
-        setup=site.setup,
+        setup=(*site.setup, *scratch_lines(site, inside.image is not None)),
         sbatch_args=(*site.sbatch_args, *options.sbatch_arg),
         argv=tuple(argv),
         environ=environ,
         import_path=inside.import_path if inside.image is None else None,
         requeue=site.requeue is not False and not options.no_requeue,
+        chain=site.requeue is False and site.job_chains is not False and not options.no_requeue,
         is_image_file=inside.image is not None and site.container.kind in BY_FILE,
         record=record,
     )
+
+
+def scratch_lines(site: Site, has_image: bool) -> List[str]:
+    """Builds the shell lines that tell the ranks the node's own scratch folder, if there is one, as HPCDL_SCRATCH."""
+    if site.scratch is None:
+        return []
+    lines = [f'export HPCDL_SCRATCH="{site.scratch}"', '[ -d "$HPCDL_SCRATCH" ] || unset HPCDL_SCRATCH']
+    if has_image and site.container.kind in BY_FILE and site.scratch != "/tmp":  # which every image sees
+        name = f"{site.container.kind.upper()}_BIND"
+        lines.append(f'[ -z "$HPCDL_SCRATCH" ] || export {name}="${{{name}:+${name},}}$HPCDL_SCRATCH"')
+    return lines
 
 
 def rank_names(names: Mapping[str, str]) -> List[str]:
@@ -274,6 +289,9 @@ def run_folders(
     """Lists the folders that an image must see, each as it is named and as it really is; of data, what is there."""
     names = [str(job_folder), cwd, *([code_root] if code_root else [])]
     if run_dir is not None:
-        names.append(os.path.dirname(os.path.abspath(run_dir)))
+        # A folder that is yet to be made is made from inside: what it will stand in is seen there.
+        above = Path(os.path.abspath(run_dir)).parent
+        nearest = nearest_existing(above)
+        names.append(str(above if nearest == Path("/") else nearest))
     names += [os.path.abspath(folder) for folder in data if os.path.isdir(folder)]
     return list(dict.fromkeys(one for name in names for one in (name, os.path.realpath(name))))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +23,11 @@ from hpcdl.common.options import OneLineParser
 from hpcdl.common.rank_start import log_path
 from hpcdl.common.saying import say
 from hpcdl.launch.config import read_config
-from hpcdl.launch.local import write_to_stdout
+from hpcdl.launch.local import tail, write_to_stdout
+from hpcdl.launch.outcome import meaning_of
 from hpcdl.launch.processes import send
 from hpcdl.launch.sites.library import config_dir
+from hpcdl.launch.submission.accounting import cores_busy, ended_as
 from hpcdl.launch.submission.folders import (
     State,
     Submitted,
@@ -36,9 +39,11 @@ from hpcdl.launch.submission.folders import (
     progress,
     state_of,
 )
-from hpcdl.launch.submission.progress import run_lines
+from hpcdl.launch.submission.progress import read_records, run_lines
+from hpcdl.launch.submission.usage import usage_lines
 
 _POLL_S = 0.5
+_LAST_LINES = 20
 _ASK_S = 10.0
 
 
@@ -97,14 +102,22 @@ def cancel_main(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
     job = find_job(options.job, _parent(options.jobs_dir))
     state = state_of(job, ask_queue([job]))
-    if state.is_over:
+    is_slurms = job.job.executor == "slurm"
+    if state.is_over and not (is_slurms and state.word == "lost"):
         say(f"job {job.job_id} is over already: {state.word}")
         return EXIT_DONE
-    if job.job.executor == "slurm":
-        return (
-            EXIT_DONE if subprocess.run(["scancel", job.job_id], check=False).returncode == 0 else EXIT_FAILED
+    if is_slurms:  # and Slurm knows best, whatever is thought of the job here
+        if shutil.which("scancel") is None:
+            raise BadInput(
+                f"scancel is needed to cancel job {job.job_id}; found none here; log in to the cluster"
+            )
+        done = subprocess.run(["scancel", job.job_id], check=False)
+        return EXIT_DONE if done.returncode == 0 else EXIT_FAILED
+    if job.process is None:
+        raise BadInput(
+            f"a job is cancelled on the machine that it runs on; received {job.job_id}, which runs on {job.elsewhere};"
+            " cancel it there"
         )
-    assert job.process is not None  # a local job that is not over has one
     send(job.process.pid, signal.SIGTERM)
     return EXIT_DONE
 
@@ -117,6 +130,10 @@ def job_lines(job: Submitted, state: State) -> List[str]:
         f"ranks      {job.job.layout.world_size} on {job.job.layout.num_nodes} nodes, site {job.job.site}",
         f"folder     {job.job.folder}",
     ]
+    if kept.get("meaning"):
+        lines.append(f"that is    {kept['meaning']}")
+    if state.word == "lost" and job.job.executor == "slurm":
+        lines.append(f"Slurm says {ended_as(job.job_id) or 'nothing of it any more'}")
     if kept.get("restarts"):
         lines.append(f"restarts   {kept['restarts']}")
     if "started" in kept:
@@ -124,19 +141,37 @@ def job_lines(job: Submitted, state: State) -> List[str]:
         lines.append(
             f"time       {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} since the last start"
         )
-    return lines + run_lines(job.job.log_dir)
+    lines += run_lines(job.job.log_dir)
+    if state.is_over and job.job.executor == "slurm":
+        lines += usage_lines(job.job.layout, kept, read_records(job.job.log_dir), cores_busy(job.job_id))
+    return lines
 
 
 def _first_error(job: Submitted) -> int:
-    failure = first_failure(read_failures(job.job.log_dir))
-    if failure is None:
-        say("no rank has reported a failure")
+    """Shows the first failure: the rank's own report, or of one that had no time for any what is known of its end."""
+    log_dir, kept = job.job.log_dir, progress(job)
+    failure = first_failure(read_failures(log_dir))
+    rank = kept.get("rank") if failure is None else failure.rank
+    if failure is None and not kept.get("words"):
+        say(f"no rank has reported a failure; the job is {state_of(job, ask_queue([job])).word}")
         _show_keeper(job)
         return EXIT_DONE
-    print(f"rank {failure.rank} on {failure.hostname}: {failure.error}")
-    if failure.traceback:
-        print(failure.traceback.rstrip())
-    print(f"log: {log_path(job.job.log_dir, failure.rank)}")
+    if failure is None:
+        print(kept["words"])
+    else:
+        print(f"rank {failure.rank} on {failure.hostname}: {failure.error}")
+        if failure.traceback:
+            print(failure.traceback.rstrip())
+    meant = meaning_of(failure, rank, log_dir, tail)
+    if meant is not None:
+        print(f"that is: {meant}")
+    if rank is None:
+        _show_keeper(job)
+        return EXIT_DONE
+    log = log_path(log_dir, rank)
+    if failure is None:
+        print("\n".join(["the last lines of its log:", *tail(log, _LAST_LINES)]))
+    print(f"log: {log}")
     return EXIT_DONE
 
 

@@ -11,6 +11,7 @@ Synopsis, as submitit calls it::
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -21,13 +22,15 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
-from hpcdl.common.errors import EXIT_DONE, EXIT_REQUEUE
-from hpcdl.launch.container import FILE_SYSTEM, deaf_file_system, describe_image
+from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE, BadInput, HpcdlError
+from hpcdl.launch.container import describe_image, image_environ, put_stand_in
 from hpcdl.launch.local import run_ranks, tail, write_to_stdout
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import find_mpirun, read_version
-from hpcdl.launch.outcome import Outcome, render, summary
+from hpcdl.launch.outcome import Outcome, meaning, render, summary
 from hpcdl.launch.placement import place
+from hpcdl.launch.submission.executors import submit
+from hpcdl.launch.submission.folders import write_handle
 from hpcdl.launch.submission.job import Job, read_job
 from hpcdl.launch.submission.srun import run_step
 from hpcdl.launch.submission.state import read_state, write_state
@@ -59,27 +62,38 @@ def keep(folder: str) -> None:
     }
     write_state(path, state)
     with contextlib.suppress(OSError):
-        text = describe_environment(read_machine(os.environ), rank_environ(job, os.environ))
+        environ = rank_environ(job, os.environ)
+        text = describe_environment(read_machine(os.environ), environ, job.layout.gpu_kind)
         (path / "env.txt").write_text(text, encoding="utf-8")
-    outcome = _run(job)
+    try:
+        outcome = _run(job, image_environ(state["image"]) if state["image"] is not None else {})
+    except (OSError, HpcdlError) as problem:
+        words = _why_not_started(problem, job, state["host"])
+        write_state(path, {**state, "state": "failed", "ended": time.time(), "words": words})
+        print(f"hpcdl: {words}", flush=True)
+        sys.exit(problem.exit_status if isinstance(problem, HpcdlError) else EXIT_FAILED)
     # Whoever ends the keeper itself, as scancel does, wants no other start.
     is_wanted = outcome.stopped_by is None
-    can_requeue = job.requeue and job.executor != "debug" and restarts < job.options.max_requeues
-    requeue = outcome.status == EXIT_REQUEUE and is_wanted and can_requeue
+    may_again = (job.requeue or job.chain) and job.executor != "debug" and restarts < job.options.max_requeues
+    requeue = outcome.status == EXIT_REQUEUE and is_wanted and may_again
     state.update(
         state=_word(outcome, requeue),
         exit_status=outcome.status,
         ended=time.time(),
         words="" if outcome.status == EXIT_DONE else summary(outcome, state["host"]),
+        rank=outcome.rank,
+        meaning=meaning(outcome, job.log_dir, tail),
     )
     write_state(path, state)
     if outcome.status not in (EXIT_DONE, EXIT_REQUEUE):
         print(render(outcome, state["host"], job.log_dir, tail), flush=True)
     elif outcome.status == EXIT_REQUEUE and is_wanted and not requeue:
-        why = f"{restarts} restarts are enough" if job.requeue else "it must not be"
+        why = f"{restarts} restarts are enough" if job.requeue or job.chain else "it must not be"
         print(f"hpcdl: stopped with a checkpoint, not requeued: {why}; submit it again to go on", flush=True)
-    if requeue:
+    if requeue and job.requeue:
         _requeue(job)
+    elif requeue:
+        _follow(job, path, state)
     if outcome.status != EXIT_DONE:
         sys.exit(outcome.status)
 
@@ -97,20 +111,10 @@ def rank_environ(job: Job, environ: Mapping[str, str]) -> Dict[str, str]:
     return {**inherited, **({"PYTHONPATH": os.pathsep.join(path)} if path else {}), **job.environ}
 
 
-def _stand_in(job: Job) -> None:
-    """Puts programs into the job's folder that stand before the host's on PATH."""
-    program = shutil.which(FILE_SYSTEM) if job.is_image_file else None
-    if program is None or Path(program).parent == job.bin_dir:
-        return
-    job.bin_dir.mkdir(exist_ok=True)
-    path = job.bin_dir / FILE_SYSTEM
-    path.write_text(deaf_file_system(program), encoding="utf-8")
-    path.chmod(0o755)
-
-
-def _run(job: Job) -> Outcome:
-    _stand_in(job)
-    environ = rank_environ(job, os.environ)
+def _run(job: Job, further: Mapping[str, str]) -> Outcome:
+    if job.is_image_file:
+        put_stand_in(job.bin_dir)
+    environ = {**rank_environ(job, os.environ), **further}
     if job.layout.launcher != "here":
         return run_step(job.argv, environ, job.log_dir, job.cwd, write_to_stdout)
     num_ranks = job.layout.processes_per_node
@@ -125,10 +129,24 @@ def _run(job: Job) -> Outcome:
     return run_ranks(job.argv, placement, job.log_dir, environ, mpirun)
 
 
+def _why_not_started(problem: Exception, job: Job, host: str) -> str:
+    """Says why there are no ranks, in one line."""
+    if isinstance(problem, FileNotFoundError) and problem.filename == job.argv[0]:
+        return (
+            f"{job.argv[0]}, which starts the ranks, is not on PATH on {host}; load it in `setup` of the profile, or"
+            " choose another --launcher"
+        )
+    if isinstance(problem, OSError) and problem.filename == job.cwd:
+        return (
+            f"{job.cwd}, where the job was submitted, is no folder on {host}: {problem.strerror}; submit it in one that"
+            " the nodes see"
+        )
+    return f"the ranks could not be started on {host}: {problem}"
+
+
 def _restarts(job: Job, before: Mapping[str, Any], environ: Mapping[str, str]) -> int:
-    if job.executor == "slurm":
-        return int(environ.get("SLURM_RESTART_COUNT", "0"))
-    return int(before["restarts"]) + 1 if before.get("state") == "requeued" else 0
+    by_slurm = int(environ.get("SLURM_RESTART_COUNT", "0")) if job.executor == "slurm" else 0
+    return max(by_slurm, int(before["restarts"]) + 1 if before.get("state") == "requeued" else 0)
 
 
 def _word(outcome: Outcome, requeue: bool) -> str:
@@ -149,3 +167,17 @@ def _requeue(job: Job) -> None:
     done = subprocess.run(["scontrol", "requeue", job_id], timeout=60, check=False)
     if done.returncode == 0:
         time.sleep(_REQUEUED_WAIT_S)
+
+
+def _follow(job: Job, folder: Path, state: Mapping[str, Any]) -> None:
+    """Submits the job once more, to start when this one is over: where it must not be requeued."""
+    job_id = os.environ["SLURM_JOB_ID"]
+    after = dataclasses.replace(job.options, dependency=f"afterany:{job_id}")
+    try:
+        following = submit(dataclasses.replace(job, options=after), os.environ, keep)
+    except BadInput as problem:
+        write_state(folder, {**state, "state": "stopped", "words": str(problem)})
+        print(f"hpcdl: stopped with a checkpoint; {problem}; submit it again to go on", flush=True)
+        return
+    write_handle(folder, following, job.executor)
+    print(f"hpcdl: the run has saved its state; job {following} goes on when this one is over", flush=True)

@@ -19,7 +19,7 @@ Synopsis::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Mapping, Optional, Tuple
+from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.topology import Topology, choose_strategy
@@ -33,6 +33,7 @@ from hpcdl.launch.submission.words import JobOptions
 #: Gloo connects all pairs through one server, and gives up after 30 s: the table in docs/launching.md says how far a
 #: core of an ordinary machine gets in half of that.
 GLOO_MAX_RANKS = 128
+_NAMES = {"gloo": "Gloo", "mpi": "MPI"}
 #: Where no scheduler limits a job: a week.
 _MINUTES_HERE = 7 * 24 * 60
 
@@ -60,6 +61,7 @@ class Layout:
         environ: What every rank finds in its environment.
         gpu_kind: The kind of GPU node, as the profile calls it.
         queue_name: The queue, as the profile calls it.
+        launcher_why: Why that launcher, where it is not the one that is usual; "": it is.
     """
 
     num_nodes: int
@@ -80,6 +82,7 @@ class Layout:
     environ: Mapping[str, str]
     gpu_kind: str = ""
     queue_name: str = ""
+    launcher_why: str = ""
 
     @property
     def world_size(self) -> int:
@@ -98,6 +101,7 @@ def lay_out(
     settings: RunSettings,
     launcher: str = "auto",
     default_partition: Optional[str] = None,
+    ways: Optional[Sequence[str]] = None,
 ) -> Layout:
     """Lays a run out at a site.
 
@@ -107,6 +111,7 @@ def lay_out(
         settings: The strategy and the replicas.
         launcher: ``auto``, ``gloo``, ``mpi`` or ``mpirun``.
         default_partition: The user's own default.
+        ways: By which of ``gloo`` and ``mpi`` the Horovod of the image can meet; None: not known.
 
     Raises:
         BadInput: The site does not have or allow that, or neither says what must be known.
@@ -120,7 +125,7 @@ def lay_out(
     processes = _processes_per_node(job, settings, num_gpus)
     strategy, replicas = _strategy(job, settings, processes, num_gpus)
     cores = _cores_per_process(site, queue, kind, job, processes, num_gpus)
-    launched_by = _launcher(site, launcher, processes * job.nodes)
+    launched_by, why = _launcher(site, launcher, processes * job.nodes, ways)
     return Layout(
         num_nodes=job.nodes,
         processes_per_node=processes,
@@ -136,14 +141,15 @@ def lay_out(
         strategy=strategy,
         replicas_per_process=replicas,
         launcher=launched_by,
-        srun_options=srun_options(site, launched_by, processes, num_gpus),
+        srun_options=srun_options(site, launched_by, processes, replicas, num_gpus),
         environ={
             **rank_environ(launched_by, cores, num_gpus),
-            **({"NCCL_SOCKET_IFNAME": site.socket_ifname} if site.socket_ifname is not None else {}),
+            **_interfaces(site, launched_by),
             **site.environ,
         },
         gpu_kind=kind_name,
         queue_name=choice.name,
+        launcher_why=why,
     )
 
 
@@ -172,6 +178,12 @@ def _lay_out_here(job: JobOptions, settings: RunSettings, launcher: str) -> Layo
         srun_options=(),
         environ={"HPCDL_CONTROLLER": "gloo" if launcher in ("auto", "gloo") else "mpi"},
     )
+
+
+def _interfaces(site: Site, launched_by: str) -> Dict[str, str]:
+    """Names the interfaces for NCCL, and for Gloo where hpcdl chooses one: Horovod reads one name only."""
+    names = ("NCCL_SOCKET_IFNAME", *(["HOROVOD_GLOO_IFACE"] if launched_by == "gloo" else []))
+    return {} if site.socket_ifname is None else {name: site.socket_ifname for name in names}
 
 
 def _processes_per_node(job: JobOptions, settings: RunSettings, num_gpus: int) -> int:
@@ -232,12 +244,8 @@ def _memory_mb(
 ) -> Optional[int]:
     if job.mem is not None:
         asked = memory_mb_of(job.mem)
-        has = queue.memory_mb_per_node
-        if asked is not None and has is not None and asked > has:
-            raise BadInput(
-                f"a node of {queue.partition or queue.qos} has {has} MB of memory; received --mem {job.mem};"
-                " ask for less, or 0 for all of it"
-            )
+        if asked is not None:
+            _check_memory(site, queue, kind, asked, job.mem)
         return asked
     if job.exclusive or queue.whole_nodes:
         return None
@@ -251,12 +259,33 @@ def _memory_mb(
     )
 
 
-def _launcher(site: Site, launcher: str, world_size: int) -> str:
+def _check_memory(site: Site, queue: Queue, kind: Optional[Gpu], asked_mb: int, text: str) -> None:
+    """Holds a job to what a node has: one that takes some of its GPUs may take more than their share of the rest."""
+    kind = kind or Gpu()
+    has_mb = kind.memory_mb_per_node or queue.memory_mb_per_node
+    said = f"{has_mb} MB of memory"
+    if has_mb is None and kind.memory_mb_per_gpu is not None and kind.per_node is not None:
+        has_mb = kind.per_node * kind.memory_mb_per_gpu
+        said = f"{kind.per_node} GPUs x {kind.memory_mb_per_gpu} MB of memory"
+    if has_mb is not None and asked_mb > has_mb:
+        raise BadInput(
+            f"a node of {queue.partition or queue.qos} has {said}; received --mem {text}; ask for less, or 0 for all of"
+            f" it; where the profile of {site.title} is wrong, set memory_mb_per_node in your own file for the site"
+        )
+
+
+def _launcher(site: Site, launcher: str, world_size: int, ways: Optional[Sequence[str]]) -> Tuple[str, str]:
+    """Chooses how ranks meet, and says why where the image leaves no choice."""
     if launcher == "mpi" and site.mpi is None:
         raise BadInput(
             f"--launcher mpi needs to know srun's --mpi, and the profile of {site.title} does not say it; pass"
             " --launcher gloo, or set mpi in your own file for the site (`srun --mpi=list` shows the choice)"
         )
     if launcher != "auto":
-        return launcher
-    return "mpi" if world_size > GLOO_MAX_RANKS and site.mpi is not None else "gloo"
+        return launcher, ""
+    possible = ("gloo", "mpi") if site.mpi is not None else ("gloo",)
+    usual = "mpi" if world_size > GLOO_MAX_RANKS and "mpi" in possible else "gloo"
+    able = [way for way in possible if way in ways] if ways is not None else [usual]
+    if able and usual not in able:
+        return able[0], f"the image's Horovod has no {_NAMES[usual]}"
+    return usual, ""

@@ -19,11 +19,12 @@ from typing import Callable, Mapping, Optional, Sequence, Tuple
 import hpcdl
 from hpcdl.common.cache import cache_folder
 from hpcdl.common.errors import BadInput
-from hpcdl.common.words import TrainCommand
+from hpcdl.common.words import TrainCommand, check_script
 from hpcdl.launch.config import Config
-from hpcdl.launch.container import find_image
+from hpcdl.launch.container import describe_choice, find_image
 from hpcdl.launch.git import source_of
 from hpcdl.launch.machine import read_machine
+from hpcdl.launch.mounts import own_of_each_node, read_mounts
 from hpcdl.launch.paths import nearest_existing
 from hpcdl.launch.placement import place
 from hpcdl.launch.sites.library import config_dir
@@ -40,6 +41,7 @@ from hpcdl.launch.submission.job import (
 )
 from hpcdl.launch.submission.layout import lay_out
 from hpcdl.launch.submission.words import JobOptions, SubmitCommand
+from hpcdl.launch.tried_images import read_tried, read_ways
 
 
 def prepare(
@@ -69,9 +71,23 @@ def prepare(
         BadInput: As `submit_main`.
     """
     where, options = command.place, _with_defaults(command, config)
-    is_rehearsal = where.dry_run or where.when
     executor = _executor(command, profile)
-    layout = lay_out(profile, options, command.train.settings, where.launcher, config.partition)
+    tried, asked_image = read_tried(environ), where.image or config.image
+    image = find_image(
+        profile.site.container,
+        where.image,
+        must_exist=not where.dry_run,
+        default=config.image,
+        tried=tried,
+    )
+    layout = lay_out(
+        profile,
+        options,
+        command.train.settings,
+        where.launcher,
+        config.partition,
+        ways=read_ways(image, environ),
+    )
     if layout.launcher == "here":
         machine = read_machine(environ)
         place(machine, layout.processes_per_node, layout.replicas_per_process, options.oversubscribe)
@@ -82,7 +98,11 @@ def prepare(
             f"a job at {profile.site.title} must name an account; received none; pass --account{form}, or write"
             f" account = 'NAME' to {config_dir(environ) / 'config.toml'}"
         )
-    image = find_image(profile.site.container, where.image or config.image, must_exist=not where.dry_run)
+    if options.dependency is not None and profile.site.job_chains is False:
+        raise BadInput(
+            f"{profile.site.title} allows no jobs that depend on others; received --dependency {options.dependency};"
+            " leave it out"
+        )
     cwd = typed_cwd(environ)
     parent = default_parent(where.jobs_dir or config.jobs_dir)
     folder = _new_folder(parent, options.job_name, command.train.target)
@@ -121,18 +141,39 @@ def prepare(
             "source": dataclasses.asdict(source) if source is not None else None,
             "target": command.train.target,
             "image": image,
+            "image_choice": describe_choice(image, asked_image, tried),
             "git": git_record(tree) if tree is not None else {},
             "submitted": time.time(),
         },
         program=program(folder) if program is not None else None,
         further={**(source.to_environ() if source is not None else {}), **further},
     )
-    if not is_rehearsal and not os.access(nearest_existing(folder), os.W_OK):
-        raise BadInput(f"the job's folder must be writable; received {folder}; pass --jobs-dir")
+    if not where.dry_run:
+        _check_folders(job, command.train.settings.run_dir, config.shared_folder)
     if layout.launcher == "here" and "CUDA_VISIBLE_DEVICES" in environ:
         given = {"CUDA_VISIBLE_DEVICES": environ["CUDA_VISIBLE_DEVICES"]}
         job = dataclasses.replace(job, environ={**job.environ, **given})
     return job, tree
+
+
+def _check_folders(job: Job, run_dir: Optional[str], shared: Optional[str]) -> None:
+    """Refuses folders that cannot be written, or that the nodes have each for itself."""
+    used = [("the working folder", job.cwd, "stand in another one", os.R_OK)]
+    used += [("the job's folder", job.folder, "pass --jobs-dir", os.W_OK)]
+    if run_dir is not None:
+        used.append(("the run's folder", os.path.abspath(run_dir), "pass another --run-dir", os.W_OK))
+    for what, path, cure, mode in used:
+        nearest = nearest_existing(Path(path))
+        if not nearest.is_dir() or not os.access(nearest, mode):
+            raise BadInput(
+                f"{what} must be one that you may use; received {path}, and {nearest} is none; {cure}"
+            )
+        own = own_of_each_node(str(nearest), read_mounts(), shared) if job.executor == "slurm" else None
+        if own is not None:
+            raise BadInput(
+                f"{what} must be one that the nodes see; received {path}, and each machine has its own {own}; {cure}"
+                " (if the nodes do see it, name it as shared_folder in config.toml)"
+            )
 
 
 def _with_defaults(command: SubmitCommand, config: Config) -> JobOptions:
@@ -167,8 +208,7 @@ def _tree(command: SubmitCommand, cwd: str) -> Optional[Tree]:
         return None
     if kind == "function":
         return find_tree(Path(cwd), code)
-    if not os.path.isfile(target):
-        raise BadInput(f"TARGET must be a script that exists; received {target}; check the path")
+    check_script(target)
     return find_tree(Path(target), code)
 
 

@@ -7,10 +7,16 @@ Synopsis::
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import Any, List, Mapping, Sequence
+from typing import Any, List, Mapping, Optional, Sequence
 
 from hpcdl.common.records import read_history, read_json, read_run_dirs
+from hpcdl.common.schedule import steps_per_epoch
+from hpcdl.common.step_times import read_step_times, recent_rate
+
+#: Of each rank's file of step times: some thousand steps, and hundreds of such files are read at once.
+_MOST_BYTES = 1 << 18
 
 
 def run_lines(log_dir: Path) -> List[str]:
@@ -18,12 +24,24 @@ def run_lines(log_dir: Path) -> List[str]:
     return [f"run        {folder}: {_words(folder)}" for folder in read_run_dirs(log_dir)]
 
 
-def describe_run(record: Mapping[str, Any], history: Mapping[str, Sequence[float]]) -> str:
+def read_records(log_dir: Path) -> List[Mapping[str, Any]]:
+    """Reads the records of a job's runs, as far as they can be read."""
+    records: List[Mapping[str, Any]] = []
+    for folder in read_run_dirs(log_dir):
+        with contextlib.suppress(OSError, ValueError):
+            records.append(read_json(folder / "run.json"))
+    return records
+
+
+def describe_run(
+    record: Mapping[str, Any], history: Mapping[str, Sequence[float]], recent: Optional[float] = None
+) -> str:
     """Says how far a run is.
 
     Args:
         record: Of ``run.json``.
         history: Of ``history.csv``: the values of the epochs that a checkpoint holds.
+        recent: The samples/s of its last steps, which are news until the record has those of the whole run.
     """
     parts = [str(record.get("status", "unknown"))]
     saved = min((len(values) for values in history.values()), default=0)
@@ -32,8 +50,9 @@ def describe_run(record: Mapping[str, Any], history: Mapping[str, Sequence[float
         parts.append(f"{saved} of {epochs} epochs saved")
     if saved:
         parts += [f"{name} {values[-1]:.4g}" for name, values in history.items()]
-    if record.get("samples_per_second"):
-        parts.append(f"{record['samples_per_second']:.0f} samples/s")
+    rate = recent or record.get("samples_per_second")
+    if rate:
+        parts.append(f"{rate:.0f} samples/s")
     if record.get("error"):
         parts.append(str(record["error"]))
     return ", ".join(parts)
@@ -50,4 +69,17 @@ def _words(folder: Path) -> str:
         history = read_history(folder / "history.csv")
     except (OSError, ValueError):
         history = {}  # before the first checkpoint there is none
-    return describe_run(record, history)
+    return describe_run(record, history, _recent_rate(folder, record))
+
+
+def _recent_rate(folder: Path, record: Mapping[str, Any]) -> Optional[float]:
+    """Works the rate of a run that is not over out of what its ranks say of their steps; None: nobody can."""
+    config, world_size = record.get("config", {}), record.get("topology", {}).get("world_size")
+    num_samples, batch = config.get("num_samples"), config.get("global_batch_size")
+    if record.get("status") == "done" or None in (world_size, num_samples, batch):
+        return None
+    try:
+        found = read_step_times(folder, _MOST_BYTES)
+    except OSError:
+        return None
+    return recent_rate(found.ranks, world_size, num_samples / steps_per_epoch(num_samples, batch))

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
+from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.amounts import minutes_of
 from hpcdl.launch.sites.profile import Gpu, Queue, Site
@@ -134,8 +135,7 @@ def _partitions(site: Site) -> List[str]:
 
 
 def _unknown(what: str, value: str, known: List[str], site: Site) -> BadInput:
-    near = difflib.get_close_matches(value, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    hint = did_you_mean(value, known)
     names = f"use one of {', '.join(known)}" if known else f"{site.title} is not known to have any"
     return BadInput(f"unknown {what} {value!r} of {site.title}; {hint}{names}")
 

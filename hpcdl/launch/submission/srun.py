@@ -20,13 +20,12 @@ from typing import Callable, List, Mapping, Optional, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_REQUEUE
 from hpcdl.common.failures import failure_path, read_failures
-from hpcdl.common.rank_start import log_path
+from hpcdl.common.rank_start import STARTED_AGAIN, log_path
 from hpcdl.launch.mpirun import RankEnd, end_of_returncode
 from hpcdl.launch.outcome import Outcome, conclude
 from hpcdl.launch.watch import Interrupts, LogFollower, Patience, watch
 
 _ABORT_PAUSE_S = 0.2
-_ABORT_TRIES = 50
 #: srun gets this long to end the step on all nodes before it is ended itself.
 _LEAVES_S = 10.0
 
@@ -122,6 +121,9 @@ def run_step(
     launcher_log = log_dir / "launcher.log"
     with Interrupts() as interrupts, open(str(launcher_log), "ab") as log:
         follower = LogFollower(log_path(log_dir, 0), failure_path(log_dir, 0), write)
+        if log.tell():
+            log.write(f"{STARTED_AGAIN}\n".encode())
+            log.flush()
         start = log.tell()
         child = subprocess.Popen(
             list(argv),
@@ -174,7 +176,7 @@ def _end(rank: int, words: str) -> Optional[RankEnd]:
     if exited:
         return RankEnd(rank, int(exited.group(1)))
     if words.startswith("Out Of Memory"):
-        return RankEnd(rank, 128 + SIGKILL, SIGKILL)
+        return RankEnd(rank, 128 + SIGKILL, SIGKILL, is_out_of_memory=True)
     for start, number in _BY_WORDS.items():
         if words.startswith(start):
             return RankEnd(rank, 128 + number, number)

@@ -28,11 +28,14 @@ OWNED: Mapping[str, str] = {
     "gres": "--gpus-per-node",
     "gpus": "--gpus-per-node",
     "gpus-per-task": "--gpus-per-node",
+    "gpus-per-socket": "--gpus-per-node",
     "cpus-per-gpu": "--cpus-per-task",
     "mem-per-cpu": "--mem",
     "mem-per-gpu": "--mem",
-    "ntasks": "--np",
-    "ntasks-per-node": "--np",
+    **{
+        name: "--np"
+        for name in ("ntasks", *(f"ntasks-per-{what}" for what in ("node", "gpu", "core", "socket")))
+    },
     "requeue": "nothing: jobs are requeued unless --no-requeue stands",
     "no-requeue": "--no-requeue",
     "output": "hpcdl logs",
@@ -61,8 +64,10 @@ def _sbatch_arg(what: str, text: str) -> str:
         raise BadInput(
             f"{what} must be one long option of sbatch; received {text!r}; pass e.g. {what}=--licenses=scratch"
         )
-    if match.group(1) in OWNED:
-        raise BadInput(f"{what} must not set what hpcdl sets; received {text!r}; use {OWNED[match.group(1)]}")
+    # sbatch takes every beginning of an option that no other has.
+    owned = next((name for name in OWNED if name.startswith(match.group(1))), None)
+    if owned is not None:
+        raise BadInput(f"{what} must not set what hpcdl sets; received {text!r}; use {OWNED[owned]}")
     return text
 
 
@@ -168,6 +173,11 @@ def parse_submit(argv: Sequence[str], prog: str = "hpcdl submit") -> SubmitComma
     groups = {"the job (sbatch's own words)": JobOptions, "where it runs": PlaceOptions}
     parser = train_parser(prog, _DESCRIPTION, _EPILOG, groups)
     train, values = parse_target(parser, argv, prog)
+    if train.settings.controller is not None:
+        raise BadInput(
+            f"how the ranks of a job meet follows from how they are started; received --controller"
+            f" {train.settings.controller}; pass --launcher {train.settings.controller}"
+        )
     # np and launcher have other meanings here than on one machine: the ranks get none of them.
     train = TrainCommand(train.settings, LaunchOptions(), train.options, train.target, train.script_args)
     return SubmitCommand(train, take(JobOptions, values), take(PlaceOptions, values))

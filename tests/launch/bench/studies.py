@@ -18,8 +18,10 @@ STEPS = {
 }
 
 
-def write_study(study, steps=STEPS, slowness=(1.0, 2.0, 4.0), target="x/y", versions=(), further=()):
-    """Writes a study with a round for each slowness of the machine."""
+def write_study(
+    study, steps=STEPS, slowness=(1.0, 2.0, 4.0), target="x/y", versions=(), further=(), rounds=None
+):
+    """Writes a study with a round for each slowness of the machine, of which ``rounds`` were wanted."""
     points = [
         {
             "name": name,
@@ -37,7 +39,9 @@ def write_study(study, steps=STEPS, slowness=(1.0, 2.0, 4.0), target="x/y", vers
             batch = 16 if point["scaling"] == "strong" else None
             write_measurement(folder, steps[point["name"]], factor, 0.0, versions, further, batch)
     record = {"schema_version": 1, "kind": "study", "target": target, "window": WINDOW, "points": points}
-    (study / "study.json").write_text(json.dumps({**record, "rounds": len(slowness), "num_gpus": 0}))
+    (study / "study.json").write_text(
+        json.dumps({**record, "rounds": rounds or len(slowness), "num_gpus": 0})
+    )
     return study
 
 
@@ -56,13 +60,14 @@ def write_measurement(folder, processes, slowness, cores=0.0, versions=(), furth
     (folder / "measurement.json").write_text(json.dumps({"schema_version": 1, "load": load, "seconds": 20.0}))
 
 
-def write_run(folder, world_size, history, seconds, rate):
+def write_run(folder, world_size, history, seconds, rate, further=()):
     """Writes a run that was trained to its end, with the values of a metric after each epoch."""
     folder.mkdir()
     lines = [f"{epoch},{value}" for epoch, value in enumerate(history, start=1)]
     (folder / "history.csv").write_text("\n".join(["epoch,val_accuracy", *lines]) + "\n")
     config = {"replicas_per_process": 1, "global_batch_size": 64 * world_size}
-    record = {"topology": {"world_size": world_size}, "config": config}
-    record.update(epoch_seconds=[seconds] * len(history), samples_per_second=rate)
+    record = {"schema_version": 1, "status": "done", "title": "x/y"}
+    record.update(topology={"world_size": world_size}, config=config)
+    record.update(further, epoch_seconds=[seconds] * len(history), samples_per_second=rate)
     (folder / "run.json").write_text(json.dumps(record))
     return folder

@@ -1,4 +1,4 @@
-"""Every command of docs/benchmarking.md is one that hpcdl takes, and the table of docs/scaling-model.md is today's."""
+"""Commands of docs/benchmarking.md are ones that hpcdl takes, and the tables of docs/scaling-model.md are today's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import pytest
 from hpcdl.launch.bench.tables import to_markdown
 from hpcdl.launch.cli import main
 from tests.launch.bench.studies import write_run, write_study
-from tools.scaling_model import make_table, read_published
+from tools.scaling_model import (
+    make_computed_table,
+    make_table,
+    read_efficiencies,
+    read_hardware,
+    read_published,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "docs" / "benchmarking.md").read_text()
@@ -23,6 +29,7 @@ def test_a_command_of_the_docs_is_taken(argv, tmp_path, monkeypatch, capsys):
     if "--output" in argv:
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
+    Path("my_script.py").touch()
     for name in ("first", "before", "after", "nodes"):
         write_study(tmp_path / "bench" / name, slowness=(1.0,) * 9)
     for count, name in enumerate(("one", "two"), start=1):
@@ -42,5 +49,15 @@ def test_all_parts_are_shown():
     assert {"report", "compare", "predict", "allreduce"} <= {argv[1] for argv in SHOWN}
 
 
-def test_the_table_of_the_scaling_model_is_what_its_program_writes():
-    assert to_markdown(make_table(read_published())) in (ROOT / "docs" / "scaling-model.md").read_text()
+def test_the_tables_of_the_scaling_model_are_what_its_program_writes():
+    text, studies = (ROOT / "docs" / "scaling-model.md").read_text(), read_published()
+    assert to_markdown(make_table(studies)) in text
+    assert to_markdown(make_computed_table(studies, read_efficiencies(), read_hardware())) in text
+
+
+def test_no_published_study_is_left_out():
+    studies, efficiencies = read_published(), read_efficiencies()
+    tables = make_table(studies), make_computed_table(studies, efficiencies, read_hardware())
+    named = {row[0] for table in tables for row in table.rows}
+    assert {*studies, *efficiencies} <= named
+    assert {name for name, _ in read_hardware()} <= named

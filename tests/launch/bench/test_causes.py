@@ -7,6 +7,7 @@ import random
 import pytest
 
 from hpcdl.launch.bench.causes import Parts, losses, sentence, slowest_step, split
+from hpcdl.launch.bench.ratios import Estimate
 
 
 def test_ranks_that_are_slow_in_turn_make_imbalance_and_no_exchange():
@@ -45,12 +46,37 @@ def test_where_only_one_side_knows_its_input_the_sum_stays():
     assert sum(lost.values()) == pytest.approx(0.025 / 0.125)
 
 
-def test_a_sentence_names_the_largest_cause_first():
-    lost = {"compute": 0.02, "input": 0.01, "imbalance": 0.03, "exchange": 0.14}
-    said = sentence(lost, "weak")
+def sure(value, width=0.001, rounds=9):
+    return Estimate(value, value - width, value + width, rounds, value - width, value + width)
+
+
+def test_a_sentence_names_the_largest_cause_first_each_with_its_interval():
+    lost = {"compute": sure(0.02), "input": sure(0.01), "imbalance": sure(0.03), "exchange": sure(0.14)}
+    said = sentence(lost, sure(0.8), "weak")
     assert said.startswith(
-        "20.0 % of a step are lost, most of it to the exchange of gradients: 14.0 %; waiting"
+        "20.0 % (19.9 to 20.1) of a step are lost; of it to the exchange of gradients 14.0 % (13.9 to 14.1), waiting"
+        " for the slowest rank 3.0 % (2.9 to 3.1), slower computing"
     )
-    assert "waiting for the slowest rank 3.0 %" in said
-    assert "fixed overhead" in sentence(lost, "strong")
-    assert "nothing is lost" in sentence({"compute": -0.01, "exchange": 0.012}, "weak")
+    assert "noise" not in said
+    assert "fixed overhead" in sentence(lost, sure(0.8), "strong")
+
+
+def test_what_noise_could_be_is_no_cause_however_large():
+    lost = {"input": sure(0.08, 0.1), "imbalance": sure(0.065, 0.03), "exchange": sure(0.0, 0.0)}
+    said = sentence(lost, sure(0.8), "weak")
+    assert "of it to waiting for the slowest rank 6.5 % (3.5 to 9.5); not told from noise: waiting" in said
+    assert "waiting for input 8.0 % (-2.0 to 18.0)" in said
+    assert "exchange" not in said  # less than anybody asks for
+    assert sentence({}, sure(0.98, 0.03), "weak") == "nothing is lost that could be told from noise"
+    assert sentence({"compute": sure(-0.04)}, sure(1.04, 0.001), "weak") == (
+        "nothing is lost that could be told from noise; gained in compute -4.0 % (-4.1 to -3.9)"
+    )
+
+
+def test_a_few_rounds_name_no_cause():
+    few = {"exchange": Estimate(0.14, None, None, 3, 0.12, 0.16)}
+    said = sentence(few, Estimate(0.8, None, None, 3, 0.79, 0.81), "weak")
+    assert said == (
+        "20.0 % (range 19.0 to 21.0) of a step are lost; too few rounds to tell noise from: the exchange of gradients"
+        " 14.0 % (range 12.0 to 16.0)"
+    )

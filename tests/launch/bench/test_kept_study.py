@@ -47,3 +47,11 @@ def test_no_record_names_a_folder_of_the_machine_that_made_it():
     assert [
         path.name for path, text in texts.items() if re.search(r'[" =]/(home|root|tmp|work)/', text)
     ] == []
+
+
+def test_the_docs_show_how_unsure_a_prediction_from_two_counts_is(capsys):
+    assert main(["bench", "predict", str(STUDY), "--num-replicas", "27360"]) == EXIT_DONE
+    (row,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["27360"])
+    rate, low, high = (float(row[i]) / 1e6 for i in (1, 2, 4))
+    text = " ".join((ROOT / "docs" / "scaling-model.md").read_text().split())
+    assert f"gives {rate:.1f} million samples/s, and a range from {low:.2f} to {high:.0f} million" in text

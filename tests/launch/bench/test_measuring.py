@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from hpcdl.common.errors import HpcdlError
+from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.load import Load
 from hpcdl.launch.bench.measuring import Point, Start, Window, measure, read_measurement
 from hpcdl.launch.bench.rounds import (
     Effort,
@@ -85,7 +86,7 @@ def test_a_process_that_fails_is_told_with_its_last_words(tmp_path):
 
 def test_a_process_that_hangs_is_ended(tmp_path):
     begin = time.monotonic()
-    with pytest.raises(HpcdlError, match="did not end within"):
+    with pytest.raises(HpcdlError, match="did not end within 0.5 s.*--timeout-min"):
         measure(
             point("a", [1.0], program="import time; time.sleep(600)"), WINDOW, tmp_path / "m", timeout_s=0.5
         )
@@ -104,9 +105,26 @@ def test_rounds_interleave_their_points_and_go_on_where_they_were(tmp_path):
     rounds = run_rounds(points, WINDOW, tmp_path / "study", effort, said.append)
     assert [r.number for r in rounds] == [0, 1]
     assert all(r.rate("a") == pytest.approx(2 * r.rate("b")) for r in rounds)
-    assert len(said) == 4
+    assert ["by a first guess" in line for line in said] == [True, False, False, False]
     slower = [point("a", [7.0]), point("b", [7.0])]
     assert run_rounds(slower, WINDOW, tmp_path / "study", effort, said.append) == rounds
+
+
+def test_a_launch_has_the_time_that_the_study_gives_it(tmp_path):
+    hangs = point("a", [1.0], program="import time; time.sleep(600)")
+    effort = Effort(rounds=1, most_rounds=1, wait_s=0.0, timeout_s=0.5)
+    with pytest.raises(HpcdlError, match="within 0.5 s"):
+        run_rounds([hangs], WINDOW, tmp_path / "study", effort, lambda _: None)
+
+
+def test_a_study_that_would_be_in_vain_ends_after_its_first_round(tmp_path):
+    def check(found):
+        raise BadInput(f"round {found.number} shows it")
+
+    effort = Effort(rounds=9, most_rounds=9, wait_s=0.0)
+    with pytest.raises(BadInput, match="round 0 shows it"):
+        run_rounds([point("a", [1.0])], WINDOW, tmp_path / "study", effort, lambda _: None, check)
+    assert [at.name for at in (tmp_path / "study").iterdir()] == ["round-000"]
 
 
 def test_a_round_has_an_order_of_its_own_and_always_the_same():
@@ -115,6 +133,20 @@ def test_a_round_has_an_order_of_its_own_and_always_the_same():
     assert all(sorted(order) == list("abcdef") for order in orders)
     assert len({tuple(order) for order in orders}) > 5
     assert orders[3] == [p.name for p in shuffled(points, 3)]
+
+
+def test_the_load_is_that_of_the_steps_that_count_where_the_runs_looked(tmp_path):
+    both = point("a", [1.0], [1.0])
+    measure(both, WINDOW, tmp_path / "m")
+    for number, own in enumerate((9.0, 9.5)):
+        clocks = {"seconds": 10.0, "machine": 19.0, "stolen": 0.0, "own": own, "num_cores": 2}
+        run = {"clocks": {"n0": clocks}, "schema_version": 1}
+        (tmp_path / "m" / f"process-{number}" / "run.json").write_text(json.dumps(run))
+    assert read_measurement(both, WINDOW, tmp_path / "m").load == Load(pytest.approx(0.05), 0.0, 2)
+    run["clocks"]["n0"]["own"] = "much"
+    (tmp_path / "m" / "process-1" / "run.json").write_text(json.dumps(run))
+    with pytest.raises(HpcdlError, match=r"process-1/run.json cannot be read"):
+        read_measurement(both, WINDOW, tmp_path / "m")
 
 
 def test_calm_rounds_count_alone_if_there_are_enough(tmp_path):
@@ -137,4 +169,5 @@ def test_the_time_left_is_that_of_this_round_and_the_rounds_after_it():
     assert seconds_left(["b"], points, 3, {"a": 10.0, "b": 20.0}) == 20 + 3 * 30
     assert seconds_left(["b"], points, 0, {"a": 10.0}) == 10.0  # b as long as the others
     assert progress(2, 9, "a", 600.0) == "round 3 of 9: a; about 10 min left"
+    assert progress(0, 9, "a", 600.0, is_guess=True).endswith("about 10 min left, by a first guess")
     assert "2 were not calm" in progress(10, 9, "a", 30.0)

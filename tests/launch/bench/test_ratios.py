@@ -25,7 +25,7 @@ def test_many_values_are_no_trouble():
 def test_too_few_rounds_give_no_interval():
     assert median_interval([0.1] * (FEWEST_ROUNDS - 1)) is None
     assert median_interval([0.1] * FEWEST_ROUNDS) is not None
-    assert ratio([2.0], [1.0]) == Estimate(2.0, None, None, 1)
+    assert ratio([2.0], [1.0]) == Estimate(2.0, None, None, 1, 2.0, 2.0)
     assert "no interval" in str(ratio([2.0], [1.0]))
 
 
@@ -54,6 +54,18 @@ def test_one_disturbed_round_of_nine_does_not_move_the_interval():
     assert (disturbed.low, disturbed.median, disturbed.high) == (0.99, 1.0, 1.02)
 
 
+def test_the_rest_to_one_keeps_its_interval_and_only_an_interval_excludes():
+    found = ratio([0.7, 0.8, 0.9] * 3, [1.0] * 9)
+    rest = found.rest()
+    assert (rest.median, rest.low, rest.high) == pytest.approx((0.2, 0.1, 0.3))
+    assert (rest.smallest, rest.largest) == pytest.approx((0.1, 0.3))
+    assert rest.excludes(0.0)
+    assert not rest.excludes(0.15)
+    few = ratio([0.7, 0.8, 0.9], [1.0] * 3)
+    assert not few.excludes(0.0)
+    assert few.spread == (0.7, 0.9)
+
+
 def test_a_goal_is_met_where_the_interval_reaches_it():
     assert Estimate(0.99, 0.97, 1.01, 9).verdict(1.0) == "met"
     assert Estimate(0.97, 0.95, 0.99, 9).verdict(1.0) == "missed"
@@ -80,6 +92,15 @@ def test_the_unpaired_interval_covers_the_true_ratio_as_often_as_it_says():
         found = unpaired_ratio(a, b)
         covered += found.low <= 1.1 <= found.high
     assert covered / 1000 >= 0.935
+
+
+def test_several_ratios_hold_together_with_wider_intervals():
+    draw = random.Random(2)
+    a, b = ([draw.gauss(1, 0.05) for _ in range(9)] for _ in "ab")
+    alone, one_of_ten = unpaired_ratio(a, b), unpaired_ratio(a, b, num_ratios=10)
+    assert one_of_ten.low < alone.low < alone.median == one_of_ten.median < alone.high < one_of_ten.high
+    assert unpaired_ratio(a[:4], b[:4]).has_interval
+    assert not unpaired_ratio(a[:4], b[:4], num_ratios=2).has_interval
 
 
 def test_values_without_a_partner_and_no_values_at_all_are_refused():

@@ -14,7 +14,12 @@ from hpcdl.launch.bench.cost import (
     bus_bandwidth,
     hierarchical_seconds,
 )
-from hpcdl.launch.bench.scaling import fit
+from hpcdl.launch.bench.scaling import Measured, fit
+
+
+def fitted(replicas, rates):
+    return fit(list(map(Measured, replicas, rates)))
+
 
 LINK = Link(alpha_s=5e-6, beta_s_per_byte=1e-10, gamma_s_per_byte=2e-11)
 
@@ -59,7 +64,7 @@ def throughput(p, compute=0.02, waiting=0.001):
 
 
 def test_a_fit_finds_the_terms_that_made_the_data_and_predicts_far_outside():
-    model = fit([1, 2, 4, 8], [throughput(p) for p in (1, 2, 4, 8)])
+    model = fitted([1, 2, 4, 8], [throughput(p) for p in (1, 2, 4, 8)])
     assert model.curve.coefficients == pytest.approx({"compute": 0.02, "waiting": 0.001})
     at = model.predict(27_360)
     assert at.samples_per_second == pytest.approx(throughput(27_360))
@@ -68,18 +73,57 @@ def test_a_fit_finds_the_terms_that_made_the_data_and_predicts_far_outside():
 
 
 def test_perfect_scaling_is_perfect_and_better_than_perfect_is_not_believed():
-    assert fit([1, 2, 4], [10, 20, 40]).predict(64).efficiency == pytest.approx(1.0)
-    assert fit([1, 2, 4], [10, 21, 44]).predict(64).efficiency == pytest.approx(1.0)
+    assert fitted([1, 2, 4], [10, 20, 40]).predict(64).efficiency == pytest.approx(1.0)
+    assert fitted([1, 2, 4], [10, 21, 44]).predict(64).efficiency == pytest.approx(1.0)
 
 
 def test_the_range_grows_with_the_distance_from_what_was_measured():
-    model = fit([1, 2, 4, 8], [10.0, 19.5, 37.0, 70.0])
+    model = fitted([1, 2, 4, 8], [10.0, 19.5, 37.0, 70.0])
     near, far = model.predict(16), model.predict(1024)
     assert (far.high - far.low) / far.samples_per_second > (near.high - near.low) / near.samples_per_second
 
 
+def test_the_range_holds_what_the_power_law_says_too():
+    model = fitted([1, 2], [494.0, 769.0])
+    at = model.predict(27_360)
+    (power_law,) = model.baseline.throughput([27_360])
+    assert power_law < 0.5 * at.samples_per_second
+    assert at.low < power_law
+    near = model.predict(4)
+    assert near.low > 0.8 * near.samples_per_second
+
+
+def test_the_range_grows_with_the_intervals_of_what_was_measured_but_not_what_is_predicted():
+    rates = {1: 10.0, 2: 19.0, 4: 36.0, 8: 68.0}
+    sure, unsure, very = (
+        fit([Measured(n, rate, rate * (1 - of), rate * (1 + of)) for n, rate in rates.items()])
+        for of in (0.0, 0.05, 0.2)
+    )
+    bare = fitted(list(rates), list(rates.values()))
+    assert sure.predict(64) == bare.predict(64)
+    found = [model.predict(64) for model in (sure, unsure, very)]
+    assert len({at.samples_per_second for at in found}) == 1
+    widths = [at.high / at.low for at in found]
+    assert widths[0] < widths[1] < widths[2]
+    assert all(at.low > 0 for at in found)
+    # Each point is off by itself: one that is unsure widens it less than all four.
+    one = fit([Measured(1, 10.0, 8.0, 12.0), *(Measured(n, rates[n]) for n in (2, 4, 8))]).predict(64)
+    assert widths[0] < one.high / one.low < widths[2]
+
+
+def test_no_range_promises_more_than_perfect_scaling():
+    at = fitted([1, 2, 4], [10, 21, 44]).predict(27_360)
+    assert at.high < 1.2 * 27_360 * 10.5
+
+
+def test_repeats_of_a_count_that_scatter_widen_the_range():
+    near, far = ([10.0, 10.0, 10.1], [10.0, 8.0, 12.0])
+    ranges = [fitted([1, 1, 1, 2], [*rates, 19.0]).predict(8) for rates in (near, far)]
+    assert ranges[0].low > ranges[1].low
+
+
 def test_repeats_of_a_count_are_taken_by_their_median():
-    assert fit([1, 1, 1, 2], [10, 10, 99, 20]).curve == fit([1, 2], [10, 20]).curve
+    assert fitted([1, 1, 1, 2], [10, 10, 99, 20]).curve == fitted([1, 2], [10, 20]).curve
 
 
 @pytest.mark.parametrize(
@@ -87,4 +131,4 @@ def test_repeats_of_a_count_are_taken_by_their_median():
 )
 def test_what_no_model_can_be_fitted_to_is_refused(replicas, rates, what):
     with pytest.raises(BadInput, match=what):
-        fit(replicas, rates)
+        fitted(replicas, rates)

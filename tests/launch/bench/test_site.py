@@ -16,8 +16,10 @@ from hpcdl.common.step_times import StepLog
 from hpcdl.launch.bench import site
 from hpcdl.launch.bench.study import read_study
 from hpcdl.launch.cli import main
+from hpcdl.launch.machine import read_machine
 from hpcdl.launch.submission.executors import unset_names
 from hpcdl.launch.submission.job import read_job
+from hpcdl.launch.surroundings import describe_environment
 
 SITE = """
 title = "A small site"
@@ -54,6 +56,7 @@ def place(tmp_path, monkeypatch):
     sites = tmp_path / "config" / "hpcdl" / "sites"
     sites.mkdir(parents=True)
     (sites / "small.toml").write_text(SITE)
+    (sites.parent / "config.toml").write_text(f'shared_folder = "{tmp_path}"\n')
     programs = tmp_path / "stand-ins"
     programs.mkdir()
     for name in ("jobs.txt", "queue.txt"):
@@ -86,7 +89,13 @@ def finish(at, seconds, nodes):
     for rank in range(nodes):
         StepLog(run, rank, f"n{rank}").append(0, [9.0] * 15 + [seconds] * 80)
     config = {"per_replica_batch_size": 8, "global_batch_size": 8 * nodes, "samples_in_data": 800}
-    record = {"status": "done", "config": config, "topology": {"world_size": nodes}}
+    clocks = {"seconds": 8.0, "machine": 8.0 + nodes, "stolen": 0.0, "own": 8.0, "num_cores": 32}
+    record = {
+        "clocks": {f"n{rank}": clocks for rank in range(nodes)},
+        "status": "done",
+        "config": config,
+        "topology": {"world_size": nodes},
+    }
     (run / "run.json").write_text(json.dumps(record))
     (folder,) = at.glob("*/job.json")
     state = {"state": "done", "started": 1.0, "ended": 61.0, "image": {"sif_id": "ab12"}}
@@ -106,6 +115,30 @@ def test_a_dry_run_lists_the_jobs_with_their_node_hours_and_writes_nothing(place
     ] * 3
 
 
+def test_a_trace_is_a_job_of_its_own_that_no_report_takes_for_a_measurement(place, capsys):
+    few = ("-N", "1,2", "--repeat", "1", "--trace")
+    said = bench(capsys, *few, "--dry-run")[1]
+    assert "trace            of weak-2, at most 1 node-hours" in said
+    assert "at most 2.5 node-hours in all" in said
+    assert "trace of weak-2: job 103" in bench(capsys, *few)[1]
+    at = place / "study" / "trace"
+    (path,) = at.glob("*/job.json")
+    settings = BenchSettings(steps=25, untimed_steps=15, trace=True, weak=True)
+    assert BenchSettings.from_environ(read_job(path.parent).environ) == settings
+    for name, nodes in (("weak-1", 1), ("weak-2", 2)):
+        finish(place / "study" / "round-000" / name, 0.1, nodes)
+    finish(at, 0.1, 2)
+    assert bench(capsys, *few)[1].count(": done") == 3
+    study = read_study(place / "study")
+    assert ([row.planned.name for row in study.rows], study.problems) == (["weak-1", "weak-2"], ())
+
+
+def test_more_busy_threads_than_cores_are_functional_only(place, capsys):
+    few, many = ("--replicas-per-process", "4"), ("--replicas-per-process", "5")
+    assert "functional" not in bench(capsys, *NODES, *few, "--dry-run")[1]
+    assert "sharing cores: functional, not performance" in bench(capsys, *NODES, *many, "--dry-run")[1]
+
+
 def test_a_dearer_study_is_refused_before_anything_is_submitted(place, capsys):
     status, _, error = bench(capsys, *NODES, "--max-node-hours", "2.9")
     assert status == EXIT_BAD_INPUT
@@ -122,7 +155,7 @@ def test_each_point_is_a_job_that_is_told_what_it_is_for(place, capsys):
         at = place / "study" / f"round-{number:03d}" / "strong-2"
         (path,) = at.glob("*/job.json")
         job = read_job(path.parent)
-        settings = BenchSettings(steps=95, batch_of_replicas=2)
+        settings = BenchSettings(steps=95, untimed_steps=15, batch_of_replicas=2)
         assert BenchSettings.from_environ(job.environ) == settings
         assert (job.layout.num_nodes, job.requeue) == (2, False)
         assert job.environ["HPCDL_RUN_DIR"] == str(at / "process-0")
@@ -156,7 +189,22 @@ def test_the_same_command_submits_only_what_is_missing_and_a_report_reads_what_i
     assert bench(capsys, *NODES)[1].count(": done") == 4
     assert submitted(place) == 5
     assert main(["bench", "report", "study"]) == EXIT_DONE
-    assert "on small" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "on small" in said
+    assert "was not looked at" not in said
+    assert (
+        "Something else kept the machine busy in some of the rounds" not in said
+    )  # 2 of 8 * 32 core seconds
+    path = next(rounds[1].glob("weak-2/process-0/run.json"))
+    run = json.loads(path.read_text())
+    run["clocks"]["n1"]["machine"] += 32.0
+    path.write_text(json.dumps(run))
+    assert main(["bench", "report", "study"]) == EXIT_DONE
+    assert "Something else kept the machine busy in some of the rounds" in capsys.readouterr().out
+    del run["clocks"]
+    path.write_text(json.dumps(run))
+    assert main(["bench", "report", "study"]) == EXIT_DONE
+    assert "What else ran on the nodes was not looked at in all of the rounds" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -166,6 +214,8 @@ def test_the_same_command_submits_only_what_is_missing_and_a_report_reads_what_i
         (("-N", "1,2", "--np", "1,2,4"), "--np must name"),
         (("-N", "1", "--untimed-steps", "5"), "at least 10"),
         (("-N", "1", "--jobs-dir", "x"), "--study"),
+        (("-N", "1", "--global-batch-size", "64"), "--scaling strong"),
+        (("-N", "1,3,4", "--scaling", "strong"), "512 samples and 3 replicas"),
         (("-N", "1", "--image", "missing.sif"), "missing.sif"),
     ],
 )
@@ -175,3 +225,60 @@ def test_what_cannot_be_is_refused_before_anything_is_submitted(place, capsys, w
     assert says in error
     assert submitted(place) == 0
     assert not (place / "study").exists()
+
+
+BRIDGES = ("--site", "bridges2", "-A", "abc123p", "--image", "none", "-t", "20", "--study", "study")
+
+
+def on_gpus(capsys, *words):
+    status = main(["bench", *BRIDGES, *words, TARGET])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_points_of_the_same_number_of_replicas_are_no_scaling(place, capsys):
+    for scaling in ("weak", "strong"):
+        words = ("-N", "1", "--np", "1,2,8", "--scaling", scaling)
+        status, _, error = on_gpus(capsys, *words)
+        assert status == EXIT_BAD_INPUT
+        assert f"received 8 of {scaling}-1, 8 of {scaling}-2, 8 of {scaling}-8" in error
+        assert "--replicas-per-process 1" in error
+    assert submitted(place) == 0
+    assert on_gpus(capsys, *words, "--replicas-per-process", "1", "--dry-run")[0] == EXIT_DONE
+
+
+def test_a_study_is_of_one_kind_of_gpu_and_says_it(place, capsys):
+    words = ("-N", "1,2", "--repeat", "1", "--gpus-per-node")
+    assert on_gpus(capsys, *words, "v100-32:8")[0] == EXIT_DONE
+    status, _, error = on_gpus(capsys, *words, "v100-16:8")
+    assert status == EXIT_BAD_INPUT
+    assert "gpu_kind (v100-32 there, v100-16 here)" in error
+    assert submitted(place) == 2
+    for name, ranks in (("weak-8", 8), ("weak-16", 16)):
+        finish(place / "study" / "round-000" / name, 0.1, ranks)
+    assert main(["bench", "report", "study"]) == EXIT_DONE
+    assert "on bridges2 (8 GPUs v100-32 on each node, partition GPU)" in capsys.readouterr().out
+    assert "of kind v100-32\n" in describe_environment(read_machine({}), {}, "v100-32")
+
+
+@pytest.mark.parametrize(
+    ("words", "is_warned", "says"),
+    [
+        (("--repeat", "3"), True, "3 jobs of each point are too few for an interval"),
+        ((), False, "Where there are too few for an interval"),
+    ],
+)
+def test_as_many_jobs_as_an_interval_needs_are_the_default(place, capsys, words, is_warned, says):
+    status, said, _ = bench(capsys, "-N", "1,2", *words)
+    assert status == EXIT_DONE
+    assert ("no interval: pass --repeat 4" in said) == is_warned
+    rounds = sorted((place / "study").glob("round-*"))
+    for i, of_round in enumerate(rounds):
+        finish(of_round / "weak-1", 0.1 + 0.001 * i, 1)
+        finish(of_round / "weak-2", 0.125 + 0.001 * i, 2)
+    two = read_study(place / "study").rows[1]
+    assert (len(rounds), two.efficiency.has_interval) == ((3, False) if is_warned else (4, True))
+    assert main(["bench", "report", "study"]) == EXIT_DONE
+    report = capsys.readouterr().out
+    assert says in report
+    assert "Recommended: 2 nodes" in report

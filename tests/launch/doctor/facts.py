@@ -29,6 +29,7 @@ HOST = HostFacts(
     slurm_problem=None,
     partitions=("batch", "short"),
     mpi_types=("none", "pmi2", "pmix", "pmix_v4"),
+    mpirun=None,
     container_version="apptainer version 1.4.5",
     container_mounts=("squashfuse_ll", "squashfuse", "fusermount3"),
     container_is_setuid=False,
@@ -44,14 +45,17 @@ _AROUND: Dict[str, Any] = {
     "hostname": "node1",
     "time": 1795544661.0,
     "cores": 2,
+    "cpus": "0-1",
+    "threads": {"OMP_NUM_THREADS": "2", "TF_NUM_INTRAOP_THREADS": "2", "TF_NUM_INTEROP_THREADS": "2"},
     "memlock_kb": 8192,
     "memlock_hard_kb": 8192,
     "shm_mb": 11900,
     "fabrics": [],
-    "interfaces": ["eth0"],
+    "interfaces": {"eth0": 10000},
     "gpus": [],
     "cuda_compat": False,
-    "gpus_visible": None,
+    "gpus_visible": {},
+    "nccl": {},
     "folders": {"/scratch/me/hpcdl-jobs": None},
 }
 
@@ -94,9 +98,11 @@ def seen() -> List[Dict[str, Any]]:
         {
             **copy.deepcopy(_AROUND),
             "rank": rank,
+            "local_rank": rank % 2,
             "node_rank": rank // 2,
             "world_size": 4,
             "hostname": f"node{rank // 2 + 1}",
+            "cpus": f"{2 * (rank % 2)}-{2 * (rank % 2) + 1}",
             "time": 1795544661.0 + 0.1 * rank,
         }
         for rank in range(4)
@@ -114,6 +120,9 @@ def met() -> List[Dict[str, Any]]:
         "clocks": [1795544670.0, 1795544671.0],
         "seconds": 0.05,
         "gpus": 0,
+        "on_gpu": False,
     }
-    place = [{"rank": rank, "node_rank": rank // 2, "world_size": 4} for rank in range(4)]
+    place = [
+        {"rank": rank, "local_rank": rank % 2, "node_rank": rank // 2, "world_size": 4} for rank in range(4)
+    ]
     return [{**one, **copy.deepcopy(common)} for one in place]

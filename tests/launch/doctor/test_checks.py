@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
 
 from hpcdl.common.provenance import without_secrets
-from hpcdl.launch.doctor.host import Place, check_host
-from hpcdl.launch.doctor.image import check_image
+from hpcdl.launch.doctor.host import Place, check_host, check_submission
+from hpcdl.launch.doctor.image import check_image, ways_of
 from hpcdl.launch.doctor.nodes import check_nodes
 from hpcdl.launch.doctor.quota import Quota
 from hpcdl.launch.doctor.verdict import Finding, is_ill, render
@@ -28,7 +28,7 @@ def test_a_healthy_cluster_is_all_green() -> None:
     site = profile()
     for launcher in ("gloo", "mpi"):
         planned = layout(site, launcher)
-        assert _bad(check_host(HOST, site, planned)) == []
+        assert _bad(check_host(HOST, site, planned.partition, launcher)) == []
         assert _bad(check_image(inside(), site, planned, IMAGE)) == []
         assert _bad(check_nodes(seen(), met(), site, planned, {"state": "done"})) == []
 
@@ -57,19 +57,39 @@ def test_a_healthy_cluster_is_all_green() -> None:
 def test_a_fault_of_the_host_turns_its_own_check(changes: Dict[str, Any], expected: Tuple[str, str]) -> None:
     site = profile()
     facts = dataclasses.replace(HOST, **changes)
-    assert _bad(check_host(facts, site, layout(site, "mpi"))) == [expected]
+    assert _bad(check_host(facts, site, "batch", "mpi")) == [expected]
+
+
+@pytest.mark.parametrize(("is_refused", "status"), [(False, "ok"), (True, "failed"), (None, "warning")])
+def test_what_slurm_says_to_a_job_is_judged(is_refused: Optional[bool], status: str) -> None:
+    finding = check_submission("in its words", is_refused)
+    assert (finding.check, finding.status, finding.evidence) == ("submission", status, "in its words")
+    assert (finding.cure == "") == (status == "ok")
 
 
 def test_inside_a_job_its_variables_are_its_own() -> None:
     site = profile()
     facts = dataclasses.replace(HOST, inherited={"SLURM_CPU_BIND": "x"}, job_id="7")
-    assert _bad(check_host(facts, site, layout(site))) == []
+    assert _bad(check_host(facts, site, "batch", "gloo")) == []
+
+
+def test_ranks_that_mpirun_starts_need_one_of_the_kind_that_the_image_has() -> None:
+    site, planned = profile(), layout(profile(), "mpirun")
+    assert _bad(check_host(HOST, site, "batch", "mpirun")) == [("mpirun", "failed")]
+    found = check_host(dataclasses.replace(HOST, mpirun="mpirun (Open MPI) 5.0.1"), site, "batch", "mpirun")
+    assert _bad(found) == []
+    for said, expected in (
+        ("mpirun (Open MPI) 5.0.1", []),
+        ("mpirun (Open MPI) 4.1.4", [("mpirun", "warning")]),
+        ("HYDRA build details: Version: 4.1", [("mpirun", "failed")]),
+    ):
+        assert _bad(check_image(inside(), site, planned, IMAGE, said)) == expected
 
 
 def test_without_an_image_no_container_is_asked_for() -> None:
     site = profile()
     facts = dataclasses.replace(HOST, image=None, container_version=None, container_mounts=())
-    assert _bad(check_host(facts, site, layout(site))) == []
+    assert _bad(check_host(facts, site, "batch", "gloo")) == []
 
 
 Spoil = Callable[[Dict[str, Any]], Any]
@@ -105,6 +125,15 @@ def test_a_fault_of_the_image_turns_its_own_check(spoil: Spoil, expected: Tuple[
     site, facts = profile(), inside()
     spoil(facts)
     assert _bad(check_image(facts, site, layout(site), IMAGE)) == [expected]
+
+
+def test_how_the_horovod_of_an_image_can_meet_is_told_where_it_loads() -> None:
+    facts = inside()
+    assert ways_of(facts) == ["gloo", "mpi"]
+    facts["horovod"].update(gloo=False)
+    assert ways_of(facts) == ["mpi"]
+    assert ways_of({**facts, "horovod": {"error": "signal 11"}}) is None
+    assert ways_of({}) is None
 
 
 def test_what_a_quick_look_leaves_out_is_not_judged() -> None:
@@ -183,7 +212,9 @@ SpoilRanks = Callable[[List[Dict[str, Any]], List[Dict[str, Any]]], Any]
     ("spoil", "expected"),
     [
         (lambda s, m: s.pop(3), [("ranks", "failed")]),
-        (lambda s, m: [one.update(hostname="node1") for one in s], [("ranks", "failed")]),
+        (lambda s, m: [one.update(hostname="node1", cpus="0-7") for one in s], [("ranks", "failed")]),
+        (lambda s, m: [one.update(cpus="0-1") for one in s], [("cores", "failed")]),
+        (lambda s, m: s[1]["threads"].update(OMP_NUM_THREADS="8"), [("threads", "warning")]),
         (lambda s, m: s[2].update(cores=1), [("cores", "failed")]),
         (lambda s, m: s[2].update(memlock_kb=64), [("locked memory", "failed")]),
         (lambda s, m: s[2].update(memlock_kb=None), []),
@@ -208,17 +239,6 @@ def test_a_fault_of_the_nodes_turns_its_own_check(spoil: SpoilRanks, expected: L
     assert _bad(check_nodes(what, how, site, layout(site), {"words": "rank 3 failed"})) == expected
 
 
-def test_ranks_that_see_no_gpu_of_their_own_or_different_kinds_are_told() -> None:
-    site, what = profile(), seen()
-    planned = dataclasses.replace(layout(site), gpus_per_node=2)
-    for one in what:
-        one.update(gpus_visible="0,1", gpus=[{"name": "V100", "capability": "7.0", "driver": "535.1"}])
-    assert _bad(check_nodes(what, met(), site, planned, {})) == []
-    what[3].update(gpus_visible="")
-    what[2]["gpus"][0]["name"] = "A100"
-    assert _bad(check_nodes(what, met(), site, planned, {})) == [("gpu kinds", "warning"), ("gpus", "failed")]
-
-
 def test_ranks_that_take_long_to_start_at_once_and_clocks_of_a_quick_look_are_told() -> None:
     site, what = profile(), seen()
     assert _bad(check_nodes(what, [], site, layout(site), {"started": what[0]["time"] - 3}, quick=True)) == []
@@ -228,16 +248,6 @@ def test_ranks_that_take_long_to_start_at_once_and_clocks_of_a_quick_look_are_to
         ("starts", "warning"),
         ("clocks", "warning"),
     ]
-
-
-@pytest.mark.parametrize(("expected", "status"), [(0.5, "ok"), (1.5, "warning")])
-def test_sums_are_held_to_what_the_profile_expects(expected: float, status: str) -> None:
-    site = profile(allreduce_gb_per_s=expected)
-    (finding,) = [
-        one for one in check_nodes(seen(), met(), site, layout(site), {}) if one.check == "bandwidth"
-    ]
-    assert finding.status == status
-    assert f"the profile expects {expected:g}" in finding.evidence
 
 
 def test_nobody_started_says_what_the_keeper_said() -> None:

@@ -50,6 +50,15 @@ def test_what_a_login_node_tells(tmp_path: Path) -> None:
     assert (place.problem, place.free_gb > 0) == (None, True)
 
 
+def test_mpirun_is_looked_for_after_the_sites_setup_as_a_job_would_find_it(tmp_path: Path) -> None:
+    program = tmp_path / "mpirun"
+    program.write_text("#!/bin/sh\necho 'mpirun (Open MPI) 4.1.4'\necho; echo 'Report bugs to ...'\n")
+    program.chmod(0o755)
+    for setup, expected in ((f"PATH={tmp_path}:$PATH", "mpirun (Open MPI) 4.1.4"), ("PATH=/nowhere", None)):
+        facts = gather_host(profile(setup=[setup]), None, None, [], {}, with_mpirun=True)
+        assert facts.mpirun == expected
+
+
 def test_a_machine_without_slurm_and_a_slurm_that_does_not_answer_are_told_apart() -> None:
     nothing = gather_host(profile(), None, None, [], {}, ask=_ask, which=lambda name: None)
     assert (nothing.slurm_version, nothing.slurm_problem) == (None, "no sbatch here")
@@ -74,7 +83,7 @@ def test_a_python_that_starts_tells_what_it_holds_after_the_sites_setup(tmp_path
     setup = [f"cd {tmp_path}", "export CUDA_VISIBLE_DEVICES=5"]
     facts = gather_inside([], bare, setup, lib, [str(tmp_path)], {"PATH": "/usr/bin:/bin"})
     assert facts["around"]["folders"] == {str(tmp_path): None}
-    assert facts["around"]["gpus_visible"] == "5"
+    assert facts["around"]["gpus_visible"] == {"CUDA_VISIBLE_DEVICES": "5"}
     assert facts["python"]["version"].startswith("3.")
     assert (facts["tensorflow"], facts["horovod"], facts["mpi"]) == (None, None, None)
     quick = gather_inside([], bare, setup, lib, [], {"PATH": "/usr/bin:/bin"}, quick=True)

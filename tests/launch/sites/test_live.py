@@ -8,6 +8,7 @@ from typing import Dict, Optional, Sequence
 import pytest
 
 from hpcdl.common.errors import BadInput
+from hpcdl.common.words import RunSettings
 from hpcdl.launch.sites.library import load_profile, own_path
 from hpcdl.launch.sites.live import (
     Cluster,
@@ -20,6 +21,8 @@ from hpcdl.launch.sites.live import (
     profile_text,
     run_text,
 )
+from hpcdl.launch.submission.layout import lay_out
+from hpcdl.launch.submission.words import JobOptions
 
 RECORDED = Path(__file__).parent / "recorded"
 _FILES: Dict[str, str] = {
@@ -70,6 +73,30 @@ def test_the_profile_that_init_writes_is_read_back_and_differs_in_nothing(
     assert (
         profile.sources["queues.batch.cores_per_node"].describe().startswith("confirmed: the cluster itself")
     )
+
+
+def test_a_job_on_some_gpus_of_a_node_takes_their_share_of_its_cores_and_memory(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    own_path("box", tmp_path).parent.mkdir(parents=True)
+    own_path("box", tmp_path).write_text(profile_text(cluster, "A box", "login1", "2026-11-24"))
+    job = JobOptions(gpus_per_node="1", time="30")
+    layout = lay_out(load_profile("box", tmp_path), job, RunSettings())
+    assert (layout.cores_per_process, layout.memory_mb) == (1, 4000)  # of 2 cores and 8000 MB beside 2 GPUs
+
+
+def test_of_several_kinds_of_nodes_in_a_partition_each_may_be_asked_for_its_own_memory(
+    tmp_path: Path,
+) -> None:
+    kinds = "batch*|40|515000|gpu:v100:8\nbatch*|104|2000000|gpu:h100:8\n"
+    mixed = ask_cluster(lambda argv: kinds if argv[0] == "sinfo" else recorded(argv), nothing)
+    own_path("box", tmp_path).parent.mkdir(parents=True)
+    own_path("box", tmp_path).write_text(profile_text(mixed, "A box", "login1", "2026-11-24"))
+    profile = load_profile("box", tmp_path)
+    job = JobOptions(gpus_per_node="h100:8", mem="1500G", time="30")
+    assert lay_out(profile, job, RunSettings()).memory_mb == 1500 * 1024
+    with pytest.raises(BadInput, match="a node of batch has 515000 MB of memory; received --mem 1500G"):
+        lay_out(profile, JobOptions(gpus_per_node="v100:8", mem="1500G", time="30"), RunSettings())
 
 
 def test_differences_name_the_path_and_both_values(cluster: Cluster, tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def test_the_mpi_type_is_the_users_else_pmix() -> None:
 
 def test_the_binding_of_the_step_around_is_not_inherited() -> None:
     environ = {"SLURM_CPU_BIND": "mask", "SLURM_CPU_BIND_LIST": "0x1", "SLURM_JOB_ID": "7"}
+    environ["APPTAINERENV_LD_LIBRARY_PATH"] = "/usr/lib"
     assert environ_for_step(environ) == {"SLURM_JOB_ID": "7"}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import pytest
 
 from hpcdl.launch.cli import main
 from hpcdl.launch.submission.executors import unset_names
+from hpcdl.launch.tried_images import note_image
 
 ROOT = Path(__file__).resolve().parents[3]
 WEIRD = "a b'c\"d$HOME;e&f"
@@ -52,7 +54,10 @@ if name == "sbatch":
     given["text"] = sys.stdin.read() if sys.argv[1:] == ["--test-only"] else open(sys.argv[1]).read()
 with open({folder!r} + "/" + name + ".json", "w") as file:
     json.dump(given, file)
-print({{"sbatch": "Submitted batch job 4242", "squeue": "2026-11-24T12:00:00", "scontrol": ""}}.get(name, ""))
+number = os.environ.get("STAND_IN_id", "4242")
+left = os.environ.get("STAND_IN_left", "")
+says = {{"sbatch": f"Submitted batch job {{number}}", "squeue": "2026-11-24T12:00:00", "sshare": left}}
+print(says.get(name, ""))
 sys.exit(int(os.environ.get("STAND_IN_" + name, "0")))
 """
 
@@ -67,7 +72,8 @@ class Place:
         sites = folder / "config" / "hpcdl" / "sites"
         sites.mkdir(parents=True)
         (sites / "small.toml").write_text(SITE)
-        for name in ("sbatch", "srun", "squeue", "scontrol", "scancel"):
+        (sites.parent / "config.toml").write_text(f"shared_folder = '''{folder.parent}'''\n")
+        for name in ("sbatch", "srun", "squeue", "scontrol", "scancel", "sshare"):
             (self.bin / name).write_text(STAND_IN.format(python=sys.executable, folder=str(self.bin)))
             (self.bin / name).chmod(0o755)
         (folder / "train.py").write_text("print('hello')\n")
@@ -109,6 +115,50 @@ def test_the_dry_run_is_the_file_that_is_submitted_but_for_folder_and_time(
     submitted = (job / "4242_submission.sh").read_text()
     assert submitted == place.given("sbatch")["text"]
     assert without_time(shown) == without_time(submitted)
+
+
+def test_more_than_the_account_has_left_is_a_warning_and_the_job_is_submitted(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*SUBMIT, "--image", "none", "-N", "2", "train.py"]  # 2 nodes x 2 GPUs x 30 minutes
+    monkeypatch.setenv("STAND_IN_left", "gres/gpu=6120|gres/gpu=6000|gres/gpu=0")
+    assert main(argv) == 0
+    assert capsys.readouterr().err.count("warning") == 0
+    monkeypatch.setenv("STAND_IN_left", "gres/gpu=6060|gres/gpu=6000|gres/gpu=0")
+    assert main(argv) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "4242\n"
+    (warning,) = [line for line in shown.err.splitlines() if line.startswith("warning")]
+    assert "abc has 1.0 GPU-hours left, and this job may use 2.0: " in warning
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "partition gpu, the default qos, account abc, 0:30 h"),
+        (["-q", "high"], "partition gpu, qos high, account abc, 0:30 h"),
+    ],
+)
+def test_the_plan_says_where_a_job_waits_also_where_slurm_chooses_it(
+    place: Place, words: List[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SUBMIT, *words, "--image", "none", "--dry-run", "train.py"]) == 0
+    assert f"job          {said}" in capsys.readouterr().err
+
+
+def test_ranks_of_an_image_without_gloo_meet_through_mpi_and_that_is_said(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HPCDL_CACHE", str(place.folder / "cache"))
+    (place.folder / "tf.sif").touch()
+    words = ["--site", "lumi", "-A", "abc", "-t", "30", "--mem", "0", "--image", "tf.sif", "--dry-run"]
+    assert main(["submit", *words, "train.py"]) == 0
+    assert "Horovod through Gloo\n" in capsys.readouterr().err
+    note_image("tf.sif", True, os.environ, ways=["mpi"])
+    assert main(["submit", *words, "train.py"]) == 0
+    said = capsys.readouterr().err
+    assert "Horovod through MPI (the image's Horovod has no Gloo)\n" in said
+    assert "--mpi=pmi2" in said
 
 
 def test_every_request_is_explicit(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,10 +234,32 @@ def test_the_batch_script_starts_the_ranks_with_every_word_as_it_was_typed(place
     assert f"PYTHONPATH={job}/code" in argv
     assert (job / "code" / "train.py").read_text() == "print('hello')\n"
     assert inherited["FROM_SETUP"] == "a b"
+    assert inherited["HPCDL_IMAGE"] == str(place.folder / "tf.sif")
     assert int(inherited["HPCDL_END_TIME"]) == int(time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1)))
     assert "SLURM_CPU_BIND" not in inherited
     assert not [name for name in inherited if name.startswith("SUBMITIT")]
     assert json.loads((job / "state.json").read_text())["state"] == "done"
+
+
+def test_the_nodes_own_scratch_is_named_to_the_ranks_where_it_is_there_and_seen_in_the_image(
+    place: Place,
+) -> None:
+    own = place.folder / "config" / "hpcdl" / "sites" / "small.toml"
+    own.write_text(f"scratch = '${{LOCAL:-$RAMDISK}}'\n{SITE}")
+    (place.folder / "tf.sif").touch()
+    scratch = place.folder.parent / "scratch"
+    scratch.mkdir()
+    assert main([*SUBMIT, "--image", "tf.sif", "train.py"]) == 0
+    (job,) = place.jobs()
+    environ = {**os.environ, "SLURM_JOB_ID": "4242", "PYTHONPATH": str(ROOT), "APPTAINER_BIND": "/a"}
+    for local, there in ((scratch, True), (scratch / "not there", False)):
+        environ.update(LOCAL=str(local))
+        script = ["bash", str(job / "4242_submission.sh")]
+        subprocess.run(script, env=environ, capture_output=True, check=True)
+        given = place.given("srun")["environ"]
+        assert isinstance(given, dict)
+        assert given.get("HPCDL_SCRATCH") == (str(scratch) if there else None)
+        assert given["APPTAINER_BIND"] == (f"/a,{scratch}" if there else "/a")
 
 
 def test_a_run_that_stopped_is_requeued_and_counted_and_then_left(place: Place) -> None:
@@ -209,6 +281,75 @@ def test_a_run_that_stopped_is_requeued_and_counted_and_then_left(place: Place) 
     assert json.loads((job / "state.json").read_text())["state"] == "stopped"
 
 
+def test_where_jobs_must_not_be_requeued_another_job_follows(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = place.folder / "config" / "hpcdl" / "sites" / "small.toml"
+    own.write_text(f"requeue = false\n{SITE}")
+    assert main([*SUBMIT, "--image", "none", "--max-requeues", "1", "train.py"]) == 0
+    assert ", up to 1 times as a new job" in capsys.readouterr().err
+    (job,) = place.jobs()
+    environ = {**os.environ, "SLURM_JOB_ID": "4242", "PYTHONPATH": str(ROOT), "STAND_IN_srun": "85"}
+    environ.update(STAND_IN_id="4243")
+    script = job / "4242_submission.sh"
+    done = subprocess.run(["bash", str(script)], env=environ, capture_output=True, text=True, check=False)
+    assert "job 4243 goes on when this one is over" in done.stdout
+    given = place.given("sbatch")
+    assert "#SBATCH --dependency=afterany:4242" in str(given["text"])
+    assert "SLURM_JOB_ID" not in str(given["environ"])
+    assert not (place.bin / "scontrol.json").exists()
+    for name in ("4242", "4243"):
+        assert main(["jobs", name]) == 0
+        assert capsys.readouterr().out.startswith("job        4243 train: ")
+    environ.update(SLURM_JOB_ID="4243")
+    script = job / "4243_submission.sh"
+    done = subprocess.run(["bash", str(script)], env=environ, capture_output=True, text=True, check=False)
+    assert "not requeued: 1 restarts are enough" in done.stdout
+
+
+def test_where_jobs_must_not_depend_on_others_none_follows(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = place.folder / "config" / "hpcdl" / "sites" / "small.toml"
+    own.write_text(f"requeue = false\njob_chains = false\n{SITE}")
+    assert main([*SUBMIT, "--image", "none", "-d", "afterok:1", "train.py"]) == 2
+    assert "allows no jobs that depend on others" in capsys.readouterr().err
+    assert main([*SUBMIT, "--image", "none", "train.py"]) == 0
+    assert ", requeue no" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("launcher", "is_moved", "words"),
+    [
+        ("mpirun", False, "mpirun, which starts the ranks, is not on PATH on "),
+        ("gloo", True, "where the job was submitted, is no folder on "),
+    ],
+)
+def test_a_job_whose_ranks_cannot_be_started_has_failed_and_says_why(
+    place: Place, launcher: str, is_moved: bool, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = place.folder.parent / "jobs"
+    cwd = place.folder / "here"
+    cwd.mkdir()
+    monkeypatch.chdir(cwd)
+    argv = [*SUBMIT, "--image", "none", "--jobs-dir", str(jobs), "--launcher", launcher]
+    assert main([*argv, "../train.py"]) == 0
+    monkeypatch.chdir(place.folder)
+    if is_moved:
+        cwd.rename(cwd.with_name("there"))
+    (job,) = jobs.iterdir()
+    environ = {**os.environ, "SLURM_JOB_ID": "4242", "PYTHONPATH": str(ROOT)}
+    (place.bin / "date").symlink_to(str(shutil.which("date")))
+    environ["PATH"] = str(place.bin)  # which has no mpirun, whatever this machine has
+    script = [str(shutil.which("bash")), str(job / "4242_submission.sh")]
+    done = subprocess.run(script, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert words in done.stdout
+    state = json.loads((job / "state.json").read_text())
+    assert state["state"] == "failed"
+    assert words in state["words"]
+
+
 def test_sbatch_does_not_see_the_variables_of_another_job_but_the_clusters_configuration(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +359,8 @@ def test_sbatch_does_not_see_the_variables_of_another_job_but_the_clusters_confi
         "SRUN_CPUS_PER_TASK",
         "PMIX_RANK",
         "OMPI_COMM_WORLD_RANK",
+        "APPTAINERENV_LD_LIBRARY_PATH",
+        "SINGULARITYENV_LD_LIBRARY_PATH",
     ):
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("SLURM_CONF", "/etc/elsewhere.conf")
@@ -284,12 +427,53 @@ def test_bad_input_is_one_line_and_status_2_and_nothing_is_written(
     assert not (place.bin / "sbatch.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--run-dir", "/dev/shm/run"],
+            "the run's folder must be one that the nodes see; received /dev/shm/run",
+        ),
+        (["--jobs-dir", "/var/tmp/jobs"], "each machine has its own /var/tmp; pass --jobs-dir"),
+        (["--run-dir", "train.py/run"], "the run's folder must be one that you may use; received /"),
+    ],
+)
+def test_folders_that_the_nodes_do_not_see_or_that_cannot_be_made_are_refused(
+    place: Place, words: List[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SUBMIT, "--image", "none", *words, "train.py"]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not (place.bin / "sbatch.json").exists()
+
+
+def test_a_working_folder_of_one_machine_is_refused_unless_the_user_says_that_all_see_it(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = place.folder / "config" / "hpcdl" / "config.toml"
+    config.write_text("")
+    assert main([*SUBMIT, "--image", "none", "train.py"]) == 2
+    assert "the working folder must be one that the nodes see" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*SUBMIT, "--image", "none", "--dry-run", "train.py"]) == 0
+
+
+def test_of_a_run_folder_that_is_yet_to_be_made_an_image_sees_what_it_will_stand_in(place: Place) -> None:
+    (place.folder / "tf.sif").touch()
+    store = place.folder.parent / "store"
+    store.mkdir()
+    words = ["--image", "tf.sif", "--run-dir", str(store / "not" / "there" / "run")]
+    assert main([*SUBMIT, *words, "train.py"]) == 0
+    (job,) = place.jobs()
+    argv = json.loads((job / "job.json").read_text())["argv"]
+    assert str(store) in [argv[at + 1] for at, word in enumerate(argv) if word == "--bind"]
+
+
 def test_a_job_does_not_submit_another(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     assert main([*SUBMIT, "--image", "none", "train.py"]) == 2
     assert "env -u SLURM_JOB_ID" in capsys.readouterr().err
+    assert main([*SUBMIT, "--image", "none", "--dry-run", "train.py"]) == 0
     assert place.jobs() == []
 
 

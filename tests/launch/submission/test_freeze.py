@@ -68,6 +68,67 @@ def test_in_a_repository_all_that_git_does_not_ignore_is_frozen(tmp_path: Path) 
     assert "-old" in tree.git["diff"]
 
 
+def test_submitting_again_freezes_the_same_files_wherever_jobs_and_runs_are(tmp_path: Path) -> None:
+    root = tmp_path / "repo"
+    script = write(root / "train.py")
+    write(root / "runs" / "speedrun.sh", "the user's own")
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    frozen = []
+    for number, jobs in enumerate(("hpcdl-jobs", "elsewhere", "hpcdl-jobs", "elsewhere")):
+        job = root / jobs / str(number)
+        tree = find_tree(script, None)
+        freeze(tree, job / "code")
+        frozen.append({str(file) for file in tree.files})
+        write(job / "job.json", "{}")
+        write(job / "lib" / "hpcdl" / "__init__.py")
+        write(root / "runs" / "x" / "run.json", "{}")
+        write(root / "results" / str(number) / "run.json", "{}")
+        write(root / "results" / str(number) / "checkpoints" / "a.npz")
+        if number == 2:  # by mistake
+            git(root, "add", "hpcdl-jobs")
+    assert frozen == [{"train.py", "runs/speedrun.sh"}] * 4
+    assert not (root / "elsewhere" / "3" / "code" / "hpcdl-jobs").exists()
+    assert (root / "elsewhere" / "3" / "code" / "runs" / "x").is_symlink()
+
+
+def test_repositories_inside_a_repository_are_frozen_too(tmp_path: Path) -> None:
+    library, root, target = tmp_path / "library", tmp_path / "repo", tmp_path / "code"
+    write(library / "layers.py", "old")
+    git(library, "init", "-q")
+    git(library, "add", ".")
+    git(library, "commit", "-q", "-m", "first")
+    script = write(root / "train.py", "old")
+    git(root, "init", "-q")
+    git(root, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(library), "sub")
+    git(root, "commit", "-q", "-m", "first")
+    git(root, "clone", "-q", str(library), "clone")
+    write(root / "sub" / "new.py", "old")
+    (root / "sub" / "layers.py").write_text("changed")
+    tree = find_tree(script, None)
+    freeze(tree, target)
+    for name in ("sub/layers.py", "sub/new.py", "clone/layers.py"):
+        (root / name).write_text("new")
+    frozen = [(target / name).read_text() for name in ("sub/layers.py", "sub/new.py", "clone/layers.py")]
+    assert frozen == ["changed", "old", "old"]
+    assert "+changed" in tree.git["diff"]
+
+
+def test_without_git_folders_of_texts_are_code_and_folders_of_other_files_are_data(tmp_path: Path) -> None:
+    root, target = tmp_path / "src", tmp_path / "job" / "code"
+    script = write(root / "train.py")
+    write(root / "conf" / "model" / "small.yaml", "old")
+    write(root / "images" / "labels.txt", "old")
+    write(root / "images" / "1.png")
+    for number in range(101):
+        write(root / "texts" / f"{number}.txt")
+    freeze(find_tree(script, None), target)
+    write(root / "conf" / "model" / "small.yaml", "new")
+    assert (target / "conf" / "model" / "small.yaml").read_text() == "old"
+    assert (target / "images").is_symlink()
+    assert (target / "texts").is_symlink()
+
+
 def test_a_deleted_file_that_git_still_lists_is_left_out(tmp_path: Path) -> None:
     script = write(tmp_path / "train.py")
     gone = write(tmp_path / "gone.py")

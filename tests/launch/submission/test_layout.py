@@ -136,6 +136,29 @@ def test_more_memory_than_a_node_has_is_refused() -> None:
         lay_out(profile, job, RunSettings())
 
 
+@pytest.mark.parametrize(
+    ("site", "job", "has"),
+    [
+        ("leonardo", {"time": "60", "mem": "900G"}, "4 GPUs x 123500 MB"),
+        (
+            "bridges2",
+            {"partition": "GPU-shared", "gpus_per_node": "l40s-48:1", "mem": "9T"},
+            "8 GPUs x 63000 MB",
+        ),
+        ("bridges2", {"partition": "GPU-shared", "gpus_per_node": "v100-32:1", "mem": "9T"}, "524288 MB"),
+    ],
+)
+def test_more_memory_than_belongs_to_the_gpus_of_a_node_is_refused(site: str, job: Any, has: str) -> None:
+    with pytest.raises(BadInput, match=f"has {has} of memory; received --mem {job['mem']}; ask for less"):
+        at(site, **job)
+
+
+def test_all_the_memory_of_a_node_may_be_asked_for_also_by_a_job_with_one_of_its_gpus() -> None:
+    assert at("leonardo", time="60", mem="494000M", gpus_per_node="1").memory_mb == 494000
+    assert at("bridges2", gpus_per_node="h100-80:8", mem="2T").memory_mb == 2 * 1024**2  # more than 8 shares
+    assert at("leonardo", time="60", mem="0").memory_mb is None
+
+
 def test_srun_repeats_the_cores_and_numbers_ranks_node_by_node() -> None:
     argv = srun_argv(at("bridges2", nodes=2, launcher="mpi"), ["python3", "x y"])
     assert argv == [
@@ -168,10 +191,40 @@ def test_a_list_of_masks_binds_only_as_many_processes_as_it_has_masks() -> None:
     assert "--cpu-bind=cores" in of_1.srun_options
 
 
+@pytest.mark.parametrize(("strategy", "gpus"), [("horovod", 1), ("hybrid", 8), ("mirrored", 8)])
+def test_where_srun_is_asked_for_gpus_each_process_gets_one_for_each_replica(
+    strategy: str, gpus: int
+) -> None:
+    options = at("frontier", strategy=strategy, time="5").srun_options
+    assert [option for option in options if "gpus-per-task" in option] == [f"--gpus-per-task={gpus}"]
+
+
 def test_ranks_meet_through_gloo_up_to_its_limit_and_then_through_mpi() -> None:
     assert at("frontier", nodes=16, time="5").launcher == "gloo"
     assert at("frontier", nodes=17, time="5").launcher == "mpi"
     assert at("lumi", launcher="gloo", nodes=40, time="5", mem="0").launcher == "gloo"
+
+
+@pytest.mark.parametrize(
+    ("site", "nodes", "ways", "launcher", "why"),
+    [
+        ("lumi", 1, ("gloo", "mpi"), "gloo", ""),
+        ("lumi", 1, ("mpi",), "mpi", "the image's Horovod has no Gloo"),
+        ("lumi", 40, ("gloo",), "gloo", "the image's Horovod has no MPI"),
+        ("leonardo", 1, ("mpi",), "gloo", ""),  # the doctor says what is to be done
+        ("lumi", 1, (), "gloo", ""),
+        ("lumi", 1, None, "gloo", ""),  # nobody has looked
+    ],
+)
+def test_what_the_doctor_knows_of_an_image_chooses_how_its_ranks_meet(
+    site: str, nodes: int, ways: Any, launcher: str, why: str
+) -> None:
+    job = JobOptions(nodes=nodes, time="5", mem="0")
+    layout = lay_out(load_profile(site, NOWHERE), job, RunSettings(), ways=ways)
+    assert (layout.launcher, layout.launcher_why) == (launcher, why)
+    assert describe(layout).endswith(f" ({why})" if why else "Gloo")
+    asked = lay_out(load_profile("lumi", NOWHERE), job, RunSettings(), launcher="mpi", ways=ways)
+    assert (asked.launcher, asked.launcher_why) == ("mpi", "")
 
 
 def test_mpi_where_the_profile_does_not_know_it_is_refused() -> None:
@@ -183,7 +236,14 @@ def test_threads_follow_the_cores_and_the_profile_adds_its_variables() -> None:
     environ = at("perlmutter", time="5").environ
     assert environ["OMP_NUM_THREADS"] == environ["TF_NUM_INTRAOP_THREADS"] == "16"
     assert environ["FI_MR_CACHE_MONITOR"] == "userfaultfd"
-    assert at("juwels_booster", time="5", mem="0").environ["NCCL_SOCKET_IFNAME"] == "ib0"
+
+
+def test_the_profiles_interfaces_are_told_to_nccl_and_to_gloo_where_hpcdl_chooses_one() -> None:
+    environ = at("juwels_booster", time="5", mem="0").environ
+    assert environ["NCCL_SOCKET_IFNAME"] == environ["HOROVOD_GLOO_IFACE"] == "ib0"
+    by_mpi = at("frontier", nodes=2, time="5", launcher="mpi").environ
+    assert by_mpi["NCCL_SOCKET_IFNAME"] == "hsn0,hsn1,hsn2,hsn3"
+    assert "HOROVOD_GLOO_IFACE" not in by_mpi
 
 
 @pytest.mark.parametrize(
@@ -207,10 +267,54 @@ def test_the_cost_is_said_in_the_sites_own_units() -> None:
 
 
 def test_values_that_nobody_has_confirmed_are_named_where_they_are_used() -> None:
-    (note,) = notes(load_profile("bridges2", NOWHERE), at("bridges2"))
-    assert "queues.GPU.max_nodes" in note
+    profile = load_profile("bridges2", NOWHERE)
+    (note,) = notes(profile, at("bridges2"), has_image=True)
+    assert "queues.GPU: gpus, min_nodes, max_nodes, max_min, default_min" in note
+    assert "container: binds, images;" in note
+    assert "cpu_bind" in note
     assert "queues.GPU-shared" not in note
+    assert "mpi" not in note
     assert "hpcdl site verify bridges2" in note
+    assert "container" not in notes(profile, at("bridges2"), has_image=False)[0]
+    assert "mpi" in notes(profile, at("bridges2", launcher="mpi"), has_image=False)[0]
+
+
+def test_what_a_queue_or_a_site_asks_for_is_said() -> None:
+    delta = load_profile("delta", NOWHERE)
+    preempt = at("delta", partition="gpuA100x4-preempt", time="30", mem="0")
+    assert any("at any time, 300 s after a warning" in note for note in notes(delta, preempt, has_image=True))
+    frontier = load_profile("frontier", NOWHERE)
+    assert any(
+        "--constraint=nvme" in note for note in notes(frontier, at("frontier", time="5"), has_image=False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("site", "job", "launcher", "way_out"),
+    [
+        (
+            "leonardo",
+            {"nodes": 40, "time": "60"},
+            "auto",
+            "name srun's --mpi as mpi in your own file for the site",
+        ),
+        ("lumi", {"nodes": 40, "time": "5", "mem": "0"}, "gloo", "leave --launcher gloo out"),
+        ("lumi", {"nodes": 40, "time": "5", "mem": "0"}, "auto", "must speak srun's --mpi=pmi2"),
+    ],
+)
+def test_more_ranks_than_gloo_connects_are_told_the_limit_and_a_way_out(
+    site: str, job: Any, launcher: str, way_out: str
+) -> None:
+    layout = at(site, launcher=launcher, **job)
+    said = notes(load_profile(site, NOWHERE), layout, has_image=True)
+    (note,) = [line for line in said if "Gloo" in line]
+    assert note.startswith(f"{layout.world_size} ranks are more than the 128 that Gloo")
+    assert way_out in note
+
+
+def test_as_many_ranks_as_gloo_connects_are_told_nothing_of_it() -> None:
+    said = notes(load_profile("lumi", NOWHERE), at("lumi", nodes=16, time="5", mem="0"), has_image=True)
+    assert not [line for line in said if "Gloo" in line]
 
 
 def test_a_layout_is_described_in_one_line() -> None:

@@ -25,6 +25,9 @@ if what == "requeue" and count < 3:
     sys.exit(85)
 if what == "fail" and rank == 1:
     raise ValueError("boom")
+if what == "die" and rank == 1:
+    print("NCCL WARN Call to ibv_create_qp failed", flush=True)
+    os.kill(os.getpid(), 9)
 if what == "wait":
     import signal
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(85))
@@ -103,6 +106,17 @@ def test_a_failure_is_told_by_logs_and_jobs(user: User) -> None:
     first = lines(user, "logs", job_id, "--first-error")
     assert first[0].endswith("ValueError: boom")
     assert "failed rank 1" in lines(user, "jobs", job_id)[0]
+
+
+def test_of_a_rank_that_died_without_a_word_its_end_and_the_end_of_its_log_are_told(user: User) -> None:
+    job_id = user.submits("--np", "2", "train.py", "die")
+    wait_for(lambda: user.state().get("state") == "failed")
+    told = lines(user, "logs", job_id, "--first-error")
+    assert "was killed by SIGKILL" in told[0]
+    assert "ulimit -l" in told[1]
+    assert "NCCL WARN Call to ibv_create_qp failed" in told
+    assert told[-1].endswith("rank-0001.log")
+    assert any(line.startswith("that is") and "ulimit -l" in line for line in lines(user, "jobs", job_id))
 
 
 def test_a_cancelled_job_is_not_started_again(user: User) -> None:

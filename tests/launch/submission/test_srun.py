@@ -32,6 +32,11 @@ def test_the_end_of_each_rank_is_read_from_sruns_words(text: str, ends: List[Tup
     assert [(end.rank, end.exit_status) for end in parse_ends(text)] == ends
 
 
+def test_that_memory_was_used_up_is_kept_from_sruns_words() -> None:
+    (end,) = parse_ends("srun: error: node1: task 0: Out Of Memory\n")
+    assert end.describe() == "killed by SIGKILL (out of memory)"
+
+
 def step(tmp_path: Path, program: str) -> Tuple[Outcome, bytes]:
     """Runs a program in the place of srun."""
     shown: List[bytes] = []

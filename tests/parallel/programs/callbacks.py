@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 import hpcdl
+from hpcdl.runtime.keras_edge import seed_variables
 
 keras = tf.keras
 HAS_TENSORBOARD = importlib.util.find_spec("tensorboard") is not None  # TensorFlow 2.21 comes without it
@@ -28,17 +29,53 @@ class OnRank0(Notes):
     rank_0_only = True
 
 
+class Begins(keras.callbacks.Callback):
+    """Notes what this rank begins with: weights, and the states of its random generators."""
+
+    def __init__(self, begun):
+        super().__init__()
+        self.begun = begun
+
+    def on_train_begin(self, logs=None):
+        self.begun["weights"] = [w.numpy().tolist() for w in self.model.trainable_variables]
+        self.begun["seeds"] = [state.numpy().tolist() for state in seed_variables(self.model)]
+
+
+class Evaluates(keras.callbacks.Callback):
+    """Evaluates at the end of each epoch, by Keras alone and by all ranks."""
+
+    def __init__(self, run, x, y, seen):
+        super().__init__()
+        self.run, self.data, self.seen = run, (x, y), seen
+
+    def on_epoch_end(self, epoch, logs=None):
+        alone = self.model.evaluate(*self.data, verbose=0, return_dict=True)
+        together = self.run.evaluate(
+            self.model, *self.data, global_batch_size=20, verbose=0, return_dict=True
+        )
+        validated = {name[4:]: float(value) for name, value in logs.items() if name.startswith("val_")}
+        self.seen.append([alone, together, validated])
+
+
 def main(out):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(90, 6)).astype("float32")
     y = (x.sum(axis=1, keepdims=True)).astype("float32")
-    run = hpcdl.init()
+    run, begun = hpcdl.init(), {}
     with run.scope():
         model = keras.Sequential(
-            [keras.Input((6,)), keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(1)]
+            [
+                keras.Input((6,)),
+                keras.layers.Dense(4, activation="tanh"),
+                keras.layers.Dropout(0.1),
+                keras.layers.Dense(1),
+            ]
         )
+        if run.is_rank_0:  # as one loads them
+            model.set_weights([w + 0.01 for w in model.get_weights()])
+            begun["loaded"] = [w.numpy().tolist() for w in model.trainable_variables]
         model.compile(keras.optimizers.SGD(0.1), loss="mse", metrics=["mae"], jit_compile=False)
-    mine, calls = f"{out}/rank-{run.rank}", []
+    mine, calls, seen = f"{out}/rank-{run.rank}", [], []
     history = run.fit(
         model,
         x,
@@ -48,6 +85,7 @@ def main(out):
         validation_data=(x[:33], y[:33]),
         verbose=0,
         callbacks=[
+            Begins(begun),
             Notes("first", calls),
             keras.callbacks.ModelCheckpoint(f"{mine}-best.keras", save_best_only=True),
             *([keras.callbacks.TensorBoard(f"{mine}-board")] if HAS_TENSORBOARD else []),
@@ -58,11 +96,16 @@ def main(out):
             keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=0.1, mode="min"),
             keras.callbacks.TerminateOnNaN(),
             Notes("last", calls),
+            Evaluates(run, x[:33], y[:33], seen),
         ],
     )
     rate = float(model.optimizer.learning_rate)
     with open(f"{mine}.json", "w") as file:
-        json.dump({"calls": calls, "history": history.history, "rate": rate}, file, default=float)
+        json.dump(
+            {"calls": calls, "history": history.history, "rate": rate, "seen": seen, "begun": begun},
+            file,
+            default=float,
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -60,6 +60,10 @@ class Case:
                 loss_weights={"classes": 1.0, "value": 0.3},
                 metrics={"classes": "accuracy", "value": "mae"},
             )
+        if self.model is binary:
+            arguments.update(
+                loss="binary_crossentropy", metrics=None, weighted_metrics=metrics_that_are_no_means()
+            )
         model.compile(self.optimizer(), **arguments)
         return model
 
@@ -78,7 +82,10 @@ class Case:
             y = rng.integers(0, NUM_CLASSES, (self.num_samples, NUM_STEPS))
         if self.model is two_outputs:
             y = {"classes": y, "value": x[:, :1] ** 2}
-        test = x[50:133], tf.nest.map_structure(lambda a: a[50:133], y)
+        if self.model is binary:
+            y = (y[:, np.newaxis] == 0).astype("float64")
+        data = (x, y, weights) if self.weighted else (x, y)
+        test = tf.nest.map_structure(lambda a: a[50:133], data)
         return (x, y, weights if self.weighted else None), test if self.validated else None
 
 
@@ -110,6 +117,27 @@ def two_outputs() -> Any:
     hidden = keras.layers.Dense(8, activation="tanh")(inputs)
     classes = keras.layers.Dense(NUM_CLASSES, name="classes")(hidden)
     return keras.Model(inputs, {"classes": classes, "value": keras.layers.Dense(1, name="value")(hidden)})
+
+
+def binary() -> Any:
+    inputs = keras.Input((NUM_FEATURES,))
+    return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(inputs))
+
+
+def metrics_that_are_no_means() -> List[Any]:
+    """Makes metrics that are worked out from states, of `binary`."""
+    m = keras.metrics
+    # Keras 2 has none, or one that cannot be worked out in float64.
+    f1 = [m.F1Score(threshold=0.5, average="micro", name="f1")] if IS_KERAS_3 else []
+    return [
+        m.BinaryAccuracy(name="accuracy"),
+        m.AUC(name="auc"),
+        m.Precision(name="precision"),
+        m.Recall(name="recall"),
+        *f1,
+        m.BinaryIoU([0, 1], name="iou"),
+        m.MeanSquaredError(name="mse"),
+    ]
 
 
 class Partly(keras.Model):
@@ -248,6 +276,7 @@ CASES = {
         compile={"weighted_metrics": ["accuracy"], "metrics": []},
         validated=True,
     ),
+    "no-means": Case(sgd(), model=binary, num_samples=183, weighted=True, validated=True),
     "class-and-sample-weight": Case(adam(), weighted=True, class_weight={0: 1.0, 1: 3.0, 2: 0.5}),
     "synchronized": Case(
         sgd(),

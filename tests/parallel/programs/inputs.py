@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import hpcdl
 from hpcdl.runtime.feed import Order
+from tests.parallel.programs.cases import binary, metrics_that_are_no_means
 
 keras = tf.keras
 NUM_FEATURES, NUM_CLASSES, NUM_SAMPLES, NUM_TEST = 6, 3, 187, 66
@@ -47,24 +48,9 @@ def build():
 
 def build_binary():
     """A model whose metrics are worked out from states that are no means."""
-    inputs = keras.Input((NUM_FEATURES,))
-    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(inputs))
-
-    def metrics():
-        m = keras.metrics
-        # Keras 2 has none, or one that cannot be worked out in float64.
-        f1 = [m.F1Score(threshold=0.5, average="micro", name="f1")] if hasattr(keras, "ops") else []
-        return [
-            m.BinaryAccuracy(name="accuracy"),
-            m.AUC(name="auc"),
-            m.Precision(name="precision"),
-            m.Recall(name="recall"),
-            *f1,
-            m.BinaryIoU([0, 1], name="iou"),
-            m.MeanSquaredError(name="mse"),
-        ]
-
-    model.compile("sgd", loss="binary_crossentropy", weighted_metrics=metrics(), jit_compile=False)
+    model = binary()
+    metrics = metrics_that_are_no_means()
+    model.compile("sgd", loss="binary_crossentropy", weighted_metrics=metrics, jit_compile=False)
     return model
 
 

@@ -1,13 +1,13 @@
 """What else ran on this machine while something was measured.
 
-The kernel counts the busy time of all processes, and the time that a hypervisor took away; what the measured processes
-used themselves is known when they have ended. The difference is foreign.
+The kernel counts the busy time of all processes, and the time that a hypervisor took away. Each measured process knows
+what it used itself, with its children that have ended. The difference is foreign.
 
 Synopsis::
 
     before = read_busy()
-    ...                                                 # processes that are waited for
-    load = foreign_load(before, read_busy())
+    ...                                                 # work, or processes that are waited for
+    load = span(before, read_busy()).load
     load.cores                                          # 0.7: seven tenths of one core worked for others
     wait_until_calm(60.0)
 """
@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Tuple
+from typing import Callable, Sequence, Tuple
 
 #: Foreign work above this, in cores for each core of the machine, flags what was measured meanwhile.
 CALM_SHARE = 0.05
@@ -55,6 +55,24 @@ class Load:
         return self.cores <= CALM_SHARE * self.num_cores
 
 
+@dataclass(frozen=True)
+class Span:
+    """What the clocks of a machine have gone on between two readings, in seconds; see `Busy`."""
+
+    seconds: float
+    machine: float
+    stolen: float
+    own: float
+    num_cores: int
+
+    @property
+    def load(self) -> Load:
+        """The foreign load meanwhile."""
+        seconds = max(self.seconds, 1e-9)
+        stolen = self.stolen / seconds
+        return Load(max(0.0, (self.machine - self.own) / seconds) + stolen, stolen, self.num_cores)
+
+
 def read_busy(stat: Path = Path("/proc/stat")) -> Busy:
     """Reads the clocks."""
     times = os.times()
@@ -71,12 +89,20 @@ def parse_stat(text: str, ticks_per_second: int) -> Tuple[float, float]:
     return (user + nice + system + irq + softirq) / ticks_per_second, steal / ticks_per_second
 
 
-def foreign_load(before: Busy, after: Busy, num_cores: int = os.cpu_count() or 1) -> Load:
-    """Works out the foreign load between two readings."""
-    seconds = max(after.wall - before.wall, 1e-9)
-    stolen = (after.stolen - before.stolen) / seconds
-    busy = (after.machine - before.machine - (after.own - before.own)) / seconds
-    return Load(max(0.0, busy) + stolen, stolen, num_cores)
+def span(before: Busy, after: Busy, num_cores: int = os.cpu_count() or 1) -> Span:
+    """Subtracts two readings on one machine."""
+    return Span(
+        after.wall - before.wall,
+        after.machine - before.machine,
+        after.stolen - before.stolen,
+        after.own - before.own,
+        num_cores,
+    )
+
+
+def side_by_side(spans: Sequence[Span]) -> Span:
+    """Joins what processes have seen that were measured together on one machine: none is foreign to the others."""
+    return replace(spans[0], own=sum(one.own for one in spans))
 
 
 def wait_until_calm(
@@ -91,7 +117,7 @@ def wait_until_calm(
         before = read()
         sleep(look_seconds)
         waited += look_seconds
-        if foreign_load(before, read()).is_calm:
+        if span(before, read()).load.is_calm:
             return True
         if waited >= most_seconds:
             return False

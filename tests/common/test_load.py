@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hpcdl.launch.bench.load import Busy, foreign_load, parse_stat, read_busy, wait_until_calm
+from hpcdl.common.load import Busy, parse_stat, read_busy, side_by_side, span, wait_until_calm
 
 STAT = """\
 cpu  1357041 10 337073 2183578 11749 5 4974 2048 77 0
@@ -21,11 +21,18 @@ def test_busy_time_leaves_out_idle_waiting_stolen_and_guest_time():
 
 def test_foreign_is_what_the_machine_did_beside_us_and_what_was_stolen():
     before = Busy(wall=0.0, machine=100.0, stolen=1.0, own=10.0)
-    load = foreign_load(before, Busy(wall=10.0, machine=117.0, stolen=2.0, own=24.0), num_cores=2)
+    load = span(before, Busy(wall=10.0, machine=117.0, stolen=2.0, own=24.0), num_cores=2).load
     assert load.cores == pytest.approx(0.4)
     assert load.stolen == pytest.approx(0.1)
     assert not load.is_calm
-    assert foreign_load(before, Busy(10.0, 114.5, 1.0, 24.0), num_cores=2).is_calm
+    assert span(before, Busy(10.0, 114.5, 1.0, 24.0), num_cores=2).load.is_calm
+
+
+def test_processes_that_are_measured_together_are_not_foreign_to_each_other():
+    before = Busy(wall=0.0, machine=100.0, stolen=0.0, own=10.0)
+    spans = [span(before, Busy(10.0, 119.0, 0.0, 10.0 + own), num_cores=2) for own in (9.0, 9.5)]
+    assert [one.load.is_calm for one in spans] == [False, False]
+    assert side_by_side(spans).load.cores == pytest.approx(0.05)
 
 
 def test_the_work_of_children_that_were_waited_for_is_our_own():

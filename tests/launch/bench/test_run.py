@@ -1,0 +1,63 @@
+"""What `hpcdl bench run` refuses, or says, before a study begins; nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE
+from hpcdl.launch.cli import main
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch, capsys):
+    """Plans a study in a folder of its own; gives status, what was said, and what went wrong."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        status = main(["bench", "--dry-run", "--oversubscribe", *words])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+def test_a_script_that_is_not_there_is_refused(bench):
+    status, _, error = bench("nosuch.py")
+    assert (status, "script that exists; received nosuch.py" in error) == (EXIT_BAD_INPUT, True)
+
+
+def test_words_of_a_study_after_a_script_are_the_scripts_and_said(bench):
+    Path("my_script.py").touch()
+    status, said, error = bench("my_script.py", "--rounds=3", "--mine", "--site", "x")
+    assert status == EXIT_DONE
+    assert "9 round(s)" in said
+    assert error == (
+        "hpcdl: --rounds=3 --site after my_script.py goes to the script; hpcdl's own options stand before it\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["run.py", "predict.py", "compare.py", "./report", "report:build"])
+def test_a_script_may_have_the_name_of_a_part(bench, name):
+    Path("run.py").touch()
+    Path("predict.py").touch()
+    Path("compare.py").touch()
+    _, _, error = bench(name)
+    assert "unknown part" not in error
+
+
+def test_a_mistyped_part_is_told():
+    assert main(["bench", "reprot"]) == EXIT_BAD_INPUT
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--steps", "9"), "--steps must be a whole number >= 10"),
+        (("--timeout-min", "0"), "--timeout-min must be a number > 0"),
+    ],
+)
+def test_what_could_tell_nothing_is_refused(bench, words, says):
+    status, _, error = bench(*words, "fashion_mnist/fc64")
+    assert (status, says in error) == (EXIT_BAD_INPUT, True)

@@ -1,0 +1,46 @@
+"""What a report is made of: a file that is no whole record of sums is refused in one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hpcdl.common.errors import BadInput
+from hpcdl.launch.bench.sources import read_sources
+
+WHOLE = {
+    "schema_version": 1,
+    "kind": "allreduce",
+    "num_ranks": 2,
+    "seconds": {"horovod": {"1024": [1e-4]}, "mpi": {"1024": [1e-5]}},
+}
+
+
+def write(path, **changes):
+    record = {name: value for name, value in {**WHOLE, **changes}.items() if value is not None}
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_a_whole_record_is_read(tmp_path):
+    assert read_sources([write(tmp_path / "sums.json")]).sums == (WHOLE,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seconds": None}, "lacks them"),
+        ({"seconds": []}, "lacks them"),
+        ({"seconds": {"horovod": {"1024": [1e-4]}, "mpi": {}}}, "lacks them"),
+        ({"seconds": {"horovod": {}, "mpi": {}}}, "lacks them"),
+        ({"seconds": {"horovod": {"1024": []}, "mpi": {"1024": [1e-5]}}}, "lacks them"),
+        ({"num_ranks": None}, "lacks them"),
+        ({"schema_version": 99}, "of schema 99"),
+        ({"kind": "study"}, "of kind 'study'"),
+    ],
+)
+def test_a_record_that_is_not_whole_is_refused_in_one_line(tmp_path, changes, says):
+    with pytest.raises(BadInput, match=says) as refused:
+        read_sources([write(tmp_path / "sums.json", **changes)])
+    assert "\n" not in str(refused.value)
