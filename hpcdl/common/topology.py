@@ -159,7 +159,8 @@ def choose_strategy(
     if devices and local * replicas > devices and not is_own_device:
         raise BadInput(
             f"each replica needs a device of its own; received {local} processes x {replicas} replicas"
-            f" on a node with {devices} devices; start fewer processes or pass fewer replicas"
+            f" and {devices} devices in sight; start fewer processes, pass fewer replicas, or let each process see all"
+            " devices of its node (srun --gpu-bind=none, without --gpus-per-task)"
         )
     return Choice(strategy, replicas)
 

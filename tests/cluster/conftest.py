@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
 
@@ -141,13 +141,27 @@ class User:
 
 
 @pytest.fixture
-def user(request: pytest.FixtureRequest) -> User:
+def user(request: pytest.FixtureRequest, empty_queue: None) -> User:
     return _new_user(request, is_root=True)
 
 
 @pytest.fixture
-def ordinary_user(request: pytest.FixtureRequest) -> User:
+def ordinary_user(request: pytest.FixtureRequest, empty_queue: None) -> User:
     return _new_user(request, is_root=False)
+
+
+@pytest.fixture
+def empty_queue(wait_for: Callable[..., None]) -> Iterator[None]:
+    """Ends the jobs that a test leaves, since those of the next one would wait for the cores that they keep."""
+
+    def left() -> List[str]:
+        words = ["squeue", "-h", "-o", "%A"]
+        return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+
+    yield
+    for job_id in left():
+        subprocess.run(["scancel", job_id], check=False)  # it may have ended by now
+    wait_for(lambda: not left())
 
 
 def _new_user(request: pytest.FixtureRequest, is_root: bool) -> User:
