@@ -1,8 +1,8 @@
 """Makes the worlds that hpcdl is run and tested in: one virtual environment per combination of versions.
 
 Needs a Python >= 3.8, pip's way to packages and a C++ compiler; no root, no MPI. An environment is made
-once, and again when what it is made from changes. A world whose interpreter this machine lacks is skipped;
-that is said, and with HPCDL_REQUIRE_ALL_WORLDS=1 it is an error.
+once for each Python, and again when what it is made from changes. A world whose interpreter this machine lacks is
+skipped; that is said, and with HPCDL_REQUIRE_ALL_WORLDS=1 it is an error.
 
 Synopsis::
 
@@ -60,9 +60,9 @@ _TESTED = (
     World("tf2.15", ("3.11", "3.10"), "tf2.15.txt"),
 )
 _MATRIX = (
-    World("tf2.21-py3.10", ("3.10",), "tf2.21.txt"),
-    World("tf2.21-py3.12", ("3.12",), "tf2.21.txt"),
-    World("tf2.21-py3.13", ("3.13",), "tf2.21.txt"),
+    World("tf2.21-py3.10", ("3.10",), "tf2.21.txt", "legacy-keras.txt"),
+    World("tf2.21-py3.12", ("3.12",), "tf2.21.txt", "legacy-keras.txt"),
+    World("tf2.21-py3.13", ("3.13",), "tf2.21.txt", "legacy-keras.txt"),
     World("tf2.17", ("3.11",), "tf2.17.txt"),
 )
 GROUPS: Mapping[str, Tuple[World, ...]] = {"tested": _TESTED, "matrix": _MATRIX}
@@ -95,13 +95,13 @@ def make(world: World, screen: Screen) -> Path:
         HpcdlError: A step failed.
     """
     interpreter = find_interpreter(world.pythons, os.environ)
-    folder = _ENVIRONMENTS / world.name
-    with _one_at_a_time(world.name):
+    folder = folder_of(world, interpreter)
+    with _one_at_a_time(folder.name):
         wanted = digests(world, interpreter)
         made = _read_stamp(folder)
         if made == wanted:
             return folder
-        log = _ENVIRONMENTS / "logs" / f"{world.name}.log"
+        log = _ENVIRONMENTS / "logs" / f"{folder.name}.log"
         if made.get("packages") != wanted["packages"]:
             _make_packages(world, interpreter, folder, log, screen)
             made = _write_stamp(folder, {"packages": wanted["packages"]})
@@ -117,6 +117,11 @@ def make(world: World, screen: Screen) -> Path:
                 raise HpcdlError(f"{world.name}: Horovod could not be installed; see above")
             _write_stamp(folder, wanted)
     return folder
+
+
+def folder_of(world: World, interpreter: Interpreter) -> Path:
+    """Gives the folder of a world's environment: another for each Python, so that none is removed in use."""
+    return _ENVIRONMENTS / f"{world.name.partition('-py')[0]}-py{interpreter.release}"
 
 
 def environ_of(folder: Path, environ: Mapping[str, str], user_id: int) -> Dict[str, str]:
@@ -178,8 +183,11 @@ def main(argv: Sequence[str]) -> int:
             make_or_skip(world, screen)
     else:
         command = options.command[1:] if options.command[:1] == ["--"] else options.command
-        (world,) = find_worlds([options.world])
-        environ = environ_of(make(world, screen), os.environ, os.geteuid())
+        worlds = find_worlds([options.world])
+        if len(worlds) != 1 or not command:
+            received = " ".join([options.world, *command])
+            raise BadInput(f"run takes one world and a command; received {received}: run tf2.21 -- python")
+        environ = environ_of(make(worlds[0], screen), os.environ, os.geteuid())
         os.execvpe(command[0], command, environ)
     return 0
 
@@ -207,7 +215,7 @@ def _list_lines() -> Iterator[str]:
 
 
 def _is_made(world: World, interpreter: Interpreter) -> bool:
-    return _read_stamp(_ENVIRONMENTS / world.name) == digests(world, interpreter)
+    return _read_stamp(folder_of(world, interpreter)) == digests(world, interpreter)
 
 
 def _make_packages(world: World, interpreter: Interpreter, folder: Path, log: Path, screen: Screen) -> None:
@@ -235,7 +243,7 @@ def digests(world: World, interpreter: Interpreter) -> Dict[str, str]:
     """Digests of what each part of an environment is made from; a part whose digest differs is made again."""
     files = [path for name in (world.requirements, world.alone) if name for path in _requirement_files(name)]
     texts = [text for path in files for text in (path.name, path.read_text())]
-    packages = _digest([str(_FORMAT), str(ROOT), interpreter.path, interpreter.version, *texts])
+    packages = _digest([str(_FORMAT), str(ROOT), interpreter.version, *texts])
     return {
         "packages": packages,
         "project": _digest([packages, (ROOT / "pyproject.toml").read_text()]),

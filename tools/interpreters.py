@@ -43,6 +43,11 @@ class Interpreter:
     version: str
     has_ensurepip: bool
 
+    @property
+    def release(self) -> str:
+        """Such as "3.11"."""
+        return ".".join(self.version.split(".")[:2])
+
 
 def find_interpreter(
     versions: Sequence[str], environ: Mapping[str, str], at_hand: Optional[str] = sys.executable
@@ -61,12 +66,12 @@ def find_interpreter(
         InterpreterMissing: There is none.
     """
     first = probe(at_hand) if at_hand else None
-    if first and _release(first.version) in versions:
+    if first and first.release in versions:
         return first
     for version in versions:
         for candidate in _candidates(version, environ):
             found = probe(candidate)
-            if found and _release(found.version) == version:
+            if found and found.release == version:
                 return found
     names = " or ".join(f"python{version}" for version in versions)
     raise InterpreterMissing(
@@ -96,7 +101,3 @@ def _candidates(version: str, environ: Mapping[str, str]) -> Iterator[str]:
     root = Path(environ.get("PYENV_ROOT") or Path(environ.get("HOME", "/")) / ".pyenv")
     for path in sorted((root / "versions").glob(f"{version}*/bin/python{version}"), reverse=True):
         yield str(path)
-
-
-def _release(version: str) -> str:
-    return ".".join(version.split(".")[:2])

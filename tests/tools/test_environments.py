@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import Dict, Set
+from typing import Dict, List, Set
 
 import pytest
 
@@ -135,6 +135,20 @@ def test_another_python_makes_all_again() -> None:
     other = Interpreter(PYTHON.path, "3.11.3", has_ensurepip=True)
     before, after = environments.digests(world, PYTHON), environments.digests(world, other)
     assert all(before[part] != after[part] for part in before)
+
+
+def test_each_python_has_an_environment_of_its_own_which_a_world_of_that_python_shares() -> None:
+    of_its_own, of_3_12 = find_worlds(["tf2.21", "tf2.21-py3.12"])
+    other = Interpreter("/usr/bin/python3.12", "3.12.1", has_ensurepip=True)
+    assert environments.folder_of(of_its_own, PYTHON) != environments.folder_of(of_its_own, other)
+    assert environments.folder_of(of_its_own, other) == environments.folder_of(of_3_12, other)
+    assert environments.digests(of_its_own, other) == environments.digests(of_3_12, other)
+
+
+@pytest.mark.parametrize("words", [["run", "tf2.21"], ["run", "tested", "--", "true"]])
+def test_run_without_one_world_and_a_command_makes_nothing(words: List[str]) -> None:
+    with pytest.raises(BadInput, match=f"run takes one world and a command; received {words[1]}"):
+        environments.main(words)
 
 
 @pytest.mark.parametrize(("user_id", "is_allowed"), [(0, True), (1000, False)])
