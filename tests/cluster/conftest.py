@@ -197,10 +197,23 @@ def slurm_state() -> Callable[[str], str]:
 
 @pytest.fixture
 def wait_for() -> Callable[..., None]:
-    def wait(condition: Callable[[], Any], timeout_s: float = 60.0) -> None:
+    def wait(condition: Callable[[], Any], timeout_s: float = 120.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < deadline, "it did not come"
+            if time.monotonic() > deadline:
+                pytest.fail(f"it did not come in {timeout_s:g} s; there is\n{_what_there_is()}")
             time.sleep(0.1)
 
     return wait
+
+
+def _what_there_is() -> str:
+    """Shows the queue, what Slurm said last, and the ends of the newest logs."""
+    box = Path(os.environ["HPCDL_TEST_CLUSTER"])
+    queue = subprocess.run(["squeue", "-t", "all"], stdout=subprocess.PIPE, text=True, check=False).stdout
+    logs = sorted((box / "shared").rglob("*.log"), key=lambda path: path.stat().st_mtime)
+    ends = [
+        "\n".join([str(path), *path.read_text(errors="replace").splitlines()[-10:]])
+        for path in [box / "log" / "slurmctld.log", *logs[-6:]]
+    ]
+    return "\n".join([queue, *ends])
