@@ -192,7 +192,7 @@ def _span(command: TrainCommand, allocation: Allocation, inside: Optional[Inside
         print("layout     " + describe(layout))
         print("command    " + shell_line(step, {} if inside is not None else layout.environ))
         return status
-    end = find_end_time(allocation.job_id, environ, run_text)
+    end = find_end_time(allocation.job_id, environ)
     if end is not None:
         environ["HPCDL_END_TIME"] = f"{end:.0f}"
     say(f"{describe(layout)}, in job {allocation.job_id}; logs in {log_dir}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import hpcdl
-from hpcdl.common.errors import BadInput
+from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.common.options import folder, name_out_of, option, switch
 from hpcdl.common.saying import say
 from hpcdl.common.words import parse_train
@@ -236,8 +235,8 @@ class Examination:
             return check_submission(ask_when(job, self._environ), is_refused=False)
         except BadInput as problem:
             return check_submission(str(problem), is_refused=True)
-        except subprocess.TimeoutExpired as problem:
-            return check_submission(f"no answer from sbatch --test-only within {problem.timeout:g} s", None)
+        except HpcdlError as problem:
+            return check_submission(str(problem).partition(";")[0], None)
 
     def _visit_nodes(
         self, asked: JobOptions, layout: Layout, host: HostFacts, inside: Mapping[str, Any]

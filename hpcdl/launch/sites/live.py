@@ -83,23 +83,34 @@ class Difference(NamedTuple):
     cluster: Any
 
 
-def run_text(argv: Sequence[str]) -> str:
+def run_text(argv: Sequence[str], timeout_s: float = 60, with_stderr: bool = True) -> str:
     """Runs a command of Slurm's and gives what it prints.
 
+    Args:
+        argv: The command.
+        timeout_s: How long it may take.
+        with_stderr: Whether what it prints to standard error counts too: old ones of srun answer there.
+
     Raises:
-        BadInput: It is not there, or fails.
+        BadInput: It is not there, fails, or does not answer in time.
     """
+    stderr = subprocess.STDOUT if with_stderr else subprocess.DEVNULL
     try:
         done = subprocess.run(
-            list(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False
+            list(argv), stdout=subprocess.PIPE, stderr=stderr, timeout=timeout_s, check=False
         )
+        text = done.stdout.decode(errors="replace")
+        trouble = " ".join(text.split())[:300] if done.returncode != 0 else None
     except FileNotFoundError as problem:
         raise BadInput(
             f"{argv[0]} is needed to ask the cluster; found none here; log in to the cluster"
         ) from problem
-    text = done.stdout.decode(errors="replace")
-    if done.returncode != 0:
-        raise BadInput(f"the cluster does not answer `{' '.join(argv)}`: {' '.join(text.split())[:300]}")
+    except subprocess.TimeoutExpired:
+        trouble = f"nothing in {timeout_s:g} s"
+    except OSError as problem:
+        trouble = str(problem.strerror)
+    if trouble is not None:
+        raise BadInput(f"the cluster does not answer `{' '.join(argv)}`: {trouble}")
     return text
 
 

@@ -12,8 +12,10 @@ Synopsis::
 from __future__ import annotations
 
 import re
-import subprocess
 from typing import Callable, Dict, Optional, Sequence
+
+from hpcdl.common.errors import BadInput
+from hpcdl.launch.sites.live import run_text
 
 Ask = Callable[[Sequence[str]], str]
 
@@ -21,12 +23,9 @@ Ask = Callable[[Sequence[str]], str]
 def ask_slurm(argv: Sequence[str]) -> str:
     """Runs a command of Slurm's and gives what it prints; "" if it is not there, or does not answer."""
     try:
-        done = subprocess.run(
-            list(argv), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return run_text(argv, timeout_s=30, with_stderr=False)
+    except BadInput:
         return ""
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
 
 
 def ended_as(job_id: str, ask: Ask = ask_slurm) -> Optional[str]:

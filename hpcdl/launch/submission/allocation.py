@@ -18,6 +18,7 @@ from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import BadInput
 from hpcdl.common.launchers import expand_tasks_per_node
 from hpcdl.launch.container import LIBRARIES_FOR_IMAGES
+from hpcdl.launch.submission.accounting import ask_slurm
 from hpcdl.launch.submission.binding import rank_environ
 from hpcdl.launch.submission.layout import Layout
 
@@ -127,7 +128,7 @@ def lay_out_allocation(
 def find_end_time(
     job_id: str,
     environ: Mapping[str, str],
-    run: Callable[[Sequence[str]], str],
+    ask: Callable[[Sequence[str]], str] = ask_slurm,
     parse: Callable[[str], float] = lambda text: time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S")),
 ) -> Optional[float]:
     """Asks when an allocation ends, in seconds since 1970; None if Slurm does not say.
@@ -135,15 +136,15 @@ def find_end_time(
     Args:
         job_id: Slurm's job.
         environ: May say it already: Slurm does from 23.02 on.
-        run: Runs a command and gives what it prints.
+        ask: Runs a command of Slurm's and gives what it prints; "" if it does not answer.
         parse: Reads a local time.
     """
     for name in ("HPCDL_END_TIME", "SLURM_JOB_END_TIME"):
         if environ.get(name, "").isdigit():
             return float(environ[name])
     try:
-        return parse(run(["squeue", "-h", "-j", job_id, "-o", "%e"]).strip())
-    except (ValueError, BadInput):
+        return parse(ask(["squeue", "-h", "-j", job_id, "-o", "%e"]).strip())
+    except ValueError:
         return None
 
 

@@ -26,7 +26,7 @@ from submitit.local.debug import DebugExecutor
 from submitit.local.local import LocalExecutor
 from submitit.slurm.slurm import SlurmExecutor
 
-from hpcdl.common.errors import BadInput
+from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.launch.container import LIBRARIES_FOR_IMAGES
 from hpcdl.launch.submission.job import Job
 
@@ -38,6 +38,8 @@ _INHERITED = re.compile(
 )
 #: On some clusters the only way to Slurm's configuration; and a user's own leave to use mpirun as root.
 _KEPT = ("SLURM_CONF", "OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
+#: Slurm gets this long to say when a job would start.
+_ANSWERS_S = 120
 
 
 def parameters(job: Job) -> Dict[str, Any]:
@@ -138,17 +140,23 @@ def ask_when(job: Job, environ: Mapping[str, str]) -> str:
 
     Raises:
         BadInput: Slurm refuses the job, or is not there.
+        HpcdlError: It does not answer.
     """
     _need_sbatch()
-    done = subprocess.run(
-        ["sbatch", "--test-only"],
-        input=batch_script(job).encode(),
-        env={name: value for name, value in environ.items() if name not in unset_names(environ)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=120,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            ["sbatch", "--test-only"],
+            input=batch_script(job).encode(),
+            env={name: value for name, value in environ.items() if name not in unset_names(environ)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_ANSWERS_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as problem:
+        raise HpcdlError(
+            f"no answer from sbatch --test-only within {_ANSWERS_S} s; ask again later"
+        ) from problem
     words = _one_line(done.stdout.decode(errors="replace"))
     if done.returncode != 0:
         raise BadInput(f"Slurm would refuse the job: {words}")

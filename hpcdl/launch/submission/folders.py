@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -21,6 +20,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from hpcdl.common.errors import BadInput
 from hpcdl.common.records import write_json
 from hpcdl.launch.processes import Process, identify
+from hpcdl.launch.sites.live import run_text
 from hpcdl.launch.submission.job import Job, read_job
 from hpcdl.launch.submission.state import read_state
 
@@ -126,18 +126,10 @@ def ask_queue(jobs: Sequence[Submitted]) -> Optional[Dict[str, str]]:
     if not any(one.job.executor == "slurm" for one in jobs):
         return {}
     try:
-        done = subprocess.run(
-            ["squeue", "-h", "-u", str(os.getuid()), "-o", "%i|%T|%r|%M|%N"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=60,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        text = run_text(["squeue", "-h", "-u", str(os.getuid()), "-o", "%i|%T|%r|%M|%N"], with_stderr=False)
+    except BadInput:
         return None
-    if done.returncode != 0:
-        return None
-    rows = (line.partition("|") for line in done.stdout.decode(errors="replace").splitlines())
+    rows = (line.partition("|") for line in text.splitlines())
     return {job_id: rest for job_id, found, rest in rows if found}
 
 

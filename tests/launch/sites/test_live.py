@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import pytest
 
@@ -144,3 +144,12 @@ def test_a_machine_without_slurm_says_so() -> None:
 def test_a_cluster_that_does_not_answer_is_quoted() -> None:
     with pytest.raises(BadInput, match="does not answer `sh -c echo not up; exit 1`: not up"):
         run_text(["sh", "-c", "echo not up; exit 1"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [(["sleep", "60"], "`sleep 60`: nothing in 0.1 s"), (["/dev/null"], "`/dev/null`: Permission denied")],
+)
+def test_a_cluster_that_is_slow_or_may_not_be_asked_is_no_traceback(argv: List[str], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        run_text(argv, timeout_s=0.1)

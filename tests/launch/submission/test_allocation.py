@@ -92,6 +92,7 @@ def test_the_end_is_slurms_own_word_else_squeues_else_unknown() -> None:
     assert asked == []
     assert find_end_time("7", {}, squeue) == noon
     assert find_end_time("7", {}, lambda argv: "N/A\n") is None
+    assert find_end_time("7", {}, lambda argv: "") is None
 
 
 def test_the_mpi_type_is_the_users_else_pmix() -> None:
