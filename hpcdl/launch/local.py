@@ -21,7 +21,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, List, Mapping, NoReturn, Optional, Sequence
+from typing import Callable, Dict, List, Mapping, NoReturn, Optional, Sequence
 
 import hpcdl
 from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_REQUEUE, BadInput
@@ -108,7 +108,14 @@ def train_main(argv: Sequence[str]) -> int:
     environ = _with_source(environ)
     if is_alone:
         return run_alone(runtime_argv(argv), environ)
-    return _start_until_done(argv, command, environ, placement, mpirun)
+    log_dir = _log_folder(command)
+    log_dir.mkdir(parents=True, exist_ok=True)
+    say(f"{placement.describe()} on {socket.gethostname()}; logs in {log_dir}")
+
+    def run(command: TrainCommand, environ: Mapping[str, str]) -> Outcome:
+        return run_ranks(runtime_argv(train_argv(command)), placement, log_dir, environ, mpirun)
+
+    return _run_until_done(run, command, environ, log_dir)
 
 
 def runtime_argv(argv: Sequence[str]) -> List[str]:
@@ -116,9 +123,9 @@ def runtime_argv(argv: Sequence[str]) -> List[str]:
     return [sys.executable, "-m", "hpcdl.runtime", *argv]
 
 
-def restart_argv(command: TrainCommand) -> List[str]:
-    """Builds the words for starting again: the run is there by now, so --fresh must not move it aside."""
-    return train_argv(replace(command, settings=replace(command.settings, fresh=False)))
+def resuming(command: TrainCommand) -> TrainCommand:
+    """Gives the command for starting again: the run is there by now, so --fresh must not move it aside."""
+    return replace(command, settings=replace(command.settings, fresh=False))
 
 
 def new_log_dir(parent: Path, utc: time.struct_time) -> Path:
@@ -174,36 +181,38 @@ def _span(command: TrainCommand, allocation: Allocation, inside: Optional[Inside
     )
     replicas = RunSettings.from_environ(_environ(command, launcher)).replicas_per_process or 1
     layout = lay_out_allocation(allocation, command.launch.np, replicas, launcher, mpi)
-    log_dir = Path(os.path.abspath(command.launch.log_dir or str(_LOGS / "dry-run")))
-    if not command.launch.dry_run and command.launch.log_dir is None:
-        log_dir = Path(os.path.abspath(str(new_log_dir(_LOGS, time.gmtime()))))
+    log_dir = Path(os.path.abspath(str(_log_folder(command))))
     shared = {"HPCDL_STATUS_DIR": str(log_dir), "HPCDL_RENDEZVOUS_DIR": str(rendezvous_dir(log_dir))}
-    added = {**layout.environ, **shared, **command.settings.to_environ()}
-    enter = [] if inside is None else inside.enter(layout, log_dir, added)
     python = sys.executable if inside is None else inside.python
-    start = [*enter, python, "-m", "hpcdl.common.rank_start", "--log-dir", str(log_dir), "--"]
-    rank = [python, "-m", "hpcdl.runtime", *train_argv(_without_launch(command))]
-    step = srun_argv(layout, [*start, *rank])
-    environ = {**environ_for_step(os.environ), **added}
+
+    def added(command: TrainCommand) -> Dict[str, str]:
+        return {**layout.environ, **shared, **command.settings.to_environ()}
+
+    def step(command: TrainCommand) -> List[str]:
+        enter = [] if inside is None else inside.enter(layout, log_dir, added(command))
+        start = [*enter, python, "-m", "hpcdl.common.rank_start", "--log-dir", str(log_dir), "--"]
+        return srun_argv(
+            layout, [*start, python, "-m", "hpcdl.runtime", *train_argv(_without_launch(command))]
+        )
+
+    def run(command: TrainCommand, environ: Mapping[str, str]) -> Outcome:
+        return run_step(step(command), environ, log_dir, os.getcwd(), write_to_stdout)
+
     if command.launch.dry_run:
         status = EXIT_DONE
         if inside is None:  # TensorFlow, which the plan asks, may be in the image alone
             status = _plan(train_argv(command), layout.world_size, without_world(os.environ))
         print("layout     " + describe(layout))
-        print("command    " + shell_line(step, {} if inside is not None else layout.environ))
+        print("command    " + shell_line(step(command), {} if inside is not None else layout.environ))
         return status
+    environ = {**environ_for_step(os.environ), **added(command)}
     end = find_end_time(allocation.job_id, environ)
     if end is not None:
         environ["HPCDL_END_TIME"] = f"{end:.0f}"
     say(f"{describe(layout)}, in job {allocation.job_id}; logs in {log_dir}")
     if inside is not None:
         environ.update(inside.prepare(log_dir, environ.get("PATH", os.defpath)))
-    outcome = run_step(step, _with_source(environ), log_dir, os.getcwd(), write_to_stdout)
-    if outcome.status not in (EXIT_DONE, EXIT_REQUEUE):
-        print(render(outcome, socket.gethostname(), log_dir, tail), file=sys.stderr, flush=True)
-    if outcome.status == EXIT_DONE:
-        draw_each(read_run_dirs(log_dir))
-    return outcome.status
+    return _run_until_done(run, command, _with_source(environ), log_dir)
 
 
 def _without_launch(command: TrainCommand) -> TrainCommand:
@@ -244,8 +253,7 @@ def _dry_run_lines(
     rank_command = runtime_argv(train_argv(replace(command, launch=replace(command.launch, dry_run=False))))
     if placement is None:
         return ["placement  1 rank, a process without a launcher", "command    " + shell_line(rank_command)]
-    log_dir = Path(command.launch.log_dir or _LOGS / "dry-run")
-    start = start_lines(rank_command, placement, log_dir, environ, mpirun)
+    start = start_lines(rank_command, placement, _log_folder(command), environ, mpirun)
     added = {name: value for name, value in start[0].environ.items() if os.environ.get(name) != value}
     lines = ["placement  " + placement.describe(), "command    " + shell_line(start[0].argv, added)]
     if len(start) > 1:
@@ -253,28 +261,40 @@ def _dry_run_lines(
     return lines
 
 
-def _start_until_done(
-    argv: Sequence[str],
+def _log_folder(command: TrainCommand) -> Path:
+    """Names the folder of the ranks' logs; one of its own is made, unless this is a dry run."""
+    if command.launch.log_dir is not None:
+        return Path(command.launch.log_dir)
+    return _LOGS / "dry-run" if command.launch.dry_run else new_log_dir(_LOGS, time.gmtime())
+
+
+def _run_until_done(
+    run: Callable[[TrainCommand, Mapping[str, str]], Outcome],
     command: TrainCommand,
     environ: Mapping[str, str],
-    placement: Placement,
-    mpirun: Optional[Mpirun],
+    log_dir: Path,
 ) -> int:
-    """Starts the ranks, and again where the user asked for that and ranks died."""
-    given = command.launch.log_dir
-    log_dir = Path(given) if given is not None else new_log_dir(_LOGS, time.gmtime())
-    log_dir.mkdir(parents=True, exist_ok=True)
+    """Runs the ranks, and again where the user asked for that and ranks died.
+
+    Args:
+        run: Runs them once, by the words and in the environment that it is given.
+        command: What the user typed.
+        environ: What the ranks get.
+        log_dir: Folder of their logs.
+
+    Returns:
+        The exit status.
+    """
     hostname = socket.gethostname()
-    say(f"{placement.describe()} on {hostname}; logs in {log_dir}")
     restarts_left = command.launch.restarts
     while True:
-        outcome = run_ranks(runtime_argv(argv), placement, log_dir, environ, mpirun)
+        outcome = run(command, environ)
         if outcome.status not in (EXIT_DONE, EXIT_REQUEUE):
             print(render(outcome, hostname, log_dir, tail), file=sys.stderr, flush=True)
         if restarts_left == 0 or not outcome.can_restart:
             break
         restarts_left -= 1
-        argv = restart_argv(command)
+        command = resuming(command)
         environ = {name: value for name, value in environ.items() if name != "HPCDL_FRESH"}
         say(
             f"starting again from the last checkpoint, since {summary(outcome, hostname)}"
@@ -282,7 +302,7 @@ def _start_until_done(
         )
     if outcome.status == EXIT_DONE:
         draw_each(read_run_dirs(log_dir))
-    if outcome.status == EXIT_BAD_INPUT and given is None:
+    if outcome.status == EXIT_BAD_INPUT and command.launch.log_dir is None:
         _forget(log_dir)
     return outcome.status
 

@@ -15,8 +15,8 @@ from typing import Dict, List, Optional
 import pytest
 
 from hpcdl.common.errors import BadInput
-from hpcdl.common.words import parse_train
-from hpcdl.launch.local import new_log_dir, restart_argv, runtime_argv, tail, train_main
+from hpcdl.common.words import parse_train, train_argv
+from hpcdl.launch.local import new_log_dir, resuming, runtime_argv, tail, train_main
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE_OF_2 = {
@@ -206,7 +206,8 @@ def test_what_the_user_set_in_a_variable_counts_where_no_word_was_said(
 
 def test_a_restart_resumes_so_fresh_is_left_out_and_all_else_stays() -> None:
     words = ["--np=2", "--restarts=1", "--fresh", "--seed=7", "script.py", "--fresh"]
-    assert restart_argv(parse_train(words)) == ["--seed=7", "--np=2", "--restarts=1", "script.py", "--fresh"]
+    again = train_argv(resuming(parse_train(words)))
+    assert again == ["--seed=7", "--np=2", "--restarts=1", "script.py", "--fresh"]
 
 
 def test_a_rank_runs_this_python() -> None:

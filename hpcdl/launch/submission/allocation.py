@@ -97,7 +97,7 @@ def lay_out_allocation(
     if each > allocation.cores_per_node:
         raise BadInput(
             f"every rank needs a core; received np={wanted} on {nodes} nodes with {allocation.cores_per_node} cores of"
-            f" job {allocation.job_id}; pass fewer, or ask Slurm for more"
+            f" job {allocation.job_id}; pass fewer, or ask Slurm for more (--oversubscribe is for ranks on one machine)"
         )
     cores = allocation.cores_per_node // each
     return Layout(
