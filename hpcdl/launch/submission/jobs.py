@@ -23,7 +23,7 @@ from hpcdl.common.options import OneLineParser
 from hpcdl.common.rank_start import log_path
 from hpcdl.common.saying import say
 from hpcdl.launch.config import read_config
-from hpcdl.launch.local import tail, write_to_stdout
+from hpcdl.launch.local import tail
 from hpcdl.launch.outcome import meaning_of
 from hpcdl.launch.processes import send
 from hpcdl.launch.sites.library import config_dir
@@ -203,7 +203,8 @@ def _copy_from(log: Path, at: int) -> int:
     with open(str(log), "rb") as file:
         file.seek(at)
         data = file.read()
-    write_to_stdout(data)
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()  # a reader who has left (`| head`) ends this command
     return at + len(data)
 
 

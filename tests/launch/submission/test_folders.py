@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Dict, Optional
 
 import pytest
 
+from hpcdl.common.rank_start import log_path
 from hpcdl.launch.cli import main
 from hpcdl.launch.processes import Process
 from hpcdl.launch.submission import jobs
@@ -107,6 +109,22 @@ def test_of_a_lost_job_slurms_own_word_is_told(
     monkeypatch.setattr(jobs, "find_job", lambda name, parent: Submitted("7", job))  # type: ignore[arg-type]
     assert main(["jobs", "7"]) == 0
     assert "Slurm says NODE_FAIL" in capsys.readouterr().out
+
+
+def test_a_reader_who_leaves_ends_the_logs_of_a_job_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_path(tmp_path, 0).write_text("epoch 1\n")
+    job = SimpleNamespace(
+        folder=str(tmp_path), executor="local", log_dir=tmp_path, layout=SimpleNamespace(world_size=1)
+    )
+    monkeypatch.setattr(jobs, "find_job", lambda name, parent: Submitted("7", job))  # type: ignore[arg-type]
+    monkeypatch.setattr(jobs, "is_said_to_be_over", lambda job: pytest.fail("it went on"))
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["logs", "-f", "7"]) == 1
 
 
 @pytest.mark.parametrize("squeue", ["exit 1", "exit 0"])
