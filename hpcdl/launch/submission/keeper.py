@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import find_mpirun, read_version
 from hpcdl.launch.outcome import Outcome, meaning, render, summary
 from hpcdl.launch.placement import place
+from hpcdl.launch.sites.live import run_text
 from hpcdl.launch.submission.executors import submit
 from hpcdl.launch.submission.folders import write_handle
 from hpcdl.launch.submission.job import Job, read_job
@@ -91,7 +91,7 @@ def keep(folder: str) -> None:
         why = f"{restarts} restarts are enough" if job.requeue or job.chain else "it must not be"
         print(f"hpcdl: stopped with a checkpoint, not requeued: {why}; submit it again to go on", flush=True)
     if requeue and job.requeue:
-        _requeue(job)
+        _requeue(job, path, state)
     elif requeue:
         _follow(job, path, state)
     if outcome.status != EXIT_DONE:
@@ -159,14 +159,18 @@ def _word(outcome: Outcome, requeue: bool) -> str:
     return "failed"
 
 
-def _requeue(job: Job) -> None:
+def _requeue(job: Job, folder: Path, state: Mapping[str, Any]) -> None:
+    """Asks for another start of this job; Slurm then ends this process."""
     if job.executor == "local":
         sys.exit(_LOCAL_REQUEUE)
     job_id = os.environ["SLURM_JOB_ID"]
-    print(f"hpcdl: the run has saved its state; job {job_id} goes back into the queue", flush=True)
-    done = subprocess.run(["scontrol", "requeue", job_id], timeout=60, check=False)
-    if done.returncode == 0:
-        time.sleep(_REQUEUED_WAIT_S)
+    print(f"hpcdl: the run has saved its state; Slurm is asked to requeue job {job_id}", flush=True)
+    try:
+        run_text(["scontrol", "requeue", job_id])
+    except BadInput as problem:
+        _stay(folder, state, problem)
+        return
+    time.sleep(_REQUEUED_WAIT_S)
 
 
 def _follow(job: Job, folder: Path, state: Mapping[str, Any]) -> None:
@@ -176,8 +180,13 @@ def _follow(job: Job, folder: Path, state: Mapping[str, Any]) -> None:
     try:
         following = submit(dataclasses.replace(job, options=after), os.environ, keep)
     except BadInput as problem:
-        write_state(folder, {**state, "state": "stopped", "words": str(problem)})
-        print(f"hpcdl: stopped with a checkpoint; {problem}; submit it again to go on", flush=True)
+        _stay(folder, state, problem)
         return
     write_handle(folder, following, job.executor)
     print(f"hpcdl: the run has saved its state; job {following} goes on when this one is over", flush=True)
+
+
+def _stay(folder: Path, state: Mapping[str, Any], problem: BadInput) -> None:
+    """Says why nobody starts the run again."""
+    write_state(folder, {**state, "state": "stopped", "words": str(problem)})
+    print(f"hpcdl: stopped with a checkpoint; {problem}; submit it again to go on", flush=True)

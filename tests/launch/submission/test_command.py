@@ -266,10 +266,11 @@ def test_a_run_that_stopped_is_requeued_and_counted_and_then_left(place: Place) 
     assert main([*SUBMIT, "--image", "none", "--max-requeues", "1", "train.py"]) == 0
     (job,) = place.jobs()
     environ = {**os.environ, "SLURM_JOB_ID": "4242", "PYTHONPATH": str(ROOT), "STAND_IN_srun": "85"}
-    # Slurm ends the keeper of a job that it requeues; a scontrol that refuses makes it go on by itself.
-    environ["STAND_IN_scontrol"] = "1"
+    # Slurm ends the keeper of a job that it requeues.
+    own = (place.bin / "scontrol").read_text()
+    (place.bin / "scontrol").write_text(f"{own.rpartition('sys.exit')[0]}os.kill(os.getppid(), 9)\n")
     script = ["bash", str(job / "4242_submission.sh")]
-    assert subprocess.run(script, env=environ, capture_output=True, check=False).returncode == 85
+    subprocess.run(script, env=environ, capture_output=True, check=False)
     assert place.given("scontrol")["argv"] == ["requeue", "4242"]
     assert json.loads((job / "state.json").read_text())["state"] == "requeued"
     (place.bin / "scontrol.json").unlink()
@@ -279,6 +280,21 @@ def test_a_run_that_stopped_is_requeued_and_counted_and_then_left(place: Place) 
     assert not (place.bin / "scontrol.json").exists()
     assert "not requeued: 1 restarts are enough" in done.stdout
     assert json.loads((job / "state.json").read_text())["state"] == "stopped"
+
+
+def test_a_job_that_slurm_does_not_requeue_has_stopped_and_says_why(place: Place) -> None:
+    assert main([*SUBMIT, "--image", "none", "train.py"]) == 0
+    (job,) = place.jobs()
+    environ = {**os.environ, "SLURM_JOB_ID": "4242", "PYTHONPATH": str(ROOT), "STAND_IN_srun": "85"}
+    why = "slurm_requeue error: Requested operation is disabled"
+    (place.bin / "scontrol").write_text(f"#!/bin/sh\necho {why}\nexit 1\n")
+    script = ["bash", str(job / "4242_submission.sh")]
+    done = subprocess.run(script, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 85
+    state = json.loads((job / "state.json").read_text())
+    assert state["state"] == "stopped"
+    assert why in state["words"]
+    assert "submit it again to go on" in done.stdout
 
 
 def test_where_jobs_must_not_be_requeued_another_job_follows(
