@@ -33,7 +33,7 @@ def run_alone(command: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     with Interrupts() as interrupts, tempfile.TemporaryDirectory(prefix="hpcdl-") as notes:
         child = subprocess.Popen(
-            list(command), env={**environ, NOTES_DIR: notes}, preexec_fn=end_with_parent()
+            list(command), env={**environ, NOTES_DIR: notes}, preexec_fn=end_with_parent(signal.SIGKILL)
         )
         status = None
         while status is None:

@@ -74,12 +74,17 @@ def send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def end_with_parent() -> Callable[[], None]:
-    """Makes a ``preexec_fn``: the child gets SIGTERM if its parent is killed without a chance to end it."""
+def end_with_parent(number: int = signal.SIGTERM) -> Callable[[], None]:
+    """Makes a ``preexec_fn``: the child gets a signal if its parent is killed without a chance to end it.
+
+    Args:
+        number: The signal. SIGTERM is for what has children of its own to end; a rank in a fit only notes it, and one
+            that waits for others would stay for ever.
+    """
     prctl = ctypes.CDLL(None).prctl  # looked up here, since little may be done between fork and exec
 
     def bind() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(_PR_SET_PDEATHSIG, number)
 
     return bind
 

@@ -179,5 +179,5 @@ def _start(line: StartLine, log: BinaryIO) -> subprocess.Popen[bytes]:
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=end_with_parent(),
+        preexec_fn=end_with_parent(SIGTERM if line.rank is None else SIGKILL),
     )

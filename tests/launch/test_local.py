@@ -92,7 +92,12 @@ def test_one_process_gets_the_signals_that_are_sent_to_hpcdl(number: int, script
 
 
 def test_one_process_ends_where_hpcdl_is_killed(script: str) -> None:
-    Path(script).write_text("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+    Path(script).write_text(
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which a fit only notes\n"
+        "print(os.getpid(), flush=True)\n"
+        "time.sleep(60)\n"
+    )
     with subprocess.Popen(
         [sys.executable, "-m", "hpcdl", "train", script],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -364,8 +364,9 @@ sys.exit(85)
     assert [train.noted("times-0"), train.noted("times-1")] == [1, 1]
 
 
-def test_ranks_end_when_hpcdl_itself_is_killed(train: Train, launcher: str) -> None:
-    process = train.start(BUSY, "-n", "2", "--oversubscribe", "--launcher", launcher)
+@pytest.mark.parametrize("heard", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"], ids=["", "notes"])
+def test_ranks_end_when_hpcdl_itself_is_killed(heard: str, train: Train, launcher: str) -> None:
+    process = train.start(heard + BUSY, "-n", "2", "--oversubscribe", "--launcher", launcher)
     pids = started_pids(train)
     ranks = pids[::2]
     process.kill()

@@ -23,6 +23,7 @@ from hpcdl.common.failures import failure_path, read_failures
 from hpcdl.common.rank_start import STARTED_AGAIN, log_path
 from hpcdl.launch.mpirun import RankEnd, end_of_returncode
 from hpcdl.launch.outcome import Outcome, conclude
+from hpcdl.launch.processes import end_with_parent
 from hpcdl.launch.watch import Interrupts, LogFollower, Patience, watch
 
 _ABORT_PAUSE_S = 0.2
@@ -133,6 +134,7 @@ def run_step(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches only us, who pass it on
+            preexec_fn=end_with_parent(),  # at SIGTERM srun ends the step on all nodes
         )
         step = Step(child, log_dir, launcher_log, start)
         try:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
-from typing import List, Tuple
+from typing import Callable, List, Tuple
 
 import pytest
 
 from hpcdl.common.failures import write_failure
 from hpcdl.launch.outcome import Outcome
+from hpcdl.launch.processes import identify
 from hpcdl.launch.submission.srun import parse_ends, run_step
 from hpcdl.launch.watch import Patience
 
@@ -71,6 +75,30 @@ def test_the_first_failure_is_that_of_the_rank_that_reported_it(tmp_path: Path) 
     )
     assert outcome.failure is not None
     assert (outcome.status, outcome.failure.rank) == (1, 3)
+
+
+def test_a_step_ends_where_who_watches_it_is_killed(tmp_path: Path) -> None:
+    program = "import os, time; os.symlink(str(os.getpid()), 'pid'); time.sleep(60)"
+    watching = f"""
+import os, sys
+from pathlib import Path
+from hpcdl.launch.submission.srun import run_step
+run_step([sys.executable, "-c", {program!r}], os.environ, Path("logs"), ".", print)
+"""
+    environ = {**os.environ, "PYTHONPATH": ROOT}
+    with subprocess.Popen([sys.executable, "-c", watching], cwd=tmp_path, env=environ) as keeper:
+        assert wait_for((tmp_path / "pid").is_symlink)
+        step = identify(int(os.readlink(tmp_path / "pid")))
+        assert step is not None
+        keeper.kill()
+    assert wait_for(lambda: not step.is_alive())
+
+
+def wait_for(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 30
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
 
 
 def test_a_rank_that_dies_without_a_word_ends_the_others(tmp_path: Path) -> None:
