@@ -2,6 +2,7 @@
 
 Synopsis::
 
+    outcome = run_ranks(["python", "train.py"], placement, log_dir, environ, mpirun)
     ranks = start_ranks(["python", "train.py"], placement, log_dir, environ, mpirun)     # mpirun=None: Gloo
     ranks.signal(SIGUSR2)
     ranks.kill()
@@ -18,16 +19,36 @@ from signal import SIGINT, SIGKILL, SIGTERM
 from typing import BinaryIO, Dict, List, Mapping, Optional, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_REQUEUE
-from hpcdl.common.failures import read_failures
-from hpcdl.common.rank_start import pid_path
+from hpcdl.common.failures import failure_path, read_failures
+from hpcdl.common.rank_start import log_path, pid_path
 from hpcdl.launch.mpirun import Mpirun, RankEnd, end_of_returncode, first_end
+from hpcdl.launch.outcome import Outcome, conclude
 from hpcdl.launch.placement import Placement, StartLine, rendezvous_dir, start_lines
 from hpcdl.launch.processes import Process, end_with_parent, identify, members, send
+from hpcdl.launch.watch import Interrupts, LogFollower, watch, write_to_stdout
 
 #: mpirun removes its files and leaves when its ranks are gone; it gets this long to do so.
 _MPIRUN_LEAVES_S = 2.0
 _KILL_PAUSE_S = 0.02
 _KILL_TRIES = 250
+
+
+def run_ranks(
+    rank_command: Sequence[str],
+    placement: Placement,
+    log_dir: Path,
+    environ: Mapping[str, str],
+    mpirun: Optional[Mpirun] = None,
+) -> Outcome:
+    """Runs a command as ranks until nothing of it is left; rank 0 writes to this process' standard output."""
+    with Interrupts() as interrupts:
+        follower = LogFollower(log_path(log_dir, 0), failure_path(log_dir, 0), write_to_stdout)
+        ranks = start_ranks(rank_command, placement, log_dir, environ, mpirun)
+        try:
+            stopped_by = watch(ranks, follower, interrupts)
+        finally:
+            ranks.kill()  # whatever went wrong here, and whatever the ranks themselves have started
+    return conclude(ranks.ends(), read_failures(log_dir), stopped_by, ranks.had_to_kill)
 
 
 class Ranks:

@@ -8,7 +8,9 @@ Synopsis::
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -129,6 +131,31 @@ class LogFollower:
                     self._write(chunk)
                 self._shown_to += len(chunk)
                 chunk = file.read(_CHUNK_BYTES) if chunk else b""
+
+
+def write_to_stdout(data: bytes) -> None:
+    """Passes on what a rank has written; a reader who has left does not end the run."""
+    try:
+        sys.stdout.flush()
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        # Whoever read has left (`| head`). The run's log has everything.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.close(nothing)
+
+
+def tail(path: Path, num_lines: int) -> List[str]:
+    """Reads the last lines of a file that may be long, or missing; of a progress bar its last state."""
+    try:
+        with open(str(path), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 200 * num_lines))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+    return [line for line in lines if line.strip()][-num_lines:]
 
 
 def watch(

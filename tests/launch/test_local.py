@@ -16,7 +16,9 @@ import pytest
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.words import parse_train, train_argv
-from hpcdl.launch.local import new_log_dir, resuming, runtime_argv, tail, train_main
+from hpcdl.launch.local import train_main
+from hpcdl.launch.starting import new_log_dir, resuming, runtime_argv
+from hpcdl.launch.watch import tail
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE_OF_2 = {

@@ -30,10 +30,10 @@ from hpcdl.common.provenance import environment_that_matters
 from hpcdl.common.records import write_json
 from hpcdl.launch.bench.cost import bus_bandwidth
 from hpcdl.launch.git import source_of
-from hpcdl.launch.local import run_ranks
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import find_mpirun, read_version
 from hpcdl.launch.placement import Placement, place
+from hpcdl.launch.ranks import run_ranks
 from hpcdl.launch.surroundings import processor
 
 SCHEMA_VERSION = 1

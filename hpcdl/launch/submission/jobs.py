@@ -23,7 +23,6 @@ from hpcdl.common.options import OneLineParser
 from hpcdl.common.rank_start import log_path
 from hpcdl.common.saying import say
 from hpcdl.launch.config import read_config
-from hpcdl.launch.local import tail
 from hpcdl.launch.outcome import meaning_of
 from hpcdl.launch.processes import send
 from hpcdl.launch.sites.library import config_dir
@@ -41,6 +40,7 @@ from hpcdl.launch.submission.folders import (
 )
 from hpcdl.launch.submission.progress import read_records, run_lines
 from hpcdl.launch.submission.usage import usage_lines
+from hpcdl.launch.watch import tail
 
 _POLL_S = 0.5
 _LAST_LINES = 20

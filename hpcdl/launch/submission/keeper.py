@@ -23,11 +23,11 @@ from typing import Any, Dict, Mapping
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE, BadInput, HpcdlError
 from hpcdl.launch.container import describe_image, image_environ, put_stand_in
-from hpcdl.launch.local import run_ranks, tail, write_to_stdout
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import find_mpirun, read_version
 from hpcdl.launch.outcome import Outcome, meaning, render, summary
 from hpcdl.launch.placement import place
+from hpcdl.launch.ranks import run_ranks
 from hpcdl.launch.sites.live import run_text
 from hpcdl.launch.submission.executors import submit
 from hpcdl.launch.submission.folders import write_handle
@@ -35,6 +35,7 @@ from hpcdl.launch.submission.job import Job, read_job
 from hpcdl.launch.submission.srun import run_step
 from hpcdl.launch.submission.state import read_state, write_state
 from hpcdl.launch.surroundings import describe_environment
+from hpcdl.launch.watch import tail, write_to_stdout
 
 #: submitit's word, from a task of its local executor, for "start me again".
 _LOCAL_REQUEUE = 144
