@@ -2,7 +2,7 @@
 
 Synopsis::
 
-    mpirun = find_mpirun(Path(sys.executable).parent, shutil.which, run_version)
+    mpirun = find_mpirun(Path(sys.executable).parent, shutil.which, read_version)
     argv = mpirun_argv(mpirun, np=2, command=["python", "train.py"])
 """
 

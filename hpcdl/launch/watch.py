@@ -3,7 +3,7 @@
 Synopsis::
 
     with Interrupts() as interrupts:
-        outcome = watch(ranks, LogFollower(log, report, write), interrupts)
+        stopped_by = watch(ranks, LogFollower(log, report, write), interrupts)
 """
 
 from __future__ import annotations

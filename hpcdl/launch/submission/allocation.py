@@ -3,7 +3,7 @@
 Synopsis::
 
     allocation = read_allocation(os.environ)                 # None: this is no allocation
-    layout = lay_out_allocation(allocation, np=16, replicas_per_process=1, launcher="gloo")
+    layout = lay_out_allocation(allocation, np=16, replicas_per_process=1, launcher="gloo", mpi=None)
     srun_argv(layout, rank_command)
 """
 

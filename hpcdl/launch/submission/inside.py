@@ -3,7 +3,7 @@
 Synopsis::
 
     inside = plan_inside(options, command, os.environ)              # None: without an image
-    start = [*inside.enter(layout, log_dir, environ), *inside.python, "-m", "hpcdl.common.rank_start", ...]
+    start = [*inside.enter(layout, log_dir, environ), inside.python, "-m", "hpcdl.common.rank_start", ...]
 """
 
 from __future__ import annotations

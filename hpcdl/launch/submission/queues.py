@@ -2,8 +2,8 @@
 
 Synopsis::
 
-    queue = choose_queue(site, job, default_partition=None)
-    kind, num_gpus = choose_gpus(site, queue, job)
+    choice = choose_queue(site, job, default_partition=None)
+    kind, name, num_gpus = choose_gpus(site, choice.queue, job)
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The ranks are on other machines: what is known of them is what they report into 
 
 Synopsis::
 
-    outcome = run_step(job.argv, environ, log_dir, num_ranks=16)
+    outcome = run_step(job.argv, environ, job.log_dir, job.cwd, write_to_stdout)
     outcome.status                                          # 0, or 85: all left to be requeued, or ...
 """
 

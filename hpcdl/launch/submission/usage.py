@@ -2,7 +2,7 @@
 
 Synopsis::
 
-    print("\\n".join(usage_lines(job.layout, kept, records, cores_busy(job_id, run))))
+    print("\\n".join(usage_lines(job.layout, kept, records, cores_busy(job_id))))
 """
 
 from __future__ import annotations
