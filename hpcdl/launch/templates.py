@@ -23,7 +23,7 @@ from hpcdl.launch.sites.library import load_profile
 from hpcdl.launch.sites.profile import Container, Profile
 from hpcdl.launch.submission.argv import srun_argv
 from hpcdl.launch.submission.executors import batch_script, end_time_lines, parameters
-from hpcdl.launch.submission.job import Inside, Job, make_job
+from hpcdl.launch.submission.job import Equipment, Job, make_job
 from hpcdl.launch.submission.layout import lay_out
 from hpcdl.launch.submission.words import JobOptions
 
@@ -96,13 +96,13 @@ def _job(place: _Place, strategy: str, nodes: int) -> Tuple[Job, Profile]:
     cores = of_node[strategy] if place.site == "generic_slurm" else None
     options = dataclasses.replace(place.job, nodes=nodes, cpus_per_task=cores, job_name=f"hpcdl-{strategy}")
     layout = lay_out(profile, options, RunSettings(strategy=strategy), "gloo")
-    inside = Inside(image=place.image, python=("python3",), folders=(), import_path=None)
+    equipment = Equipment(image=place.image, python=("python3",), folders=(), import_path=None)
     job = make_job(
         parse_train(["train.py"]),
         options,
         profile,
         layout,
-        inside,
+        equipment,
         folder=Path("job"),
         cwd="/",
         executor="slurm",

@@ -36,8 +36,9 @@ from hpcdl.launch.submission.command import hand_over, refuse_inside_job
 from hpcdl.launch.submission.explain import cost
 from hpcdl.launch.submission.folders import Submitted, ask_queue, default_parent, find_job, state_of
 from hpcdl.launch.submission.freeze import Tree
-from hpcdl.launch.submission.job import Job, rank_names, run_folders, typed_cwd, write_lib
+from hpcdl.launch.submission.job import Job, rank_names, run_folders, typed_cwd
 from hpcdl.launch.submission.layout import Layout, lay_out
+from hpcdl.launch.submission.lib import write_lib
 from hpcdl.launch.submission.preparing import prepare, ranks_python
 from hpcdl.launch.submission.state import read_state
 from hpcdl.launch.submission.words import LAUNCHERS, JobOptions, PlaceOptions, SubmitCommand, one_line

@@ -24,7 +24,8 @@ from hpcdl.launch.submission.accounting import minutes_left
 from hpcdl.launch.submission.explain import balance_line, plan_lines
 from hpcdl.launch.submission.folders import write_handle
 from hpcdl.launch.submission.freeze import Tree, freeze
-from hpcdl.launch.submission.job import Job, write_job, write_lib
+from hpcdl.launch.submission.job import Job, write_job
+from hpcdl.launch.submission.lib import write_lib
 from hpcdl.launch.submission.preparing import prepare
 from hpcdl.launch.submission.words import parse_submit
 

@@ -163,11 +163,6 @@ def is_said_to_be_over(submitted: Submitted) -> bool:
     return read_state(submitted.folder).get("state") not in _OPEN
 
 
-def progress(submitted: Submitted) -> Dict[str, Any]:
-    """Gives what the keeper has noted, for a look at one job."""
-    return read_state(submitted.folder)
-
-
 def _submitted(folder: Path) -> Optional[Submitted]:
     handle = _read_handle(folder)
     if handle is None:

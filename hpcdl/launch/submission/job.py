@@ -2,7 +2,7 @@
 
 Synopsis::
 
-    job = make_job(command, profile, layout, folder=Path("hpcdl-jobs/x"), ...)
+    job = make_job(train, options, profile, layout, equipment, folder=Path("hpcdl-jobs/x"), ...)
     write_job(job)                              # hpcdl-jobs/x/job.json
     read_job(Path("hpcdl-jobs/x")) == job       # True
 """
@@ -13,7 +13,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +29,6 @@ from hpcdl.launch.submission.layout import Layout
 from hpcdl.launch.submission.words import JobOptions
 
 SCHEMA_VERSION = 1
-
-#: `python3 LIB MODULE ARGUMENTS`. Unlike `python3 -m`, it does not put the working folder, where the user goes on
-#: editing, before the frozen code.
-_LIB_MAIN = '''"""Runs a module of this folder: ``python3 FOLDER MODULE ARGUMENTS``."""
-
-import runpy
-import sys
-
-del sys.argv[0]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-'''
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Inside:
+class Equipment:
     """What the ranks run with: the image, its Python, and the folders that they see.
 
     Attributes:
@@ -120,7 +108,7 @@ def make_job(
     options: JobOptions,
     profile: Profile,
     layout: Layout,
-    inside: Inside,
+    equipment: Equipment,
     *,
     folder: Path,
     cwd: str,
@@ -137,7 +125,7 @@ def make_job(
         options: sbatch's words.
         profile: The site.
         layout: Where the processes run.
-        inside: What they run with.
+        equipment: What they run with.
         folder: The job's folder.
         cwd: Where the user stands.
         executor: Who gets the job.
@@ -156,7 +144,7 @@ def make_job(
             f" {str(folder)!r}; pass --jobs-dir"
         )
     lib = str(folder / "lib")
-    rank = [*inside.python, lib, *(program or ("hpcdl.runtime", *train_argv(train)))]
+    rank = [*equipment.python, lib, *(program or ("hpcdl.runtime", *train_argv(train)))]
     shared = {
         "HPCDL_STATUS_DIR": str(folder / "logs"),
         "HPCDL_RENDEZVOUS_DIR": str(folder / "logs" / "rendezvous"),
@@ -166,7 +154,7 @@ def make_job(
         argv = rank
     else:
         start = [
-            *inside.python,
+            *equipment.python,
             lib,
             "hpcdl.common.rank_start",
             "--log-dir",
@@ -174,13 +162,13 @@ def make_job(
             "--",
             *rank,
         ]
-        if inside.image is not None:
-            names = {**environ, "PYTHONPATH": inside.import_path or ""}
+        if equipment.image is not None:
+            names = {**environ, "PYTHONPATH": equipment.import_path or ""}
             start = [
                 *enter_argv(
                     site.container,
-                    inside.image,
-                    folders=inside.folders,
+                    equipment.image,
+                    folders=equipment.folders,
                     cwd=cwd,
                     with_gpus=layout.gpus_per_node > 0,
                 ),
@@ -199,14 +187,14 @@ def make_job(
         options=options,
         account=account,
         gpu_request=site.gpu_request or "gpus-per-node",
-        setup=(*site.setup, *scratch_lines(site, inside.image is not None)),
+        setup=(*site.setup, *scratch_lines(site, equipment.image is not None)),
         sbatch_args=(*site.sbatch_args, *options.sbatch_arg),
         argv=tuple(argv),
         environ=environ,
-        import_path=inside.import_path if inside.image is None else None,
+        import_path=equipment.import_path if equipment.image is None else None,
         requeue=site.requeue is not False and not options.no_requeue,
         chain=site.requeue is False and site.job_chains is not False and not options.no_requeue,
-        is_image_file=inside.image is not None and site.container.kind in BY_FILE,
+        is_image_file=equipment.image is not None and site.container.kind in BY_FILE,
         record=record,
     )
 
@@ -259,17 +247,6 @@ def read_job(folder: Path) -> Job:
     tree["layout"] = Layout(**_tuples(tree["layout"]))
     tree["options"] = JobOptions(**_tuples(tree["options"]))
     return Job(**_tuples(tree))
-
-
-def write_lib(package: Path, lib: Path) -> None:
-    """Copies the half of hpcdl that ranks need; the image need not hold any of it."""
-    target = lib / "hpcdl"
-    target.mkdir(parents=True)
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copy2(str(package / "__init__.py"), str(target))
-    for name in ("common", "runtime"):
-        shutil.copytree(str(package / name), str(target / name), ignore=ignore)
-    (lib / "__main__.py").write_text(_LIB_MAIN, encoding="utf-8")
 
 
 def _tuples(tree: Mapping[str, Any]) -> Dict[str, Any]:

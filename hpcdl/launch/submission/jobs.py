@@ -35,10 +35,10 @@ from hpcdl.launch.submission.folders import (
     find_job,
     find_jobs,
     is_said_to_be_over,
-    progress,
     state_of,
 )
 from hpcdl.launch.submission.progress import read_records, run_lines
+from hpcdl.launch.submission.state import read_state
 from hpcdl.launch.submission.usage import usage_lines
 from hpcdl.launch.watch import tail
 
@@ -124,7 +124,7 @@ def cancel_main(argv: Sequence[str]) -> int:
 
 def job_lines(job: Submitted, state: State) -> List[str]:
     """Writes what is known of one job."""
-    kept = progress(job)
+    kept = read_state(job.folder)
     lines = [
         f"job        {job.job_id} {job.job.name}: {state.word} {state.words}".rstrip(),
         f"ranks      {job.job.layout.world_size} on {job.job.layout.num_nodes} nodes, site {job.job.site}",
@@ -149,7 +149,7 @@ def job_lines(job: Submitted, state: State) -> List[str]:
 
 def _first_error(job: Submitted) -> int:
     """Shows the first failure: the rank's own report, or of one that had no time for any what is known of its end."""
-    log_dir, kept = job.job.log_dir, progress(job)
+    log_dir, kept = job.job.log_dir, read_state(job.folder)
     failure = first_failure(read_failures(log_dir))
     rank = kept.get("rank") if failure is None else failure.rank
     if failure is None and not kept.get("words"):

@@ -32,7 +32,7 @@ from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.folders import default_parent
 from hpcdl.launch.submission.freeze import Tree, find_tree, git_record
 from hpcdl.launch.submission.job import (
-    Inside,
+    Equipment,
     Job,
     default_name,
     make_job,
@@ -110,7 +110,7 @@ def prepare(
     train = _frozen(command.train, tree, folder)
     import_path = _frozen_counterpart(Path(cwd), tree, folder) if tree is not None else None
     data = (command.train.options.data_dir, environ.get("HPCDL_DATA"), str(cache_folder(environ)))
-    inside = Inside(
+    equipment = Equipment(
         image=image,
         python=ranks_python(command.place.python, profile, image),
         folders=tuple(
@@ -130,7 +130,7 @@ def prepare(
         options,
         profile,
         layout,
-        inside,
+        equipment,
         folder=folder,
         cwd=cwd,
         executor=executor,

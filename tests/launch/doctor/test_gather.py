@@ -9,7 +9,7 @@ from typing import Dict, Sequence
 import hpcdl
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.doctor.gather import gather_host, gather_inside
-from hpcdl.launch.submission.job import write_lib
+from hpcdl.launch.submission.lib import write_lib
 from tests.launch.doctor.facts import profile
 
 ANSWERS: Dict[str, str] = {
