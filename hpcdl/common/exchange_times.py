@@ -7,6 +7,7 @@ Synopsis::
 
     times = time_exchanges([1024, 4096], repeats=20, barrier=comm.Barrier, prepare=prepare, slowest=slowest)
     times[1024]                  # seconds of each repeat, of the slowest rank
+    bus_bandwidth(1024, 4, min(times[1024]))                # bytes/s
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ def time_exchanges(
             seconds.append(time.perf_counter() - begin)
         times[size] = slowest(seconds[_UNTIMED:])
     return times
+
+
+def bus_bandwidth(num_bytes: float, num_ranks: int, seconds: float) -> float:
+    """Gives the bytes/s that each link carried in an allreduce, whatever its algorithm: 2 (p-1)/p n / t."""
+    return 2 * (num_ranks - 1) / num_ranks * num_bytes / seconds
 
 
 def write_times(path: Path, times: Dict[int, List[float]], versions: Mapping[str, Optional[str]]) -> None:

@@ -25,7 +25,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from hpcdl.common.cache import cache_folder
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, HpcdlError
 from hpcdl.common.options import OneLineParser
-from hpcdl.common.releases import release
+from hpcdl.common.releases import of_another_release
 from hpcdl.common.saying import say
 from hpcdl.launch.horovod_build import build_wheel, find_tools, find_wheel, install_wheel, read_target
 from hpcdl.launch.horovod_recipe import (
@@ -72,12 +72,9 @@ def judge(python: Path, tensorflow: Optional[TensorFlow], horovod: Optional[Horo
         return Verdict(f"TensorFlow is missing in {python}", "pip install tensorflow (or tensorflow-cpu)")
     if horovod is None:
         return Verdict(f"Horovod is missing in {python}", cure)
-    if horovod.tensorflow and release(horovod.tensorflow) != release(tensorflow.version):
-        return Verdict(
-            f"Horovod {horovod.version} was built for TensorFlow {horovod.tensorflow};"
-            f" this one is {tensorflow.version}",
-            cure,
-        )
+    trouble = of_another_release(horovod.version, horovod.tensorflow, tensorflow.version)
+    if trouble is not None:
+        return Verdict(trouble, cure)
     if horovod.error:
         return Verdict(f"Horovod {horovod.version} does not load: {horovod.error}", cure)
     if not (horovod.mpi or horovod.gloo):

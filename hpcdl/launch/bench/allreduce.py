@@ -23,12 +23,11 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import hpcdl
 from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
-from hpcdl.common.exchange_times import read_times
+from hpcdl.common.exchange_times import bus_bandwidth, read_times
 from hpcdl.common.load import Load, read_busy, span
 from hpcdl.common.options import OptionParser, at_least, option, switch, take
 from hpcdl.common.provenance import environment_that_matters
 from hpcdl.common.records import write_json
-from hpcdl.launch.bench.cost import bus_bandwidth
 from hpcdl.launch.git import source_of
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import find_mpirun, read_version

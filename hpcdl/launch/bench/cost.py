@@ -66,8 +66,3 @@ def hierarchical_seconds(
     among_nodes = allreduce_seconds("ring", num_bytes / g, num_nodes, between)
     # A ring allreduce is a reduce-scatter and a gather: together they are one allreduce within the node.
     return allreduce_seconds("ring", num_bytes, g, inside) + among_nodes
-
-
-def bus_bandwidth(num_bytes: float, num_ranks: int, seconds: float) -> float:
-    """Gives the bytes/s that each link carried in an allreduce, whatever its algorithm: 2 (p-1)/p n / t."""
-    return 2 * (num_ranks - 1) / num_ranks * num_bytes / seconds

@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
+from hpcdl.common.exchange_times import bus_bandwidth
 from hpcdl.launch.bench.causes import NAMES
-from hpcdl.launch.bench.cost import bus_bandwidth
 from hpcdl.launch.bench.ratios import Estimate
 from hpcdl.launch.bench.rows import Row
 from hpcdl.launch.bench.study import Study

@@ -25,11 +25,11 @@ _NUM_RANKS = 2
 
 def candidates(types: Sequence[str]) -> List[str]:
     """Lists the ways to start MPI that are worth a try, of those that srun offers: PMIx first, one name for each."""
-    families = dict.fromkeys(_family(name) for name in types if name != "none")
+    families = dict.fromkeys(family_of(name) for name in types if name != "none")
     return sorted(families, key=lambda name: (name != "pmix", name))
 
 
-def _family(name: str) -> str:
+def family_of(name: str) -> str:
     """Names a way to start MPI without its version: pmix for pmix_v4."""
     return re.sub(r"_v\d+$", "", name)
 
@@ -99,7 +99,7 @@ def check_hellos(found: Mapping[str, Optional[str]], profile: Profile, layout: L
         [f"two ranks met by --mpi={', '.join(works)}" if works else "two ranks met by no --mpi"]
         + [f"{name}: {problem}" for name, problem in others.items()]
     )
-    chosen = _family(profile.site.mpi or "")
+    chosen = family_of(profile.site.mpi or "")
     if layout.launcher != "mpi" or chosen in works:
         yield Finding("mpi hello", "nodes", OK, evidence)
         return

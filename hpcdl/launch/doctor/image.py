@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from typing import Any, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from hpcdl.common.releases import of_another_release
 from hpcdl.launch.doctor.cuda import driver_findings
+from hpcdl.launch.doctor.hello import family_of
 from hpcdl.launch.doctor.verdict import FAILED, OK, WARNING, Finding
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.layout import Layout
@@ -150,16 +152,11 @@ def _horovod(facts: Mapping[str, Any], layout: Layout, image: Optional[str]) -> 
         needed = layout.world_size > 1
         return _finding("horovod", FAILED if needed else WARNING, "Horovod is missing", cure)
     version = horovod.get("version", "of unknown version")
-    built_for = horovod.get("tensorflow")
-    if (
-        built_for
-        and "version" in tensorflow
-        and _numbers(built_for)[:2] != _numbers(tensorflow["version"])[:2]
-    ):
-        evidence = (
-            f"Horovod {version} was built for TensorFlow {built_for}; this one is {tensorflow['version']}"
-        )
-        return _finding("horovod", FAILED, evidence, cure)
+    trouble = None
+    if "version" in tensorflow:
+        trouble = of_another_release(version, horovod.get("tensorflow"), tensorflow["version"])
+    if trouble is not None:
+        return _finding("horovod", FAILED, trouble, cure)
     if "error" in horovod:
         if facts.get(
             "library_path"
@@ -211,7 +208,7 @@ def _mpi(
         yield _mpirun(mpirun, mpi["version"])
     if layout.launcher != "mpi":
         return
-    pmi = re.sub(r"_v\d+$", "", profile.site.mpi or "none")
+    pmi = family_of(profile.site.mpi or "none")
     trouble = _BAD_PAIRS.get((flavour, pmi))
     if trouble:
         instead = "pmix" if flavour == "Open MPI" and pmi == "pmi2" else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from hpcdl.common.exchange_times import bus_bandwidth
 from hpcdl.launch.doctor.nccl import nccl_finding
 from hpcdl.launch.doctor.verdict import OK, WARNING, Finding
 from hpcdl.launch.sites.profile import Profile
@@ -83,7 +84,7 @@ def _bandwidth(
 ) -> Finding:
     """The speed of a sum, by the bytes that each rank must send for it."""
     size, num_bytes = layout.world_size, met[0]["bytes"]
-    speed = 2 * (size - 1) / size * num_bytes / max(one["seconds"] for one in met) / 1e9
+    speed = bus_bandwidth(num_bytes, size, max(one["seconds"] for one in met)) / 1e9
     device = "GPUs" if all(one["on_gpu"] for one in met) else "CPUs"
     nodes = f"{layout.num_nodes} nodes" if layout.num_nodes > 1 else "one node"
     evidence = f"sums at {speed:.2f} GB/s over {nodes} ({num_bytes // 2**20} MiB on {device})"

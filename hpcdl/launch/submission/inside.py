@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Tuple
 
 import hpcdl
-from hpcdl.common.cache import cache_folder
 from hpcdl.common.options import option
 from hpcdl.common.words import TrainCommand
 from hpcdl.launch.config import read_config
@@ -29,7 +28,7 @@ from hpcdl.launch.container import (
 )
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Container
-from hpcdl.launch.submission.job import rank_names, run_folders, typed_cwd
+from hpcdl.launch.submission.job import data_folders, rank_names, run_folders, typed_cwd
 from hpcdl.launch.submission.layout import Layout
 from hpcdl.launch.submission.lib import keep_lib, lib_folder
 from hpcdl.launch.submission.words import one_line
@@ -112,9 +111,9 @@ def plan_inside(options: ImageOptions, command: TrainCommand, environ: Mapping[s
         return None
     is_script = command.target_kind == "script"
     code = os.path.dirname(os.path.abspath(command.target)) if is_script else None
-    data = (command.options.data_dir, environ.get("HPCDL_DATA"), str(cache_folder(environ)))
+    data = data_folders(command.options.data_dir, environ)
     cwd = typed_cwd(environ)
-    folders = run_folders(Path(cwd), cwd, code, command.settings.run_dir, [name for name in data if name])
+    folders = run_folders(Path(cwd), cwd, code, command.settings.run_dir, data)
     return Inside(container, image, tuple(folders), cwd, lib_folder(_package(), environ))
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from hpcdl.common.cache import cache_folder
 from hpcdl.common.errors import BadInput
 from hpcdl.common.records import write_json
 from hpcdl.common.words import TrainCommand, train_argv
@@ -258,6 +259,12 @@ def typed_cwd(environ: Mapping[str, str]) -> str:
     real = os.getcwd()
     typed = environ.get("PWD", real)
     return typed if os.path.isabs(typed) and os.path.realpath(typed) == os.path.realpath(real) else real
+
+
+def data_folders(data_dir: Optional[str], environ: Mapping[str, str]) -> List[str]:
+    """Lists the folders where a run looks for its data, whether they are there or not."""
+    named = (data_dir, environ.get("HPCDL_DATA"), str(cache_folder(environ)))
+    return [folder for folder in named if folder]
 
 
 def run_folders(

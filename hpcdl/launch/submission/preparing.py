@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Callable, Mapping, Optional, Sequence, Tuple
 
 import hpcdl
-from hpcdl.common.cache import cache_folder
 from hpcdl.common.errors import BadInput
 from hpcdl.common.words import TrainCommand, check_script
 from hpcdl.launch.config import Config
@@ -34,6 +33,7 @@ from hpcdl.launch.submission.freeze import Tree, find_tree, git_record
 from hpcdl.launch.submission.job import (
     Equipment,
     Job,
+    data_folders,
     default_name,
     make_job,
     run_folders,
@@ -109,7 +109,6 @@ def prepare(
     tree = _tree(command, cwd)
     train = _frozen(command.train, tree, folder)
     import_path = _frozen_counterpart(Path(cwd), tree, folder) if tree is not None else None
-    data = (command.train.options.data_dir, environ.get("HPCDL_DATA"), str(cache_folder(environ)))
     equipment = Equipment(
         image=image,
         python=ranks_python(command.place.python, profile, image),
@@ -119,7 +118,7 @@ def prepare(
                 cwd,
                 str(tree.root) if tree is not None else None,
                 command.train.settings.run_dir,
-                [name for name in data if name],
+                data_folders(command.train.options.data_dir, environ),
             )
         ),
         import_path=import_path,

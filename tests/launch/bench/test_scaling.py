@@ -7,11 +7,11 @@ import math
 import pytest
 
 from hpcdl.common.errors import BadInput
+from hpcdl.common.exchange_times import bus_bandwidth
 from hpcdl.launch.bench.cost import (
     ALGORITHMS,
     Link,
     allreduce_seconds,
-    bus_bandwidth,
     hierarchical_seconds,
 )
 from hpcdl.launch.bench.scaling import Measured, fit
