@@ -19,6 +19,7 @@ from typing import Any, List, Mapping, NamedTuple, Optional
 from hpcdl.common import schedule
 from hpcdl.common.checks import whole_number
 from hpcdl.common.errors import BadInput
+from hpcdl.common.saying import count
 from hpcdl.common.schedule import Batches
 
 #: More rows than this, and those in the middle are left out.
@@ -157,11 +158,11 @@ class Plan:
 def render(plan: Plan) -> str:
     """Writes the plan as a table that fits on one screen."""
     batches = plan.batches
-    nodes = "" if plan.num_nodes is None else f" on {_count(plan.num_nodes, 'node')}"
+    nodes = "" if plan.num_nodes is None else f" on {count(plan.num_nodes, 'node')}"
     started = "" if plan.launcher == "none" else f", started by {plan.launcher}"
-    replicas = _count(plan.replicas_per_process, "replica")
+    replicas = count(plan.replicas_per_process, "replica")
     rows = [
-        ("world", f"{_count(plan.world_size, 'process', 'processes')}{nodes}{started}"),
+        ("world", f"{count(plan.world_size, 'process', 'processes')}{nodes}{started}"),
         ("strategy", f"{plan.strategy}, {replicas} per process, {batches.num_replicas} in all"),
         (
             "batch size",
@@ -189,7 +190,7 @@ def _warmup(plan: Plan) -> str:
     if not plan.warmup_steps:
         return "none"
     unit = "epoch" if plan.warmup_epochs == 1 else "epochs"
-    return f"{plan.warmup_epochs:g} {unit} = {_count(plan.warmup_steps, 'step')}"
+    return f"{plan.warmup_epochs:g} {unit} = {count(plan.warmup_steps, 'step')}"
 
 
 def _epochs(plan: Plan) -> str:
@@ -210,7 +211,3 @@ def _rate_rows(plan: Plan) -> List[str]:
     if len(rows) > _MOST_ROWS:
         rows[_MOST_ROWS // 2 : -_MOST_ROWS // 2 + 1] = [f"  {'...':>9}"]
     return rows
-
-
-def _count(number: int, noun: str, plural: str = "") -> str:
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -1,8 +1,9 @@
-"""What hpcdl says to the user: one line on stderr, with its name before it.
+"""What hpcdl says to the user: one line on stderr, with its name before it; and numbers of things.
 
 Synopsis::
 
     say("2 ranks on this node")                # hpcdl: 2 ranks on this node
+    count(2, "rank")                           # "2 ranks"
 """
 
 from __future__ import annotations
@@ -13,3 +14,8 @@ import sys
 def say(text: str) -> None:
     """Prints a line at once: a rank that dies next would lose what is buffered."""
     print(f"hpcdl: {text}", file=sys.stderr, flush=True)
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """Writes a number of things; ``many`` is their word where it is not that of one and an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

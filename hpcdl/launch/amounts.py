@@ -3,6 +3,7 @@
 Synopsis::
 
     minutes_of("1-12:30:00")            # 2190
+    hours_of(2190)                      # "36:30"
     memory_mb_of("120G")                # 122880
 """
 
@@ -36,6 +37,11 @@ def minutes_of(text: str, what: str = "--time") -> int:
     raise BadInput(
         f"{what} must be minutes, H:MM:SS or D-H:MM:SS, and not 0; received {text!r}; e.g. 8:00:00"
     )
+
+
+def hours_of(minutes: int) -> str:
+    """Writes minutes as ``H:MM``."""
+    return f"{minutes // 60}:{minutes % 60:02d}"
 
 
 def memory_mb_of(text: str, what: str = "--mem") -> Optional[int]:

@@ -7,7 +7,6 @@ Synopsis::
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Callable, Mapping, Optional, Sequence, Tuple
 
 import hpcdl
+from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, BadInput, HpcdlError
 
 
@@ -120,8 +120,7 @@ def find_command(name: str, commands: Sequence[Command]) -> Command:
     for command in commands:
         if command.name == name:
             return command
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    hint = f"near names: {', '.join(near)}; " if near else ""
+    hint = did_you_mean(name, names, cutoff=0.6)
     raise BadInput(f"unknown command {name!r}; {hint}all commands: {', '.join(names)}; see hpcdl --help")
 
 

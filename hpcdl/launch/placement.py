@@ -25,6 +25,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from hpcdl.common.cores import format_cpu_list
 from hpcdl.common.errors import BadInput
 from hpcdl.common.rank_start import format_cpus
+from hpcdl.common.saying import count
 from hpcdl.launch.machine import Machine
 from hpcdl.launch.mpirun import Mpirun, mpirun_argv
 
@@ -89,12 +90,12 @@ def place(machine: Machine, np: int, replicas_per_process: int = 1, oversubscrib
         limited = " (the container's CPU limit)" if machine.is_limited else ""
         raise BadInput(
             f"every rank, and on a CPU every replica, needs a core; received {received} on {machine.hostname}"
-            f" with {_count(machine.num_cores, 'core')}{limited}; pass fewer, or --oversubscribe to share them"
+            f" with {count(machine.num_cores, 'core')}{limited}; pass fewer, or --oversubscribe to share them"
         )
     if 0 < machine.num_gpus < num_replicas and not oversubscribe:
         raise BadInput(
             f"every replica needs a GPU of its own; received {received} on {machine.hostname}"
-            f" with {_count(machine.num_gpus, 'GPU')}; pass fewer, --oversubscribe to share GPUs,"
+            f" with {count(machine.num_gpus, 'GPU')}; pass fewer, --oversubscribe to share GPUs,"
             " or CUDA_VISIBLE_DEVICES= to compute on the CPU"
         )
     cores_per_rank = machine.num_cores // np
@@ -216,8 +217,4 @@ def without_world(environ: Mapping[str, str]) -> Dict[str, str]:
 def shell_line(argv: Sequence[str], environ: Optional[Mapping[str, str]] = None) -> str:
     """Writes a command line that can be pasted into a shell, with the variables that it needs in front."""
     assignments = [f"{name}={shlex.quote(value)}" for name, value in sorted((environ or {}).items())]
-    return " ".join(assignments + [shlex.quote(word) for word in argv])
-
-
-def _count(number: int, noun: str) -> str:
-    return "{} {}{}".format(number, noun, "" if number == 1 else "s")
+    return " ".join([*assignments, shlex.join(argv)])

@@ -20,6 +20,7 @@ from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OptionParser, option, switch, take
 from hpcdl.common.saying import say
 from hpcdl.common.words import RunSettings
+from hpcdl.launch.amounts import hours_of
 from hpcdl.launch.config import Config, read_config
 from hpcdl.launch.container import enter_argv, find_image
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
@@ -61,8 +62,8 @@ class Way:
     def lines(self) -> List[str]:
         """Writes the commands, a line each, as they can be pasted."""
         if self.is_typed:
-            return [_shown(self.allocate), _shown(self.enter)]
-        return [_shown((*self.allocate, *self.enter))]
+            return [shlex.join(self.allocate), shlex.join(self.enter)]
+        return [shlex.join((*self.allocate, *self.enter))]
 
 
 def plan_shell(
@@ -147,7 +148,7 @@ def _enter(way: Way) -> NoReturn:
             f"{command[0]} is needed to get there; found none here; log in to the site, or pass --dry-run"
         )
     if way.is_typed:
-        say(f"there, type:\n{_shown(way.enter)}")
+        say(f"there, type:\n{shlex.join(way.enter)}")
     os.execvp(command[0], command)
 
 
@@ -181,13 +182,12 @@ def _salloc_words(profile: Profile, layout: Layout, options: JobOptions, account
     memory = "0" if layout.memory_mb is None else f"{layout.memory_mb}M"
     gpus = f"{layout.gpu_type}:{layout.gpus_per_node}" if layout.gpu_type else str(layout.gpus_per_node)
     by_gres = profile.site.gpu_request == "gres" or profile.site.interactive is not None
-    minutes = layout.time_limit_min
     wanted = [
         ("-A", account),
         ("-p", layout.partition),
         ("-q", layout.qos),
         ("-N", str(layout.num_nodes)),
-        ("-t", f"{minutes // 60}:{minutes % 60:02d}:00"),
+        ("-t", f"{hours_of(layout.time_limit_min)}:00"),
         ("--ntasks-per-node", str(layout.processes_per_node)),
     ]
     words = [word for name, value in wanted if value is not None for word in (name, value)]
@@ -200,10 +200,6 @@ def _salloc_words(profile: Profile, layout: Layout, options: JobOptions, account
         words += ["--exclusive"] if layout.whole_nodes else []
         words += [*profile.site.sbatch_args, *options.sbatch_arg]
     return words
-
-
-def _shown(words: Sequence[str]) -> str:
-    return " ".join(shlex.quote(word) for word in words)
 
 
 _DESCRIPTION = """\

@@ -82,7 +82,7 @@ def test_debug_shows_the_traceback_before_the_line(
 
 @pytest.mark.parametrize(("typed", "near"), [("trian", "train"), ("horvod", "horovod")])
 def test_an_unknown_command_lists_near_names(typed: str, near: str) -> None:
-    with pytest.raises(BadInput, match=f"unknown command '{typed}'; near names: {near};"):
+    with pytest.raises(BadInput, match=f"unknown command '{typed}'; did you mean {near}. all"):
         find_command(typed, COMMANDS)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
 from hpcdl.common.cores import format_cpu_list, parse_cpu_list
+from hpcdl.common.saying import count
 from hpcdl.launch.doctor.verdict import FAILED, OK, WARNING, Finding
 from hpcdl.launch.submission.layout import Layout
 
@@ -55,7 +56,7 @@ def _crowded(seen: Sequence[Mapping[str, Any]], wanted: int) -> Optional[Finding
     for host, number in ranks.items():
         shared = cpus[host]
         if len(shared) < number * wanted:
-            cores = f"{len(shared)} core{'s' if len(shared) > 1 else ''} ({format_cpu_list(shared)})"
+            cores = f"{count(len(shared), 'core')} ({format_cpu_list(shared)})"
             return Finding(
                 "cores",
                 "nodes",
@@ -79,7 +80,7 @@ def _threads(seen: Sequence[Mapping[str, Any]]) -> Finding:
             "nodes",
             WARNING,
             f"{_who(one)} has {one['cores']} cores and {name}={one['threads'][name]}"
-            f" ({number} rank{'s' if number > 1 else ''} like it)",
+            f" ({count(number, 'rank')} like it)",
             f"let neither environ in the profile nor the image set {name}: hpcdl sets it to the cores of a rank",
         )
     told: List[str] = [f"{name}={value}" for name, value in seen[0]["threads"].items()]

@@ -52,7 +52,7 @@ def submit_main(argv: Sequence[str]) -> int:
     from hpcdl.launch.submission import executors  # submitit takes a while to load
 
     if command.place.dry_run:
-        run = " ".join(shlex.quote(word) for word in job.argv)
+        run = shlex.join(job.argv)
         if job.executor == "slurm":
             print("keeper runs  " + run, file=sys.stderr)
             print(executors.batch_script(job), end="")

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Dict, List, Mapping, Optional, Sequence
 
+from hpcdl.common.saying import count
 from hpcdl.common.words import target_kind
+from hpcdl.launch.amounts import hours_of
 from hpcdl.launch.sites.profile import Gpu, Profile, Site
 from hpcdl.launch.submission.job import Job
 from hpcdl.launch.submission.layout import GLOO_MAX_RANKS, Layout
@@ -29,11 +31,10 @@ def plan_lines(job: Job, profile: Profile, how: str) -> List[str]:
         names = (("partition", job.layout.partition), ("qos", job.layout.qos))
         where = [f"{word} {value}" if value else f"the default {word}" for word, value in names]
         where += [f"account {job.account}"] if job.account else []
-        minutes = job.layout.time_limit_min
         times = f"up to {job.options.max_requeues} times"
         again = f"requeue {times}" if job.requeue else f"{times} as a new job" if job.chain else "requeue no"
         lines.append(
-            f"job          {', '.join(where)}, {minutes // 60}:{minutes % 60:02d} h,"
+            f"job          {', '.join(where)}, {hours_of(job.layout.time_limit_min)} h,"
             f" memory of a node {memory}, {again}"
         )
         price = cost(profile.site, job.layout)
@@ -52,14 +53,14 @@ def plan_lines(job: Job, profile: Profile, how: str) -> List[str]:
 
 def describe(layout: Layout) -> str:
     """Says in a line where the processes run."""
-    processes = _count(layout.processes_per_node, "process", "processes")
-    nodes = _count(layout.num_nodes, "node", "nodes")
-    parts = [f"{nodes} x {processes} x {_count(layout.replicas_per_process, 'replica', 'replicas')}"]
+    processes = count(layout.processes_per_node, "process", "processes")
+    nodes = count(layout.num_nodes, "node")
+    parts = [f"{nodes} x {processes} x {count(layout.replicas_per_process, 'replica')}"]
     if layout.cores_per_process is not None:
-        parts.append(_count(layout.cores_per_process, "core", "cores") + " for each process")
+        parts.append(count(layout.cores_per_process, "core") + " for each process")
     if layout.gpus_per_node:
         kind = f" {layout.gpu_kind}" if layout.gpu_kind else ""
-        parts.append(_count(layout.gpus_per_node, f"GPU{kind}", f"GPUs{kind}") + " on each node")
+        parts.append(count(layout.gpus_per_node, f"GPU{kind}", f"GPUs{kind}") + " on each node")
     ways = {
         "gloo": "srun, Horovod through Gloo",
         "mpi": "srun, Horovod through MPI",
@@ -176,10 +177,6 @@ def _beyond_gloo(layout: Layout, mpi: Optional[str]) -> str:
     else:
         way = "leave --launcher gloo out, and they meet through MPI"
     return f"take fewer processes by --strategy hybrid, or {way}"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def _by_table(paths: Sequence[str]) -> str:

@@ -8,14 +8,13 @@ Synopsis::
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
 from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
-from hpcdl.launch.amounts import minutes_of
+from hpcdl.launch.amounts import hours_of, minutes_of
 from hpcdl.launch.sites.profile import Gpu, Queue, Site
 from hpcdl.launch.submission.words import JobOptions
 
@@ -80,8 +79,7 @@ def choose_gpus(site: Site, queue: Queue, job: JobOptions) -> Tuple[Optional[Gpu
     ]
     if not candidates:
         offers = ", ".join(f"{kind.type or name}:{kind.per_node or '?'}" for name, kind in kinds.items())
-        near = difflib.get_close_matches(kind_name, list(kinds), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}? " if near and near[0] != kind_name else ""
+        hint = "" if kind_name in kinds else did_you_mean(kind_name, kinds, most=1)
         raise BadInput(
             f"--gpus-per-node must be what a node of {queue.partition or queue.qos} has; received"
             f" {job.gpus_per_node!r}; {hint}use one of {offers}"
@@ -162,13 +160,9 @@ def _check_limits(name: str, queue: Queue, nodes: int, time_limit_min: int, site
         raise BadInput(f"{where} takes jobs of {lower}{upper} nodes; received {nodes}; pass another --nodes")
     if queue.max_min is not None and time_limit_min > queue.max_min:
         raise BadInput(
-            f"{where} allows {_hours(queue.max_min)} for {nodes} nodes; received {_hours(time_limit_min)}; pass a"
-            " shorter --time: the run goes on where it stopped"
+            f"{where} allows {hours_of(queue.max_min)} h for {nodes} nodes; received {hours_of(time_limit_min)} h;"
+            " pass a shorter --time: the run goes on where it stopped"
         )
-
-
-def _hours(minutes: int) -> str:
-    return f"{minutes // 60}:{minutes % 60:02d} h"
 
 
 def _parse_gpus(text: Optional[str]) -> Tuple[str, Optional[int]]:

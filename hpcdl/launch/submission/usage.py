@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any, List, Mapping, Optional, Sequence
 
+from hpcdl.launch.amounts import hours_of
 from hpcdl.launch.submission.layout import Layout
 
 _GB = 1e9
@@ -38,7 +39,9 @@ def usage_lines(
         used_s = kept["ended"] - kept["started"]
         is_short = kept.get("state") == "done" and not kept.get("restarts") and used_s < _LITTLE * limit_s
         advice = "; a shorter --time lets a job start sooner" if is_short else ""
-        lines.append(f"time used  {_percent(used_s / limit_s)} of {_hours(limit_s)}{advice}")
+        lines.append(
+            f"time used  {_percent(used_s / limit_s)} of {hours_of(layout.time_limit_min)} h{advice}"
+        )
     of_rank = max((_peak(record, "host_peak_bytes") for record in records), default=0)
     if of_rank:
         lines.append(f"memory     {_memory(of_rank * layout.processes_per_node, layout.memory_mb)}")
@@ -82,7 +85,3 @@ def _peak(record: Mapping[str, Any], name: str) -> int:
 
 def _percent(part: float) -> str:
     return f"{100 * part:.0f} %"
-
-
-def _hours(seconds: int) -> str:
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d} h"
