@@ -49,6 +49,10 @@ class Source:
         """Gives the variable that `read_source` reads."""
         return {VARIABLE: f"{self.commit} {_CHANGED[self.is_changed]}"}
 
+    def describe(self) -> str:
+        """Says it in a few words."""
+        return f"commit {self.commit}{' and changes' if self.is_changed else ''}"
+
 
 def read_source(package: Path, environ: Mapping[str, str]) -> Optional[Source]:
     """Says which code this is: by the launcher's word, else by git's files beside the package.

@@ -3,7 +3,7 @@
 Synopsis::
 
     ask_git(folder, "rev-parse", "HEAD")                     # "" where there is no git, or no repository
-    source_of(Path(hpcdl.__file__).parent)                   # None outside of a checkout of hpcdl
+    own_source()                                             # None outside of a checkout of hpcdl
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Optional
 
+import hpcdl
 from hpcdl.common.provenance import Source
 
 
@@ -42,3 +43,8 @@ def source_of(package: Path) -> Optional[Source]:
     if not commit:
         return None
     return Source(commit, bool(ask_git(package.parent, "status", "--porcelain", "--", package.name)))
+
+
+def own_source() -> Optional[Source]:
+    """Says which code of hpcdl runs here; None where it is no checkout."""
+    return source_of(Path(hpcdl.__file__).resolve().parent)

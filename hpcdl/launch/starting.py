@@ -19,12 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Sequence
 
-import hpcdl
 from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_REQUEUE
 from hpcdl.common.records import read_run_dirs
 from hpcdl.common.saying import say
 from hpcdl.common.words import TrainCommand
-from hpcdl.launch.git import source_of
+from hpcdl.launch.git import own_source
 from hpcdl.launch.outcome import Outcome, render, summary
 from hpcdl.launch.show import draw_each
 from hpcdl.launch.watch import tail
@@ -50,7 +49,7 @@ def said_environ(command: TrainCommand, controller: str) -> Dict[str, str]:
 
 def with_source(environ: Mapping[str, str]) -> Dict[str, str]:
     """Tells the ranks which code of hpcdl they run, for their record."""
-    source = source_of(Path(hpcdl.__file__).resolve().parent)
+    source = own_source()
     return {**environ, **(source.to_environ() if source is not None else {})}
 
 

@@ -15,7 +15,7 @@ from typing import Mapping
 
 import hpcdl
 from hpcdl.common.provenance import environment_that_matters
-from hpcdl.launch.git import source_of
+from hpcdl.launch.git import own_source
 from hpcdl.launch.machine import Machine
 
 
@@ -27,8 +27,8 @@ def describe_environment(machine: Machine, environ: Mapping[str, str], gpu_kind:
         environ: What ran here has it.
         gpu_kind: As the site's profile calls its GPUs; "": none, or not known.
     """
-    source = source_of(Path(hpcdl.__file__).resolve().parent)
-    code = "" if source is None else f", commit {source.commit}{' and changes' if source.is_changed else ''}"
+    source = own_source()
+    code = "" if source is None else f", {source.describe()}"
     lines = [
         f"host        {machine.hostname}",
         f"cores       {machine.num_cores} (CPUs {' '.join(','.join(map(str, core)) for core in machine.cores)})",

@@ -20,7 +20,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import hpcdl
 from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
 from hpcdl.common.exchange_times import bus_bandwidth, read_times
@@ -28,7 +27,7 @@ from hpcdl.common.load import Load, read_busy, span
 from hpcdl.common.options import OptionParser, at_least, option, switch, take
 from hpcdl.common.provenance import environment_that_matters
 from hpcdl.common.records import write_json
-from hpcdl.launch.git import source_of
+from hpcdl.launch.git import own_source
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import find_mpirun, read_version
 from hpcdl.launch.placement import Placement, place
@@ -132,7 +131,7 @@ def measure(options: AllreduceOptions, placement: Placement) -> Dict[str, Any]:
                 found, versions[who] = read_times(answer)
                 for size, seconds in found.items():
                     times[who][size] += seconds
-    source = source_of(Path(hpcdl.__file__).resolve().parent)
+    source = own_source()
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "allreduce",

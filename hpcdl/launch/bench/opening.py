@@ -17,11 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, Mapping, Sequence
 
-import hpcdl
 from hpcdl.common.errors import BadInput
 from hpcdl.common.records import write_json
 from hpcdl.launch.bench.study import SCHEMA_VERSION, read_record
-from hpcdl.launch.git import source_of
+from hpcdl.launch.git import own_source
 
 
 def new_folder(target: str) -> Path:
@@ -54,7 +53,7 @@ def open_study(folder: Path, mine: Mapping[str, Any], argv: Sequence[str]) -> No
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    source = source_of(Path(hpcdl.__file__).resolve().parent)
+    source = own_source()
     record = {
         "schema_version": SCHEMA_VERSION,
         "kind": "study",

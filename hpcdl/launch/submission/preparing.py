@@ -21,7 +21,7 @@ from hpcdl.common.errors import BadInput
 from hpcdl.common.words import TrainCommand, check_script
 from hpcdl.launch.config import Config
 from hpcdl.launch.container import describe_choice, find_image
-from hpcdl.launch.git import source_of
+from hpcdl.launch.git import own_source
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mounts import own_of_each_node, read_mounts
 from hpcdl.launch.paths import nearest_existing
@@ -123,7 +123,7 @@ def prepare(
         ),
         import_path=import_path,
     )
-    source = source_of(Path(hpcdl.__file__).resolve().parent)
+    source = own_source()
     job = make_job(
         train,
         options,
