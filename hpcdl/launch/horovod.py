@@ -40,13 +40,15 @@ from hpcdl.launch.horovod_recipe import (
 )
 from hpcdl.launch.logged import Screen
 
-_EXAMPLES = """\
+_OF_INSTALL = """\
 examples:
   hpcdl horovod install --dry-run     say what would be built, and how
   hpcdl horovod install               build (about 2 minutes on 2 cores), or take the wheel from the cache
   hpcdl horovod install --force       replace a Horovod that works, for example to add MPI
-  hpcdl horovod check                 exit status 0: it matches this TensorFlow; 1: it does not
 """
+_CHECK = "  hpcdl horovod check                 exit status 0: it matches this TensorFlow; 1: it does not\n"
+_OF_CHECK = f"example:\n{_CHECK}"
+_EXAMPLES = _OF_INSTALL + _CHECK
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.add_argument("--json", action="store_true", help="write one JSON object to stdout")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    install = actions.add_parser("install", parents=[common], help="build and install, unless one works here")
+    install = actions.add_parser(
+        "install", parents=[common], help="build and install, unless one works here", epilog=_OF_INSTALL
+    )
     install.add_argument("--dry-run", action="store_true", help="say what would be done; change nothing")
     install.add_argument("--force", action="store_true", help="build anew and replace what is there")
-    actions.add_parser("check", parents=[common], help="say what it was built with, and whether it matches")
+    actions.add_parser(
+        "check",
+        parents=[common],
+        help="say what it was built with, and whether it matches",
+        epilog=_OF_CHECK,
+    )
     return parser
 
 

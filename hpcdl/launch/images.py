@@ -168,13 +168,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     known = "; ".join(f"{name}: {recipe.purpose}" for name, recipe in RECIPES.items())
-    build = actions.add_parser("build", help="build an image from a definition file")
+    build = actions.add_parser("build", help="build an image from a definition file", epilog=_BUILD_EPILOG)
     build.add_argument("source", metavar="DEF", help=f"a definition file, or one of hpcdl's ({known})")
     build.add_argument("image", metavar="IMAGE", help="the file to make")
     build.add_argument(
         "--mirror", metavar="URL", help="take Debian from this mirror (default: where apt takes it from)"
     )
-    pull = actions.add_parser("pull", help="fetch an image from a registry")
+    pull = actions.add_parser("pull", help="fetch an image from a registry", epilog=_PULL_EPILOG)
     pull.add_argument("source", metavar="SOURCE", help="such as docker://NAME:TAG")
     pull.add_argument("image", metavar="IMAGE", nargs="?", help="the file to make")
     for action in (build, pull):
@@ -193,8 +193,10 @@ def _whole(text: str) -> int:
     return parse_whole_number("--room", text)
 
 
-_EPILOG = """\
+_BUILD_EPILOG = """\
 examples:
   hpcdl container build cpu hpcdl-cpu.sif                    Debian, TensorFlow, Horovod; no registry, no root
-  hpcdl container build my.def my.sif -- --fakeroot          a definition of your own
-  hpcdl container pull docker://nvcr.io/nvidia/tensorflow:23.04-tf2-py3 tf.sif --dry-run"""
+  hpcdl container build my.def my.sif -- --fakeroot          a definition of your own"""
+_PULL = "  hpcdl container pull docker://nvcr.io/nvidia/tensorflow:23.04-tf2-py3 tf.sif --dry-run"
+_PULL_EPILOG = f"example:\n{_PULL}"
+_EPILOG = f"{_BUILD_EPILOG}\n{_PULL}"

@@ -113,6 +113,22 @@ def test_every_command_exists_and_is_in_the_help(command: Command) -> None:
     assert f"  {command.name} " in render_help(COMMANDS)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["site", "list"], ["site", "show"], ["site", "init"], ["site", "verify"],
+        ["container", "build"], ["container", "pull"], ["horovod", "install"], ["horovod", "check"],
+        ["data", "list"], ["data", "fetch"], ["jobs"], ["logs"], ["cancel"], ["show"], ["workloads"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_the_help_of_every_action_ends_with_an_example(
+    words: List[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--help"]) == 0
+    assert f"  hpcdl {' '.join(words)}" in capsys.readouterr().out.replace("example: ", "  ")
+
+
 def test_help_takes_less_than_150_ms() -> None:
     """Of a core, since other tests run beside this one, and without what coverage adds to each start of Python.
 

@@ -125,14 +125,15 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="list the sites")
-    for name, help in (
-        ("show", "show each value with its source"),
-        ("init", "ask this cluster and write a profile of your own"),
-        ("verify", "compare a profile with this cluster"),
+    for name, help, example in (
+        ("list", "list the sites", "list"),
+        ("show", "show each value with its source", "show bridges2"),
+        ("init", "ask this cluster and write a profile of your own", "init mycluster"),
+        ("verify", "compare a profile with this cluster", "verify bridges2"),
     ):
-        action = actions.add_parser(name, help=help)
-        action.add_argument("name", metavar="NAME", help="name of the site")
+        action = actions.add_parser(name, help=help, epilog=f"example: hpcdl site {example}")
+        if name != "list":
+            action.add_argument("name", metavar="NAME", help="name of the site")
         if name == "init":
             action.add_argument("--force", action="store_true", help="replace a profile that is there")
     return parser
