@@ -8,18 +8,20 @@ Synopsis::
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import os
 import re
 import socket
 import time
 from pathlib import Path
-from typing import Any, List, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, BadInput
 from hpcdl.common.options import OneLineParser
 from hpcdl.launch.sites.library import config_dir, guess_site, load_profile, own_path, site_names
 from hpcdl.launch.sites.live import ask_cluster, differences, profile_text
-from hpcdl.launch.sites.profile import Container, Gpu, Profile, Queue, Site, leaves
+from hpcdl.launch.sites.profile import Container, Gpu, Profile, Queue, Site, Source, leaves
 
 _EPILOG = """\
 examples:
@@ -40,47 +42,85 @@ def main(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(list(argv))
     config = config_dir(os.environ)
-    if options.action == "list":
-        print("\n".join(list_lines(config)))
-    elif options.action == "show":
-        print("\n".join(show_lines(load_profile(options.name, config))))
-    elif options.action == "init":
+    if options.action == "init":
         print(_init(options.name, config, options.force))
+        return EXIT_DONE
+    facts: Any
+    if options.action == "list":
+        facts = list_facts(config)
+        lines = list_lines(facts)
+    elif options.action == "show":
+        facts = show_facts(load_profile(options.name, config))
+        lines = show_lines(facts)
     else:
-        return _verify(load_profile(options.name, config))
-    return EXIT_DONE
+        profile = load_profile(options.name, config)
+        facts = [one._asdict() for one in differences(profile.site, ask_cluster())]
+        lines = [
+            f"differs  {one['path']:<32} profile {one['profile']}, cluster {one['cluster']}" for one in facts
+        ]
+        lines = lines or [f"{profile.name}: what this cluster can tell is as in the profile"]
+    print(json.dumps(facts, indent=2) if options.json else "\n".join(lines))
+    return EXIT_FAILED if options.action == "verify" and facts else EXIT_DONE
 
 
-def list_lines(config: Path) -> List[str]:
-    """Writes a line for each site."""
+def list_facts(config: Path) -> List[Dict[str, Any]]:
+    """Says what is known of each site."""
     here = guess_site(socket.gethostname(), os.environ, config)
-    lines = []
-    for name in site_names(config):
-        profile = load_profile(name, config)
-        doubtful = sum(source.status != "confirmed" for source in profile.sources.values())
-        marks = f"{len(profile.sources)} values, {doubtful} not confirmed" + (
-            ", here" if name == here else ""
-        )
-        lines.append(f"{name:<16} {profile.site.title}  ({marks})")
-    return lines
+    return [
+        {
+            "name": name,
+            "title": profile.site.title,
+            "num_values": len(profile.sources),
+            "num_not_confirmed": sum(one.status != "confirmed" for one in profile.sources.values()),
+            "is_here": name == here,
+        }
+        for name in site_names(config)
+        for profile in [load_profile(name, config)]
+    ]
 
 
-def show_lines(profile: Profile) -> List[str]:
-    """Writes a profile: what is known, with source and date, and what is not."""
+def list_lines(sites: Sequence[Mapping[str, Any]]) -> List[str]:
+    """Writes a line for each site."""
+    return [
+        f"{one['name']:<16} {one['title']}  ({one['num_values']} values, {one['num_not_confirmed']} not confirmed"
+        f"{', here' if one['is_here'] else ''})"
+        for one in sites
+    ]
+
+
+def show_facts(profile: Profile) -> Dict[str, Any]:
+    """Says of a profile what is known, with source and date, and what is not."""
     site = profile.site
     parts = [("", Site, site), ("container.", Container, site.container)]
     parts += [(f"gpus.{name}.", Gpu, gpu) for name, gpu in site.gpus.items()]
     parts += [(f"queues.{name}.", Queue, queue) for name, queue in site.queues.items()]
-    lines, unknown = [f"{profile.name}: {site.title}", f"from {profile.origin}", ""], []
-    for prefix, cls, part in parts:
-        for field in leaves(cls):
-            path = prefix + field.name
-            if path in profile.sources:
-                value = _text(getattr(part, field.name))
-                lines.append(f"{path:<32} {value:<28} {profile.sources[path].describe()}")
-            else:
-                unknown.append(path)
-    return [*lines, "", "unknown, asked for where needed: " + ", ".join(unknown)]
+    paths = {prefix + field.name: (part, field.name) for prefix, cls, part in parts for field in leaves(cls)}
+    return {
+        "name": profile.name,
+        "title": site.title,
+        "origin": profile.origin,
+        "values": {
+            path: {"value": getattr(part, name), "source": dataclasses.asdict(profile.sources[path])}
+            for path, (part, name) in paths.items()
+            if path in profile.sources
+        },
+        "unknown": [path for path in paths if path not in profile.sources],
+    }
+
+
+def show_lines(facts: Mapping[str, Any]) -> List[str]:
+    """Writes a profile: a line for each value, and what is unknown."""
+    return [
+        f"{facts['name']}: {facts['title']}",
+        f"from {facts['origin']}",
+        "",
+        *(
+            f"{path:<32} {_text(one['value']):<28} {Source(**one['source']).describe()}"
+            for path, one in facts["values"].items()
+        ),
+        "",
+        "unknown, asked for where needed: " + ", ".join(facts["unknown"]),
+    ]
 
 
 def _text(value: Any) -> str:
@@ -109,15 +149,6 @@ def _init(name: str, config: Path, force: bool) -> str:
     return f"{path}: {len(cluster.partitions)} partitions; see hpcdl site show {name}"
 
 
-def _verify(profile: Profile) -> int:
-    found = differences(profile.site, ask_cluster())
-    for one in found:
-        print(f"differs  {one.path:<32} profile {one.profile}, cluster {one.cluster}")
-    if not found:
-        print(f"{profile.name}: what this cluster can tell is as in the profile")
-    return EXIT_FAILED if found else EXIT_DONE
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="hpcdl site",
@@ -136,4 +167,6 @@ def _parser() -> argparse.ArgumentParser:
             action.add_argument("name", metavar="NAME", help="name of the site")
         if name == "init":
             action.add_argument("--force", action="store_true", help="replace a profile that is there")
+        else:
+            action.add_argument("--json", action="store_true", help="print JSON")
     return parser

@@ -8,6 +8,7 @@ Synopsis::
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -15,12 +16,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, BadInput
 from hpcdl.common.failures import first_failure, read_failures
 from hpcdl.common.options import OneLineParser
 from hpcdl.common.rank_start import log_path
+from hpcdl.common.records import read_run_dirs
 from hpcdl.common.saying import say
 from hpcdl.launch.config import read_config
 from hpcdl.launch.outcome import meaning_of
@@ -51,17 +53,27 @@ def jobs_main(argv: Sequence[str]) -> int:
     """Runs ``hpcdl jobs [JOB]``."""
     parser = _parser("jobs", "List jobs, or say what became of one.")
     parser.add_argument("job", metavar="JOB", nargs="?", help="id or folder of a job")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(list(argv))
     parent = _parent(options.jobs_dir)
     if options.job is not None:
         job = find_job(options.job, parent)
-        print("\n".join(job_lines(job, state_of(job, ask_queue([job])))))
+        state = state_of(job, ask_queue([job]))
+        if options.json:
+            runs = [str(folder) for folder in read_run_dirs(job.job.log_dir)]
+            facts = {**job_facts(job, state), "keeper": read_state(job.folder), "runs": runs}
+            print(json.dumps(facts, indent=2))
+        else:
+            print("\n".join(job_lines(job, state)))
         return EXIT_DONE
     jobs = find_jobs(parent)
     queue = ask_queue(jobs)
-    for job in jobs:
-        state = state_of(job, queue)
-        print(f"{job.job_id:<10} {state.word:<10} {job.job.name:<20} {state.words}".rstrip())
+    all_facts = [job_facts(job, state_of(job, queue)) for job in jobs]
+    if options.json:
+        print(json.dumps(all_facts, indent=2))
+        return EXIT_DONE
+    for one in all_facts:
+        print("{job_id:<10} {state:<10} {name:<20} {words}".format(**one).rstrip())
     if not jobs:
         say(f"no jobs in {parent}")
     return EXIT_DONE
@@ -120,6 +132,21 @@ def cancel_main(argv: Sequence[str]) -> int:
         )
     send(job.process.pid, signal.SIGTERM)
     return EXIT_DONE
+
+
+def job_facts(job: Submitted, state: State) -> Dict[str, Any]:
+    """Says of a job what a script wants to know."""
+    return {
+        "job_id": job.job_id,
+        "name": job.job.name,
+        "state": state.word,
+        "words": state.words,
+        "is_over": state.is_over,
+        "site": job.job.site,
+        "folder": job.job.folder,
+        "num_ranks": job.job.layout.world_size,
+        "num_nodes": job.job.layout.num_nodes,
+    }
 
 
 def job_lines(job: Submitted, state: State) -> List[str]:

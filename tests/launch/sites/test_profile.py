@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Dict
 
 import pytest
 
 from hpcdl.common.errors import BadInput
-from hpcdl.launch.sites.command import list_lines, main, show_lines
+from hpcdl.launch.sites.command import list_facts, list_lines, main, show_facts, show_lines
 from hpcdl.launch.sites.library import guess_site, load_profile, own_path, site_names
 from hpcdl.launch.sites.profile import Profile, Source
 from hpcdl.launch.sites.reading import Layer, parse_profile
@@ -128,7 +129,7 @@ def test_a_host_that_two_sites_claim_is_not_guessed(tmp_path: Path) -> None:
 
 
 def test_show_gives_each_value_with_its_source_and_names_what_is_unknown(tmp_path: Path) -> None:
-    text = "\n".join(show_lines(load_profile("juwels_booster", tmp_path)))
+    text = "\n".join(show_lines(show_facts(load_profile("juwels_booster", tmp_path))))
     assert "queues.booster.max_min" in text
     assert "second-hand: users' notes, 2026-11-24" in text
     unknown = text.rpartition("unknown, asked for where needed: ")[2]
@@ -137,7 +138,17 @@ def test_show_gives_each_value_with_its_source_and_names_what_is_unknown(tmp_pat
 
 
 def test_list_has_a_line_for_each_site(tmp_path: Path) -> None:
-    assert [line.split()[0] for line in list_lines(tmp_path)] == list(SHIPPED)
+    assert [line.split()[0] for line in list_lines(list_facts(tmp_path))] == list(SHIPPED)
+
+
+def test_a_script_reads_sites_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    assert set(SHIPPED) <= {one["name"] for one in json.loads(capsys.readouterr().out)}
+    assert main(["show", "lumi", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["values"]["scheduler"]["value"] == "slurm"
+    assert set(shown["values"]["scheduler"]["source"]) == {"what", "date", "status"}
+    assert not set(shown["values"]) & set(shown["unknown"])
 
 
 def test_a_wrong_action_is_bad_input() -> None:

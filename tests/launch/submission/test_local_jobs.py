@@ -87,6 +87,11 @@ def test_a_job_runs_in_the_background_and_is_seen_done(user: User) -> None:
     wait_for(lambda: user.state().get("state") == "done")
     assert lines(user, "logs", job_id, "--rank", "1") == ["rank 1 hello start 1"]
     assert lines(user, "jobs")[0].split() == [job_id, "done", "train"]
+    listed = json.loads("\n".join(lines(user, "jobs", "--json")))
+    assert [(one["job_id"], one["state"], one["num_ranks"]) for one in listed] == [(job_id, "done", 2)]
+    asked = json.loads("\n".join(lines(user, "jobs", job_id, "--json")))
+    assert {**listed[0], "runs": []}.items() <= asked.items()
+    assert asked["keeper"]["exit_status"] == 0
 
 
 def test_a_run_that_stops_is_started_again_until_it_is_done(user: User) -> None:
