@@ -48,7 +48,7 @@ examples:
   hpcdl data fetch mnist cifar10 --to /scratch/data
   hpcdl train --data-dir /scratch/data mnist/cnn_dropout
 
-Exit status: 0 it is there and right, 2 it cannot be had, or is damaged."""
+Exit status: 0 they are there and right, 2 one cannot be had, or is damaged; those before it stay."""
 
 
 @dataclass(frozen=True)
