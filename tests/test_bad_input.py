@@ -101,7 +101,7 @@ CUT = {**ZEROS, f"data/{NAMES[1]}": ZEROS[f"data/{NAMES[1]}"][:-5]}
 
 CASES = {
     # The command and its words.
-    "no command": Case(("trian", "x.py"), ("unknown command 'trian'", "near names: train", "see hpcdl --help")),
+    "no command": Case(("trian", "x.py"), ("unknown command 'trian'", "did you mean train", "see hpcdl --help")),
     "no target": of_train("--np", "2", said=("needs a TARGET", "received none", "e.g.")),
     "no form of a target": of_train("train.sh", said=("TARGET must be", "received 'train.sh'", "e.g.")),
     "an option with a near name": of_train(
