@@ -109,9 +109,11 @@ def unpaired_ratio(
     if not numerators or not denominators:
         raise ValueError("values are needed; received none")
     quotients = sorted(a / b for a in numerators for b in denominators)
-    outside = _rank_sum_outside(len(numerators), len(denominators), _ONE_IN * num_ratios)
-    low, high = (quotients[outside - 1], quotients[-outside]) if outside else (None, None)
     num_rounds = min(len(numerators), len(denominators))
+    outside = 0
+    if num_rounds >= FEWEST_UNPAIRED:  # how one value would scatter is not known, however many the others are
+        outside = _rank_sum_outside(len(numerators), len(denominators), _ONE_IN * num_ratios)
+    low, high = (quotients[outside - 1], quotients[-outside]) if outside else (None, None)
     return Estimate(median(quotients), low, high, num_rounds, quotients[0], quotients[-1])
 
 
@@ -119,7 +121,7 @@ def _rank_sum_outside(n: int, m: int, one_in: int) -> int:
     """Gives the largest k with 2 P(U < k) <= 1 / one_in, where U is the Mann-Whitney statistic; 0 if there is none."""
     if n + m > _MANY:
         spread = math.sqrt(n * m * (n + m + 1) / 12)
-        return int(n * m / 2 - NormalDist().inv_cdf(1 - 1 / (2 * one_in)) * spread)
+        return max(0, int(n * m / 2 - NormalDist().inv_cdf(1 - 1 / (2 * one_in)) * spread))
     ways, below = _rank_sum_ways(n, m), 0
     for k, count in enumerate(ways):
         below += count

@@ -83,6 +83,13 @@ def test_the_unpaired_interval_has_the_tabled_critical_values():
     assert unpaired_ratio([1.0] * 3, [1.0] * 3).low is None
 
 
+@pytest.mark.parametrize(("few", "num_ratios"), [(1, 1), (3, 1), (4, 500)])
+def test_too_few_values_beside_many_give_no_interval_rather_than_an_inverted_one(few, num_ratios):
+    many = [1.0 + i / 1000 for i in range(60)]
+    found = unpaired_ratio([0.97] * few, many, num_ratios)
+    assert (found.low, found.high) == (None, None)
+
+
 def test_the_unpaired_interval_covers_the_true_ratio_as_often_as_it_says():
     draw = random.Random(1)
     covered = 0
