@@ -41,7 +41,9 @@ from hpcdl.launch.submission.state import read_state
 from hpcdl.launch.surroundings import describe_environment
 
 SCHEMA_VERSION = 1
-_KILLED_AFTER_S = 5.0
+#: How what still runs is ended, and how many seconds each signal is given. mpirun ends its ranks at SIGTERM. So does
+#: `hpcdl train`, but gives them time to save; it kills them, who are in sessions of their own, at the second SIGINT.
+_ENDINGS = ((signal.SIGTERM, 5.0), (signal.SIGINT, 1.0), (signal.SIGINT, 10.0), (signal.SIGKILL, 5.0))
 #: Of run.json, what a report looks into.
 _PARTS = ("topology", "identity", "config", "versions", "libraries", "memory", "clocks")
 #: Begins the name of a process' folder.
@@ -358,6 +360,7 @@ def _popen(start: Start, place: Path) -> subprocess.Popen[bytes]:
 
     def prepare() -> None:
         ends_with_parent()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a shell's background job has inherited ignored
         if start.cpus is not None:
             os.sched_setaffinity(0, start.cpus)
 
@@ -384,17 +387,18 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], timeout_s: float) -> Lis
             except subprocess.TimeoutExpired:
                 statuses.append(None)
     finally:
-        for process in processes:
-            _end(process)
+        _end(processes)
     return statuses
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process that still runs: politely first, since mpirun then ends its ranks."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_KILLED_AFTER_S)
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ends the processes that still run, and what they have started: politely first."""
+    for number, patience_s in _ENDINGS:
+        running = [process for process in processes if process.poll() is None]
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        end = time.monotonic() + patience_s
+        for process in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))

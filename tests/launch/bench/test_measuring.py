@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 
@@ -11,6 +12,7 @@ import pytest
 
 from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.common.load import Load
+from hpcdl.launch.bench import measuring
 from hpcdl.launch.bench.measuring import Point, Start, Window, measure, read_measurement
 from hpcdl.launch.bench.rounds import (
     Effort,
@@ -21,6 +23,7 @@ from hpcdl.launch.bench.rounds import (
     seconds_left,
     shuffled,
 )
+from hpcdl.launch.processes import identify
 
 WINDOW = Window(untimed_steps=2, timed_steps=4)
 #: Writes the steps of some ranks, as a run does: [seconds of a step of rank 0, of rank 1, ...].
@@ -91,6 +94,30 @@ def test_a_process_that_hangs_is_ended(tmp_path):
             point("a", [1.0], program="import time; time.sleep(600)"), WINDOW, tmp_path / "m", timeout_s=0.5
         )
     assert time.monotonic() - begin < 30
+
+
+def test_no_rank_is_left_where_a_launch_is_ended(tmp_path, monkeypatch):
+    # Ranks lead sessions of their own, and a fit only notes SIGTERM. A shell's background job has SIGINT ignored.
+    (tmp_path / "script.py").write_text(
+        "import os, signal, time\n"
+        "for number in (signal.SIGTERM, signal.SIGINT):\n"
+        "    signal.signal(number, lambda *_: None)\n"
+        "open(f'{os.getpid()}.pid', 'w').close()\n"
+        "time.sleep(60)\n"
+    )
+    words = ("-m", "hpcdl", "train", "--np", "2", "--launcher", "gloo", "--oversubscribe", "script.py")
+    hangs = Point("a", lambda _: [Start((sys.executable, *words), {})], 1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measuring, "_ENDINGS", [(number, min(1.0, s)) for number, s in measuring._ENDINGS])
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(HpcdlError, match="did not end"):
+            measure(hangs, WINDOW, tmp_path / "m", timeout_s=4.0)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ranks = [identify(int(path.stem)) for path in tmp_path.glob("*.pid")]
+    assert len(ranks) == 2
+    assert [rank for rank in ranks if rank is not None and rank.is_alive()] == []
 
 
 def test_fewer_steps_than_the_window_has_are_refused(tmp_path):
