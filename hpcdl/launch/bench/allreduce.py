@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
@@ -151,7 +151,7 @@ def measure(options: AllreduceOptions, placement: Placement) -> Dict[str, Any]:
     }
 
 
-def render(record: Dict[str, Any]) -> str:
+def render(record: Mapping[str, Any]) -> str:
     """Writes the record as a table."""
     loaded = "" if record["is_calm"] else "; UNDER FOREIGN LOAD"
     lines = [
@@ -159,12 +159,16 @@ def render(record: Dict[str, Any]) -> str:
         "",
         f"{'bytes':>12}{'MPI us':>12}{'Horovod us':>12}{'added us':>12}{'MPI GB/s':>12}{'Horovod GB/s':>14}",
     ]
-    of_mpi, of_horovod = record["seconds"]["mpi"], record["seconds"]["horovod"]
-    for size in of_mpi:
-        bare, whole = median(of_mpi[size]), median(of_horovod[size])
-        rates = [bus_bandwidth(int(size), record["num_ranks"], seconds) / 1e9 for seconds in (bare, whole)]
+    for size, bare, whole in medians(record):
+        rates = [bus_bandwidth(size, record["num_ranks"], seconds) / 1e9 for seconds in (bare, whole)]
         lines.append(
-            f"{int(size):12d}{1e6 * bare:12.1f}{1e6 * whole:12.1f}{1e6 * (whole - bare):12.1f}"
+            f"{size:12d}{1e6 * bare:12.1f}{1e6 * whole:12.1f}{1e6 * (whole - bare):12.1f}"
             f"{rates[0]:12.2f}{rates[1]:14.2f}"
         )
     return "\n".join(lines)
+
+
+def medians(record: Mapping[str, Any]) -> List[Tuple[int, float, float]]:
+    """Gives each size with the seconds of MPI's sum and of Horovod's."""
+    of_mpi, of_horovod = record["seconds"]["mpi"], record["seconds"]["horovod"]
+    return [(int(size), median(of_mpi[size]), median(of_horovod[size])) for size in sorted(of_mpi, key=int)]

@@ -30,6 +30,7 @@ from hpcdl.launch.bench.tables import (
     convergence_sheet,
     divided,
     scaling_sheet,
+    sums_sheet,
     to_csv,
     to_latex,
     to_markdown,
@@ -78,10 +79,11 @@ def main(argv: Sequence[str]) -> int:
     target = parse_target(options.target) if options.target is not None else None
     sources = read_sources(options.records)
     _check_whole(sources, target)
-    if options.output is None and "csv" in formats and sources.studies and target is not None:
+    kinds = [name for name in ("studies", "runs", "sums") if getattr(sources, name)]
+    if options.output is None and "csv" in formats and len(kinds) > 1:
         raise BadInput(
-            "CSV has one table in a file; received studies and --target, which make two, for the screen; pass --output"
-            " DIR"
+            f"CSV has one table in a file; received {' and '.join(kinds)}, which make {len(kinds)}, for the screen;"
+            " pass --output DIR"
         )
     for problem in (problem for study in sources.studies for problem in study.problems):
         say(problem)
@@ -189,7 +191,7 @@ def check_same_software(studies: Sequence[Study]) -> None:
 def render(report: Report, formats: Sequence[str]) -> Dict[str, str]:
     """Writes a report in formats, by the name of the file."""
     sheets = _sheets(report)
-    tables = [(heading, sheet.table()) for heading, sheet in sheets]
+    tables = [(heading, sheet.table()) for heading, sheet in sheets.values()]
     said = [
         (study, sentences(study, report.threshold, report.campaign_epochs))
         for study in report.sources.studies
@@ -202,17 +204,19 @@ def render(report: Report, formats: Sequence[str]) -> Dict[str, str]:
     }
     written = {f"scaling.{name}": makers[name]() for name in formats if name != "csv"}
     if "csv" in formats:  # a file for each: no program reads two tables in one
-        names = ("time-to-target.csv" if heading else "scaling.csv" for heading, _ in sheets)
-        written.update((name, to_csv(sheet)) for name, (_, sheet) in zip(names, sheets))
+        written.update((f"{name}.csv", to_csv(sheet)) for name, (_, sheet) in sheets.items())
     return written
 
 
-def _sheets(report: Report) -> List[Tuple[str, Sheet]]:
-    sheets = []
+def _sheets(report: Report) -> Dict[str, Tuple[str, Sheet]]:
+    """Makes the sheets, each with its heading, by the name of its file."""
+    sheets = {}
     if report.sources.studies:
-        sheets.append(("", scaling_sheet(report.sources.studies, report.campaign_epochs)))
+        sheets["scaling"] = ("", scaling_sheet(report.sources.studies, report.campaign_epochs))
     if report.target is not None:
-        sheets.append((f"Time to {report.target}", convergence_sheet(report.reached)))
+        sheets["time-to-target"] = (f"Time to {report.target}", convergence_sheet(report.reached))
+    if report.sources.sums:
+        sheets["allreduce"] = ("Sums over all ranks of a node", sums_sheet(report.sources.sums))
     return sheets
 
 

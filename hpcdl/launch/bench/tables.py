@@ -1,4 +1,4 @@
-"""The table of scaling studies, and how it is written: Markdown, LaTeX, CSV. Pure functions.
+"""The tables of a report, and how they are written: Markdown, LaTeX, CSV. Pure functions.
 
 Synopsis::
 
@@ -12,9 +12,11 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import astuple, dataclass
-from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple, Union
 
+from hpcdl.launch.bench.allreduce import medians
 from hpcdl.launch.bench.convergence import Reached
+from hpcdl.launch.bench.cost import bus_bandwidth
 from hpcdl.launch.bench.figures import three_digits, with_spread
 from hpcdl.launch.bench.ratios import Estimate
 from hpcdl.launch.bench.rows import Row
@@ -128,6 +130,27 @@ def convergence_sheet(reached: Sequence[Reached]) -> Sheet:
         Column("time-to-target efficiency %", 100, _percent),
     )
     return Sheet(columns, tuple(astuple(row) for row in reached))
+
+
+def sums_sheet(records: Sequence[Mapping[str, Any]]) -> Sheet:
+    """Makes the sheet of records of `hpcdl bench allreduce`: medians by size, and the bandwidth of each link."""
+    columns = (
+        Column("ranks"),
+        Column("bytes"),
+        Column("MPI us", 1e6),
+        Column("Horovod us", 1e6),
+        Column("added us", 1e6),
+        Column("MPI GB/s", 1e-9),
+        Column("Horovod GB/s", 1e-9),
+        Column("remark"),
+    )
+    rows = []
+    for record in records:
+        p, remark = record["num_ranks"], None if record.get("is_calm", True) else "foreign load"
+        for size, bare, whole in medians(record):
+            rates = (bus_bandwidth(size, p, seconds) for seconds in (bare, whole))
+            rows.append((p, size, bare, whole, whole - bare, *rates, remark))
+    return Sheet(columns, tuple(rows))
 
 
 def _shown(column: Column, value: Value) -> str:

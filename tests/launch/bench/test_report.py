@@ -204,9 +204,29 @@ def test_a_record_of_sums_is_drawn(study, tmp_path, capsys):
     assert run(capsys, "report", study, path, "--output", tmp_path / "report")[0] == EXIT_DONE
     assert "1 MiB" in (tmp_path / "report" / "allreduce.svg").read_text()
     assert "![allreduce](allreduce.svg)" in (tmp_path / "report" / "scaling.md").read_text()
+    assert (tmp_path / "report" / "allreduce.csv").exists()
     path.write_text('{"kind": "allreduce", "schema_version": 2}')
     status, _, error = run(capsys, "report", path)
     assert (status, "schema 2" in error) == (EXIT_BAD_INPUT, True)
+
+
+def test_a_record_of_sums_has_a_table(study, tmp_path, capsys):
+    seconds = {
+        "mpi": {"4096": [2e-5], "1024": [1e-5, 1e-5, 9.0]},
+        "horovod": {"1024": [1e-3], "4096": [2e-3]},
+    }
+    record = {"kind": "allreduce", "num_ranks": 2, "seconds": seconds, "is_calm": False}
+    path = tmp_path / "sums.json"
+    path.write_text(json.dumps(record))
+    status, said, _ = run(capsys, "report", path)
+    assert status == EXIT_DONE
+    rows = [line.strip("| ").split(" | ") for line in said.splitlines() if line.startswith("| 2 ")]
+    assert rows[0] == ["2", "1024", "10.0", "1000", "990", "0.102", "0.00102", "foreign load"]
+    assert [row[1] for row in rows] == ["1024", "4096"]
+    _, said, _ = run(capsys, "report", path, "--format", "csv")
+    assert said.startswith("ranks,bytes,MPI us,Horovod us,added us,MPI GB/s,Horovod GB/s,remark\n2,1024,")
+    status, _, error = run(capsys, "report", study, path, "--format", "csv")
+    assert (status, "received studies and sums, which make 2" in error) == (EXIT_BAD_INPUT, True)
 
 
 @pytest.mark.parametrize(
