@@ -154,7 +154,7 @@ class Model:
         return Prediction(
             num_replicas,
             float(best),
-            min(lows) * (1 - 2 * self.misfit),
+            min(lows) / (1 + 2 * self.misfit),  # by the same factor as up: a rate is never negative
             max(highs) * (1 + 2 * self.misfit),
             float(best / (num_replicas * one)),
         )

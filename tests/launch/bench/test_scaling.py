@@ -116,6 +116,11 @@ def test_no_range_promises_more_than_perfect_scaling():
     assert at.high < 1.2 * 27_360 * 10.5
 
 
+def test_no_range_reaches_below_nothing_however_bad_the_fit():
+    at = fitted([1, 2, 4, 8], [100, 50, 300, 90]).predict(16)
+    assert 0 < at.low < at.samples_per_second < at.high
+
+
 def test_repeats_of_a_count_that_scatter_widen_the_range():
     near, far = ([10.0, 10.0, 10.1], [10.0, 8.0, 12.0])
     ranges = [fitted([1, 1, 1, 2], [*rates, 19.0]).predict(8) for rates in (near, far)]
