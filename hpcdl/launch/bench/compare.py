@@ -10,7 +10,8 @@ Synopsis::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import List, Sequence
@@ -28,6 +29,7 @@ from hpcdl.launch.bench.text import count
 _EXAMPLES = """\
 examples:
   hpcdl bench compare bench/before bench/after
+  hpcdl bench compare bench/before bench/after --json
   hpcdl bench compare bench/before bench/after --margin 5 || echo 'slower, or too few rounds'"""
 
 
@@ -73,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--force", action="store_true", help="compare them although what was measured differs"
     )
+    parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(argv)
     before, after = read_study(options.before), read_study(options.after)
     if not options.force:
@@ -80,17 +83,30 @@ def main(argv: Sequence[str]) -> int:
         facts = [facts_of(before), facts_of(after)]
         check_alike(facts, "studies that are compared", [before.folder, after.folder])
     found = compare(before, after, options.margin / 100)
-    for one in found:
-        print(f"{one.name:<12} B / A {one.ratio!s:<26} {one.verdict}")
     differ = differing([*before.software, *after.software, machine_of(before), machine_of(after)])
-    if differ:
-        print(f"what differs: {', '.join(differ)}")
-    if not (before.is_calm and after.is_calm):
-        print("something else kept the machine busy in some of the rounds: take this with care")
+    is_calm = before.is_calm and after.is_calm
+    if options.json:
+        points = [asdict(one) for one in found]
+        print(
+            json.dumps(
+                {"kind": "comparison", "points": points, "differ": differ, "is_calm": is_calm}, indent=2
+            )
+        )
+    else:
+        print("\n".join(render(found, differ, is_calm)))
     verdicts = {one.verdict for one in found}
     if _SLOWER in verdicts:
         return EXIT_FAILED
     return EXIT_UNDECIDED if _TOO_FEW in verdicts else EXIT_DONE
+
+
+def render(found: Sequence[Comparison], differ: Sequence[str], is_calm: bool) -> List[str]:
+    """Writes the points in lines, and what a reader must know besides."""
+    lines = [f"{one.name:<12} B / A {one.ratio!s:<26} {one.verdict}" for one in found]
+    lines += [f"what differs: {', '.join(differ)}"] if differ else []
+    if not is_calm:
+        lines.append("something else kept the machine busy in some of the rounds: take this with care")
+    return lines
 
 
 def compare(before: Study, after: Study, margin: float) -> List[Comparison]:
