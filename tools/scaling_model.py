@@ -67,7 +67,8 @@ def read_hardware(path: Path = HARDWARE) -> Dict[Tuple[str, int], Stated]:
     for row in _rows(path):
         rate = float(row["one_replica_samples_per_second"])
         link = Link(_LATENCY_S, 1e-9 / float(row["gb_per_s"]))
-        given = Given(int(row["batch_per_replica"]) / rate, 4.0 * int(row["parameters"]), link)
+        step_s, num_bytes = int(row["batch_per_replica"]) / rate, 4.0 * int(row["parameters"])
+        given = Given(step_s, num_bytes, link, int(row["replicas_per_node"]))
         stated[_name(row), int(row["replicas"])] = Stated(given, rate)
     return stated
 

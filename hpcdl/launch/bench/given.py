@@ -13,8 +13,8 @@ Synopsis::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Dict, List, Optional, Sequence
 
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.bench.cost import ALGORITHMS, Link, allreduce_seconds, hierarchical_seconds
@@ -40,7 +40,7 @@ class Given:
         step_s: Of one replica alone.
         num_bytes: Of its gradients.
         between: The network of a node.
-        ranks_per_node: Which share it.
+        ranks_per_node: Which share it where they send at the same time.
         inside: What connects the ranks of a node; None: not known, so that no hierarchy is computed.
     """
 
@@ -56,8 +56,14 @@ class Given:
         Raises:
             BadInput: A hierarchy has no whole number of nodes.
         """
+        # In a ring one rank of a node sends to another node; else all do, at the same time, through one network.
+        sharing = min(self.ranks_per_node, num_replicas)
+        shared = replace(self.between, beta_s_per_byte=self.between.beta_s_per_byte * sharing)
         seconds = {
-            name: allreduce_seconds(name, self.num_bytes, num_replicas, self.between) for name in ALGORITHMS
+            name: allreduce_seconds(
+                name, self.num_bytes, num_replicas, self.between if name == "ring" else shared
+            )
+            for name in ALGORITHMS
         }
         if self.inside is not None:
             num_nodes, rest = divmod(num_replicas, self.ranks_per_node)
@@ -66,8 +72,6 @@ class Given:
                     f"a hierarchy has whole nodes; received {num_replicas} replicas, {self.ranks_per_node} on a node;"
                     f" pass a multiple of {self.ranks_per_node}"
                 )
-            # The ranks of a node send at the same time, through one network.
-            shared = Link(self.between.alpha_s, self.between.beta_s_per_byte * self.ranks_per_node)
             seconds["hierarchical"] = hierarchical_seconds(
                 self.num_bytes, self.ranks_per_node, num_nodes, self.inside, shared
             )
@@ -77,11 +81,21 @@ class Given:
         }
 
 
+def as_tree(given: Given, wanted: Sequence[int]) -> Dict[str, Any]:
+    """Gives the same for JSON."""
+    at = [
+        {"num_replicas": count, **{name: asdict(computed) for name, computed in given.at(count).items()}}
+        for count in wanted
+    ]
+    return {"kind": "computed", **asdict(given), "at": at}
+
+
 def render(given: Given, wanted: Sequence[int]) -> str:
     """Writes the efficiencies at counts."""
+    shared = f", {given.ranks_per_node} ranks on a node" if given.ranks_per_node > 1 else ""
     lines: List[str] = [
         f"computed from given numbers, not fitted and not measured: a step of {three_digits(1e3 * given.step_s)} ms,"
-        f" {three_digits(given.num_bytes / 1e6)} MB of gradients",
+        f" {three_digits(given.num_bytes / 1e6)} MB of gradients{shared}",
         _LEFT_OUT,
         "",
         f"{'replicas':>10}  {'exchange by':<20}{'ms':>10}{'efficiency %':>18}",

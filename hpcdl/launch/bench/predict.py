@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-from dataclasses import replace
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.checks import parse_number, parse_whole_number
 from hpcdl.common.errors import EXIT_DONE, BadInput
@@ -21,6 +22,7 @@ from hpcdl.common.options import OneLineParser, flag
 from hpcdl.launch.bench.cost import Link
 from hpcdl.launch.bench.figures import three_digits
 from hpcdl.launch.bench.given import Given
+from hpcdl.launch.bench.given import as_tree as tree_of_given
 from hpcdl.launch.bench.given import render as render_given
 from hpcdl.launch.bench.likeness import check_alike, facts_of, facts_of_curve, machine_of
 from hpcdl.launch.bench.scaling import Measured, Model, fit
@@ -29,7 +31,7 @@ from hpcdl.launch.bench.study import Study, read_study
 _EXAMPLES = """\
 examples:
   hpcdl bench predict bench/first --num-replicas 64,512
-  hpcdl bench predict --table measured.csv --num-replicas 27360
+  hpcdl bench predict --table measured.csv --num-replicas 27360 --json
   hpcdl bench predict --step-ms 476 --megabytes 95 --gb-per-s 3.1 --num-replicas 64,512"""
 
 
@@ -56,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--force", action="store_true", help="fit one model to studies although what was measured differs"
     )
+    parser.add_argument("--json", action="store_true", help="print JSON")
     _add_given(parser)
     options = parser.parse_args(argv)
     wanted = [parse_whole_number("--num-replicas", part) for part in options.num_replicas.split(",")]
@@ -66,27 +69,36 @@ def main(argv: Sequence[str]) -> int:
             " several; pass one"
         )
     if given is not None:
-        print(render_given(given, wanted))
+        print(_as_json(tree_of_given(given, wanted)) if options.json else render_given(given, wanted))
         return EXIT_DONE
     if options.table is not None:
         measured = read_table(options.table)
     else:
         measured = of_studies([read_study(folder) for folder in options.studies], options.force)
-    print(render(measured, wanted))
+    print(_as_json(as_tree(measured, wanted)) if options.json else render(measured, wanted))
     return EXIT_DONE
+
+
+def _as_json(tree: Mapping[str, Any]) -> str:
+    return json.dumps(tree, indent=2)
+
+
+#: Name, word for the value and purpose of what may be given; the first ones are needed.
+_GIVEN = (
+    ("step_ms", "MS", "a step of one replica alone takes MS milliseconds"),
+    ("megabytes", "MB", "its gradients have MB megabytes (4 bytes a parameter in float32)"),
+    ("gb_per_s", "GB", "the network of a node carries GB gigabytes a second in each direction"),
+    ("latency_us", "US", "a message of no bytes takes US microseconds (default: 5)"),
+    ("ranks_per_node", "N", "N ranks share that network where they send at once: not in a ring (default: 1)"),
+    ("inside_gb_per_s", "GB", "they reach each other with GB gigabytes a second: adds a hierarchy"),
+)
+_NEEDED = tuple(name for name, _, _ in _GIVEN[:3])
 
 
 def _add_given(parser: OneLineParser) -> None:
     group = parser.add_argument_group("from given numbers, instead of measured ones")
-    for name, metavar, purpose in (
-        ("--step-ms", "MS", "a step of one replica alone takes MS milliseconds"),
-        ("--megabytes", "MB", "its gradients have MB megabytes (4 bytes a parameter in float32)"),
-        ("--gb-per-s", "GB", "the network of a node carries GB gigabytes a second in each direction"),
-        ("--latency-us", "US", "a message of no bytes takes US microseconds (default: 5)"),
-        ("--ranks-per-node", "N", "N ranks share that network (with --inside-gb-per-s)"),
-        ("--inside-gb-per-s", "GB", "ranks of a node reach each other with GB gigabytes a second"),
-    ):
-        group.add_argument(name, metavar=metavar, help=purpose)
+    for name, metavar, purpose in _GIVEN:
+        group.add_argument(flag(name), metavar=metavar, help=purpose)
 
 
 def _given(options: argparse.Namespace) -> Optional[Given]:
@@ -95,24 +107,26 @@ def _given(options: argparse.Namespace) -> Optional[Given]:
     Raises:
         BadInput: Some are missing.
     """
-    needed = {name: getattr(options, name) for name in ("step_ms", "megabytes", "gb_per_s")}
-    hierarchy = {name: getattr(options, name) for name in ("ranks_per_node", "inside_gb_per_s")}
-    if all(text is None for text in (*needed.values(), *hierarchy.values(), options.latency_us)):
+    texts = {name: getattr(options, name) for name, _, _ in _GIVEN}
+    said = {name: text for name, text in texts.items() if text is not None}
+    if not said:
         return None
-    for group in (needed, hierarchy if any(hierarchy.values()) else {}):
-        missing = [flag(name) for name, text in group.items() if text is None]
+    for group in (_NEEDED, ("ranks_per_node", "inside_gb_per_s") if "inside_gb_per_s" in said else ()):
+        missing = [flag(name) for name in group if name not in said]
         if missing:
             together = ", ".join(map(flag, group))
             raise BadInput(f"{together} go together; {', '.join(missing)} is missing; pass it too")
-    latency_s = 1e-6 * parse_number("--latency-us", options.latency_us or "5")
-    numbers = {name: parse_number(flag(name), text) for name, text in {**needed, **hierarchy}.items() if text}
-    given = Given(
-        1e-3 * numbers["step_ms"], 1e6 * numbers["megabytes"], Link(latency_s, 1e-9 / numbers["gb_per_s"])
+    ranks_per_node = parse_whole_number("--ranks-per-node", said.pop("ranks_per_node", "1"))
+    numbers = {name: parse_number(flag(name), text) for name, text in {"latency_us": "5", **said}.items()}
+    latency_s = 1e-6 * numbers["latency_us"]
+    inside_gb_per_s = numbers.get("inside_gb_per_s")
+    return Given(
+        1e-3 * numbers["step_ms"],
+        1e6 * numbers["megabytes"],
+        Link(latency_s, 1e-9 / numbers["gb_per_s"]),
+        ranks_per_node,
+        None if inside_gb_per_s is None else Link(latency_s, 1e-9 / inside_gb_per_s),
     )
-    if options.inside_gb_per_s is None:
-        return given
-    ranks = parse_whole_number("--ranks-per-node", options.ranks_per_node)
-    return replace(given, ranks_per_node=ranks, inside=Link(latency_s, 1e-9 / numbers["inside_gb_per_s"]))
 
 
 def read_table(path: Path) -> List[Measured]:
@@ -176,6 +190,26 @@ def render(measured: Sequence[Measured], wanted: Sequence[int]) -> str:
     if far:
         lines.append(f"extrapolated beyond {largest}, the largest that was measured: {', '.join(far)}")
     return "\n".join(lines)
+
+
+def as_tree(measured: Sequence[Measured], wanted: Sequence[int]) -> Dict[str, Any]:
+    """Gives the same for JSON."""
+    model, tested = fit(measured), held_out_errors(measured)
+    largest = model.fitted_replicas[-1]
+    return {
+        "kind": "prediction",
+        "fitted_replicas": model.fitted_replicas,
+        "coefficients_s": model.curve.coefficients,
+        "held_out_errors": None if tested is None else tested[1],
+        "at": [
+            {
+                **asdict(model.predict(count)),
+                "power_law": float(model.baseline.throughput([count])[0]),
+                "times_largest_measured": count / largest,
+            }
+            for count in wanted
+        ],
+    }
 
 
 def held_out_errors(measured: Sequence[Measured]) -> Optional[Tuple[Model, Dict[int, float]]]:

@@ -417,6 +417,8 @@ def test_a_comparison_says_whether_it_got_slower(study, tmp_path, capsys, factor
     found, said, _ = run(capsys, "compare", study, after, "--margin", "3")
     assert found == status
     assert [line.split()[-1] for line in said.splitlines()] == [verdict.split()[-1]] * 2
+    found, said, _ = run(capsys, "compare", study, after, "--margin", "3", "--json")
+    assert (found, [point["verdict"] for point in json.loads(said)["points"]]) == (status, [verdict] * 2)
 
 
 def test_few_rounds_are_no_verdict_and_do_not_pass(tmp_path, capsys):
@@ -541,6 +543,12 @@ def test_a_prediction_says_its_range_and_its_error_on_what_it_was_not_given(tmp_
     assert "extrapolated beyond 8, the largest that was measured: 16 (2.00 times), 512 (64.0 times)" in said
     row = next(line.split() for line in said.splitlines() if line.split()[:1] == ["16"])
     assert float(row[2]) < float(row[1]) < float(row[4])
+    _, said, _ = run(capsys, "predict", "--table", table, "--num-replicas", "16,512", "--json")
+    tree = json.loads(said)
+    at = tree["at"][0]
+    shown = (at["samples_per_second"], at["low"], at["high"])
+    assert [float(row[i]) for i in (1, 2, 4)] == pytest.approx(shown, rel=0.01)
+    assert (set(tree["held_out_errors"]), at["times_largest_measured"]) == ({"4", "8"}, 2)
 
 
 def test_every_count_beyond_the_largest_measured_is_called_an_extrapolation(tmp_path, capsys):
@@ -560,6 +568,16 @@ def test_given_numbers_predict_without_a_measurement_and_say_so(capsys):
     assert set(rows) == {"ring", "halving-doubling", "recursive-doubling"}
     # 2 x 511 x 5 us, and 2 x 511/512 x 95.4 MB over 3.125 GB/s: 66.0 ms beside 476 ms.
     assert rows["ring"] == ["66.0", "87.8", "to", "100.0"]
+    # The ranks of a node send at once through its network, but not in a ring; of 2 ranks no 4 share it.
+    _, said, _ = run(
+        capsys, "predict", *network, "--ranks-per-node", "4", "--num-replicas", "512,2", "--json"
+    )
+    of_512, of_2 = json.loads(said)["at"]
+    ms = {name: 1e3 * at["exchange_s"] for name, at in of_512.items() if name != "num_replicas"}
+    assert ms["ring"] == pytest.approx(66.0, abs=0.1)
+    assert ms["halving-doubling"] == pytest.approx(18 * 0.005 + 4 * 2 * 511 / 512 * 95.4 / 3.125)
+    assert ms["recursive-doubling"] == pytest.approx(9 * (0.005 + 4 * 95.4 / 3.125))
+    assert 1e3 * of_2["recursive-doubling"]["exchange_s"] == pytest.approx(0.005 + 2 * 95.4 / 3.125)
     hierarchy = ("--ranks-per-node", "4", "--inside-gb-per-s", "12")
     _, said, _ = run(capsys, "predict", *network, *hierarchy, "--num-replicas", "512")
     (row,) = (line.split() for line in said.splitlines() if "hierarchical" in line)
@@ -593,7 +611,9 @@ def test_a_study_predicts_too(study, capsys):
         ("predict", "{study}", "--step-ms", "4", "--num-replicas", "4"),
         ("predict", "--step-ms", "4", "--num-replicas", "4"),
         ("predict", "--step-ms", "4", "--megabytes", "0", "--gb-per-s", "1", "--num-replicas", "4"),
-        ("predict", *GIVEN, "--ranks-per-node", "4", "--num-replicas", "4"),
+        ("predict", "--step-ms=", "--megabytes", "1", "--gb-per-s", "1", "--num-replicas", "4"),
+        ("predict", *GIVEN, "--latency-us=", "--num-replicas", "4"),
+        ("predict", *GIVEN, "--inside-gb-per-s", "9", "--num-replicas", "4"),
         ("predict", *GIVEN, "--ranks-per-node", "4", "--inside-gb-per-s", "9", "--num-replicas", "6"),
         ("report", "{missing}"),
         ("report", "{study}", "--format", "pdf"),
