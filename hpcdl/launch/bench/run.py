@@ -68,7 +68,9 @@ def main(argv: Sequence[str]) -> int:
         )
     if command.target_kind == "script":
         check_script(command.target)
-        note_strays(command, own_flags(StudyOptions, site.SiteStudyOptions, PlaceOptions))
+        note_strays(
+            command, own_flags(StudyOptions, site.SiteStudyOptions, site.SiteJobOptions, PlaceOptions)
+        )
     machine = read_machine(os.environ)
     plan = plan_study(
         replace(command, settings=replace(command.settings, checkpoint_every=None)),

@@ -207,7 +207,7 @@ def is_meant(argv: Sequence[str]) -> bool:
     before, target, after = _parser("hpcdl bench").split(argv)
     is_script = target is not None and target.endswith(".py")
     words = [*before, *(() if is_script else after)]
-    return any(word.partition("=")[0] in ("--site", "--nodes", "-N") for word in words)
+    return any(word.partition("=")[0] in ("--site", "--nodes") or word.startswith("-N") for word in words)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -219,7 +219,7 @@ def main(argv: Sequence[str]) -> int:
     """
     prog = "hpcdl bench"
     command, values = parse_target(_parser(prog), argv, prog)
-    note_strays(command, own_flags(SiteStudyOptions, PlaceOptions))
+    note_strays(command, own_flags(SiteStudyOptions, SiteJobOptions, PlaceOptions))
     refuse_inside_job(os.environ)
     options = take(SiteStudyOptions, values)
     study, how = plan(command, options, take(SiteJobOptions, values), take(PlaceOptions, values))

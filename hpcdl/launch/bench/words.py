@@ -109,8 +109,10 @@ class StudyOptions:
 
 
 def own_flags(*groups: Any) -> FrozenSet[str]:
-    """Lists the flags of some groups of options."""
-    return frozenset(flag(field.name) for group in groups for field in fields(group))
+    """Lists the flags of some groups of options, the short ones too."""
+    of_groups = [field for group in groups for field in fields(group)]
+    names = (name for field in of_groups for name in (flag(field.name), field.metadata.get("short")))
+    return frozenset(filter(None, names))
 
 
 def note_strays(command: TrainCommand, own: FrozenSet[str]) -> None:

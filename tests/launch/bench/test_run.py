@@ -30,11 +30,13 @@ def test_a_script_that_is_not_there_is_refused(bench):
 
 def test_words_of_a_study_after_a_script_are_the_scripts_and_said(bench):
     Path("my_script.py").touch()
-    status, said, error = bench("my_script.py", "--rounds=3", "--mine", "--site", "x")
+    words = ("--rounds=3", "--mine", "--site", "x", "--time", "20", "-N", "2", "")
+    status, said, error = bench("my_script.py", *words)
     assert status == EXIT_DONE
     assert "9 round(s)" in said
     assert error == (
-        "hpcdl: --rounds=3 --site after my_script.py goes to the script; hpcdl's own options stand before it\n"
+        "hpcdl: --rounds=3 --site --time -N after my_script.py goes to the script; hpcdl's own options stand before"
+        " it\n"
     )
 
 

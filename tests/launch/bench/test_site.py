@@ -207,6 +207,13 @@ def test_the_same_command_submits_only_what_is_missing_and_a_report_reads_what_i
     assert "What else ran on the nodes was not looked at in all of the rounds" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", [["-N1,2"], ["-N", "1,2"], ["--nodes=1,2"], ["--site", "small"]])
+def test_words_that_only_a_site_has_ask_for_one(words):
+    assert site.is_meant([*words, "my_script.py"])
+    assert site.is_meant([TARGET, *words])
+    assert not site.is_meant(["my_script.py", *words])
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
