@@ -26,6 +26,15 @@ _PARTS: Mapping[str, Sequence[str]] = {
     "predict": ("hpcdl.launch.bench.predict", "predict the throughput at counts that were not measured"),
     "allreduce": ("hpcdl.launch.bench.allreduce", "time sums over all ranks, Horovod's against MPI's own"),
 }
+_EXAMPLES = (
+    "examples:",
+    "  hpcdl bench --np 1,2 --study bench/first fashion_mnist/cnn_dropout",
+    "  hpcdl bench --site bridges2 -N 1,2,4 -t 20 -A abc123p --dry-run synthetic/resnet50",
+    "  hpcdl bench report bench/first",
+    "  hpcdl bench compare bench/before bench/after",
+    "  hpcdl bench predict bench/first --num-replicas 64,512",
+    "  hpcdl bench allreduce",
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,6 +71,8 @@ def _help() -> str:
             "",
             "parts:",
             *rows,
+            "",
+            *_EXAMPLES,
             "",
             "`hpcdl bench PART --help` tells more.",
         ]
