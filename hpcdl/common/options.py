@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
 
 from hpcdl.common.checks import did_you_mean, one_of, parse_number, parse_whole_number
@@ -73,6 +75,34 @@ def folder(what: str, text: str) -> str:
     if not text:
         raise BadInput(f"{what} must name a folder; received an empty text; pass e.g. runs/first")
     return text
+
+
+def file_to_write(what: str, text: str) -> Path:
+    """Reads the name of a file, whose folder may be yet to be made."""
+    path = Path(text)
+    if path.is_dir() or not _can_write(path):
+        raise BadInput(
+            f"{what} must name a file that can be written; received {text!r}; pass another one, e.g. here.txt"
+        )
+    return path
+
+
+def folder_to_write(what: str, text: str) -> Path:
+    """Reads the name of a folder, which may be yet to be made."""
+    path = Path(text)
+    if (path.exists() and not path.is_dir()) or not _can_write(path):
+        raise BadInput(
+            f"{what} must name a folder that can be made and written; received {text!r}; pass another one, e.g. here"
+        )
+    return path
+
+
+def _can_write(path: Path) -> bool:
+    """Says whether a path can be written, or made: told before the work, since after it that would be too late."""
+    if path.exists():
+        return os.access(str(path), os.W_OK)
+    nearest = next(one for one in path.absolute().parents if one.exists())
+    return nearest.is_dir() and os.access(str(nearest), os.W_OK)
 
 
 def flag(name: str) -> str:

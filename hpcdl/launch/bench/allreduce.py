@@ -24,7 +24,7 @@ from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
 from hpcdl.common.exchange_times import bus_bandwidth, read_times
 from hpcdl.common.load import Load, read_busy, span
-from hpcdl.common.options import OptionParser, at_least, option, switch, take
+from hpcdl.common.options import OptionParser, at_least, file_to_write, option, switch, take
 from hpcdl.common.provenance import environment_that_matters
 from hpcdl.common.records import write_json
 from hpcdl.launch.git import own_source
@@ -53,10 +53,6 @@ def _sizes(what: str, text: str) -> Tuple[int, ...]:
     return tuple(sizes)
 
 
-def _path(what: str, text: str) -> Path:
-    return Path(text)
-
-
 @dataclass(frozen=True)
 class AllreduceOptions:
     """What is measured."""
@@ -72,7 +68,7 @@ class AllreduceOptions:
     rounds: int = option(3, "N", "start both N times, in turn (default: 3)", at_least(1))
     oversubscribe: bool = switch("allow more ranks than cores")
     json: Optional[Path] = option(
-        None, "FILE", "keep the record in FILE (default: bench/allreduce-TIME.json)", _path
+        None, "FILE", "keep the record in FILE (default: bench/allreduce-TIME.json)", file_to_write
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.checks import parse_share
 from hpcdl.common.errors import EXIT_DONE, BadInput
-from hpcdl.common.options import OneLineParser
+from hpcdl.common.options import OneLineParser, folder_to_write
 from hpcdl.common.saying import say
 from hpcdl.launch.bench.convergence import Reached, Target, convergence, parse_target
 from hpcdl.launch.bench.likeness import check_one_training, check_trained
@@ -127,7 +127,7 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--output",
         metavar="DIR",
-        type=Path,
+        type=partial(folder_to_write, "--output"),
         help="write scaling.* and the pictures to DIR, not to the screen",
     )
     parser.add_argument(

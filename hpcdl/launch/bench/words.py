@@ -14,7 +14,15 @@ from typing import Any, FrozenSet, Optional, Tuple
 
 from hpcdl.common.checks import one_of, parse_whole_number
 from hpcdl.common.errors import BadInput
-from hpcdl.common.options import at_least, flag, option, positive_number, switch
+from hpcdl.common.options import (
+    at_least,
+    file_to_write,
+    flag,
+    folder_to_write,
+    option,
+    positive_number,
+    switch,
+)
 from hpcdl.common.saying import say
 from hpcdl.common.words import TrainCommand
 from hpcdl.launch.bench.measuring import Window
@@ -65,11 +73,7 @@ def trace_option() -> Any:
 
 def study_option() -> Any:
     """Makes the option for the study's folder."""
-    return option(None, "DIR", "keep the records in DIR, and go on with what is there", _path)
-
-
-def _path(what: str, text: str) -> Path:
-    return Path(text)
+    return option(None, "DIR", "keep the records in DIR, and go on with what is there", folder_to_write)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class StudyOptions:
     trace: bool = trace_option()
     study: Optional[Path] = study_option()
     lock: Optional[Path] = option(
-        None, "FILE", "lock FILE during each round, where others measure too", _path
+        None, "FILE", "lock FILE during each round, where others measure too", file_to_write
     )
     oversubscribe: bool = switch("allow more ranks than cores: such points are functional, not performance")
     dry_run: bool = switch("print the points and how long they take; measure nothing")

@@ -17,7 +17,7 @@ from typing import Any, Mapping, Sequence
 
 import hpcdl
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED
-from hpcdl.common.options import OptionParser, take
+from hpcdl.common.options import OptionParser, file_to_write, take
 from hpcdl.common.provenance import without_secrets
 from hpcdl.common.saying import say
 from hpcdl.launch.doctor.examination import DoctorOptions, Examination
@@ -38,6 +38,8 @@ def main(argv: Sequence[str]) -> int:
     parser = OptionParser("hpcdl doctor", "hpcdl doctor [OPTIONS]", _DESCRIPTION, _EPILOG, groups)
     values = parser.parse(list(argv))
     options, job = take(DoctorOptions, values), take(JobOptions, values)
+    if options.report is not None:
+        file_to_write("--report", options.report)
     examination = Examination(options, job, os.environ)
     findings, facts = examination.run(with_nodes="nodes" in values)
     if options.json:
@@ -46,7 +48,9 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(render(findings)))
     if options.report is not None:
         text = without_secrets(report_text(argv, findings, facts))
-        Path(options.report).write_text(text, encoding="utf-8")
+        path = Path(options.report)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
         say(f"wrote {options.report}; read it before you send it")
     return EXIT_FAILED if is_ill(findings) else EXIT_DONE
 

@@ -616,12 +616,18 @@ def test_a_study_predicts_too(study, capsys):
         ("predict", *GIVEN, "--inside-gb-per-s", "9", "--num-replicas", "4"),
         ("predict", *GIVEN, "--ranks-per-node", "4", "--inside-gb-per-s", "9", "--num-replicas", "6"),
         ("report", "{missing}"),
+        ("report", "{study}", "--output", "{study}/study.json"),
+        ("report", "{study}", "--output", "{study}/study.json/new"),
         ("report", "{study}", "--format", "pdf"),
         ("report", "{study}", "--threshold", "75"),
         ("report", "{study}", "--threshold", "nan"),
         ("compare", "{study}", "{study}", "--margin", "nan"),
         ("reprot", "{study}"),
         ("allreduce", "--bytes", "3"),
+        ("allreduce", "--json", "{study}"),
+        ("allreduce", "--json", "{study}/study.json/new"),
+        ("--dry-run", "--lock", "{study}/study.json/new", "fashion_mnist/fc64"),
+        ("--dry-run", "--study", "{study}/study.json", "fashion_mnist/fc64"),
     ],
 )
 def test_bad_words_are_one_line_and_status_2(study, tmp_path, capsys, words):

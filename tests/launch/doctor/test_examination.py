@@ -12,6 +12,8 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 
+from hpcdl.common.errors import BadInput
+from hpcdl.launch.doctor import command
 from hpcdl.launch.doctor.examination import DoctorOptions, Examination
 from hpcdl.launch.doctor.verdict import Finding
 from hpcdl.launch.submission.words import JobOptions
@@ -147,3 +149,11 @@ def test_a_job_on_this_machine_is_waited_for_until_its_ranks_have_met(tmp_path: 
     assert "2 ranks met through" in said["horovod"]
     assert "on CPUs" in said["bandwidth"]
     assert tree["facts"]["nodes"]["state"]["state"] == "done"
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_visit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "Examination", None)
+    with pytest.raises(BadInput, match="--report must name a file that can be written"):
+        command.main(["--report", str(tmp_path)])
