@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, before anything is installed
@@ -85,8 +85,8 @@ class Bench:
         head, mark, rest = own.read_text().partition("[sources")
         own.write_text(f'{head}setup = [["{self._stamp()}"], "cluster"]\n\n{mark}{rest}')
 
-    def round(self) -> Dict[str, Dict[str, float]]:
-        """Measures each once."""
+    def round(self, number: int) -> Dict[str, Dict[str, float]]:
+        """Measures each once; the one first that was second in the round before."""
         held = self._hpcdl("--sbatch-arg=--hold", "first.py", "x")
         bare = [
             "sbatch",
@@ -96,20 +96,26 @@ class Bench:
             "--ntasks=2",
             f"--wrap={shlex.join(self._srun('x'))}",
         ]
-        found = {
-            "submit": {"bare": self._times(bare, cancel=True), "hpcdl": self._times(held, cancel=True)},
-            "dry_run": {
-                "bare": self._times([sys.executable, "-c", "pass"]),
-                "hpcdl": self._times(self._hpcdl("--dry-run", "first.py", "x")),
-            },
-        }
         step = str(self._folder / "step")
         wrap = f"{self._stamp()}\n{shlex.join(self._srun(step))}"
-        found["first_step"] = {
-            "bare": self._first_step(["sbatch", "--parsable", *_NODES, "--ntasks=2", f"--wrap={wrap}"], step),
-            "hpcdl": self._first_step(self._hpcdl("first.py", step), step),
+        batch = ["sbatch", "--parsable", *_NODES, "--ntasks=2", f"--wrap={wrap}"]
+        return {
+            "submit": in_turn(
+                number,
+                bare=lambda: self._times(bare, cancel=True),
+                hpcdl=lambda: self._times(held, cancel=True),
+            ),
+            "dry_run": in_turn(
+                number,
+                bare=lambda: self._times([sys.executable, "-c", "pass"]),
+                hpcdl=lambda: self._times(self._hpcdl("--dry-run", "first.py", "x")),
+            ),
+            "first_step": in_turn(
+                number,
+                bare=lambda: self._first_step(batch, step),
+                hpcdl=lambda: self._first_step(self._hpcdl("first.py", step), step),
+            ),
         }
-        return found
 
     def _stamp(self) -> str:
         return f"date +%s.%N > {self._folder}/start"
@@ -164,6 +170,11 @@ class Bench:
         return done.stdout
 
 
+def in_turn(number: int, **ways: Callable[[], float]) -> Dict[str, float]:
+    """Measures two ways; which one comes first changes from round to round."""
+    return {way: ways[way]() for way in (reversed(list(ways)) if number % 2 else ways)}
+
+
 def table(rounds: Sequence[Mapping[str, Mapping[str, float]]]) -> List[str]:
     """Writes the medians, and of a difference the median of the rounds' own differences."""
     lines = ["| time | without hpcdl | with hpcdl | difference | goal |", "|---|---|---|---|---|"]
@@ -195,7 +206,7 @@ def main(argv: Sequence[str]) -> int:
             bench = Bench(Path(folder), os.environ.get("HPCDL_TEST_IMAGE"))
             for _ in range(options.rounds):
                 load = os.getloadavg()[0]
-                tree["rounds"].append({**bench.round(), "load": {"before": load}})
+                tree["rounds"].append({**bench.round(len(tree["rounds"])), "load": {"before": load}})
                 if options.json is not None:
                     write_json(options.json, tree)
     if not tree["rounds"]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, List
 
 import pytest
 
 from hpcdl.common.errors import BadInput
-from tools.launch_speed import main, table
+from tools.launch_speed import in_turn, main, table
 
 
 def _round(bare: float, own: float) -> Any:
@@ -22,6 +22,13 @@ def test_a_difference_is_the_median_of_the_rounds_own_differences() -> None:
     lines = table(rounds)
     assert "| Enter to job id | 2.00 s (`sbatch`) | 2.60 s | 0.50 s | < 1 s more |" in lines
     assert len(lines) == 2 + 3
+
+
+def test_who_comes_first_changes_from_round_to_round() -> None:
+    seen: List[str] = []
+    for number in range(2):
+        in_turn(number, bare=lambda: seen.append("bare") or 1.0, hpcdl=lambda: seen.append("hpcdl") or 2.0)
+    assert seen == ["bare", "hpcdl", "hpcdl", "bare"]
 
 
 def test_rounds_that_were_kept_are_shown_and_without_a_cluster_none_are_made(
