@@ -27,7 +27,7 @@ from hpcdl.common.checks import parse_whole_number  # noqa: E402
 from hpcdl.common.errors import EXIT_DONE  # noqa: E402
 from hpcdl.common.load import read_busy, span  # noqa: E402
 from hpcdl.common.records import write_json  # noqa: E402
-from hpcdl.launch.bench.ratios import Estimate, ratio  # noqa: E402
+from hpcdl.launch.bench.ratios import ratio  # noqa: E402
 from hpcdl.launch.git import source_of  # noqa: E402
 from hpcdl.launch.surroundings import processor  # noqa: E402
 from tools.environments import guarded  # noqa: E402
@@ -69,14 +69,6 @@ def measure(name: str, rounds: int, timed_steps: int, folder: Path) -> Dict[str,
     return rates
 
 
-def sentence(found: Estimate) -> str:
-    """Says the ratio in a line."""
-    spread = (
-        "no interval from so few" if not found.has_interval else f"95 %: {found.low:.3f} to {found.high:.3f}"
-    )
-    return f"run.fit / model.fit {found.median:.3f} ({spread}), {found.num_rounds} rounds"
-
-
 def main(argv: Sequence[str]) -> int:
     """Measures, prints the ratio, and gives the exit status."""
     parser = argparse.ArgumentParser(
@@ -95,7 +87,8 @@ def main(argv: Sequence[str]) -> int:
         rates = measure(arguments.workload, rounds, timed_steps, Path(folder) / "run")
     load = span(before, read_busy()).load
     found = ratio(rates["run.fit"], rates["model.fit"])
-    print(sentence(found) + ("" if load.is_calm else "; UNDER FOREIGN LOAD"))
+    loaded = "" if load.is_calm else "; UNDER FOREIGN LOAD"
+    print(f"run.fit / model.fit {found}, {found.num_rounds} rounds{loaded}")
     if arguments.json:
         from hpcdl.runtime.record import now, versions
 

@@ -29,7 +29,7 @@ import numpy as np  # noqa: E402
 from hpcdl.common.checks import parse_whole_number  # noqa: E402
 from hpcdl.common.errors import EXIT_DONE  # noqa: E402
 from hpcdl.common.load import Load, read_busy, span  # noqa: E402
-from hpcdl.common.records import read_json, write_json  # noqa: E402
+from hpcdl.common.records import write_json  # noqa: E402
 from hpcdl.common.schedule import resolve_batches  # noqa: E402
 from hpcdl.common.step_times import StepLog  # noqa: E402
 from hpcdl.common.topology import read_topology  # noqa: E402
@@ -146,11 +146,6 @@ def make_table(found: Dict[int, Dict[str, float]]) -> Table:
 
 def _microseconds(us: float) -> str:
     return f"{us:.1f}" if us < 10 else f"{us:.0f}"
-
-
-def read_record(path: Path) -> Dict[int, Dict[str, float]]:
-    """Gives the times in a record that ``--json`` wrote."""
-    return {int(ranks): times for ranks, times in read_json(path)["microseconds"].items()}
 
 
 def make_record(found: Dict[int, Dict[str, float]], load: Load) -> Dict[str, Any]:
