@@ -28,6 +28,7 @@ from hpcdl.launch.bench.measuring import Window, measure
 from hpcdl.launch.bench.opening import new_folder, open_study
 from hpcdl.launch.bench.planning import TRACE, TRACED_STEPS, StudyPlan, describe, plan_study, traced_point
 from hpcdl.launch.bench.rounds import FIRST_GUESS_S, Effort, Round, run_rounds
+from hpcdl.launch.bench.site_words import SiteJobOptions, SiteStudyOptions, is_meant
 from hpcdl.launch.bench.study import read_study, summary
 from hpcdl.launch.bench.words import StudyOptions, note_strays, own_flags
 from hpcdl.launch.machine import gpu_names, read_machine
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         BadInput: The command line is wrong, or asks for more than this machine has.
         HpcdlError: A run failed.
     """
-    if site.is_meant(argv):
+    if is_meant(argv):
         return site.main(argv)
     prog = "hpcdl bench"
     parser = train_parser(prog, _DESCRIPTION, _EPILOG, {"the study": StudyOptions})
@@ -68,9 +69,7 @@ def main(argv: Sequence[str]) -> int:
         )
     if command.target_kind == "script":
         check_script(command.target)
-        note_strays(
-            command, own_flags(StudyOptions, site.SiteStudyOptions, site.SiteJobOptions, PlaceOptions)
-        )
+        note_strays(command, own_flags(StudyOptions, SiteStudyOptions, SiteJobOptions, PlaceOptions))
     machine = read_machine(os.environ)
     plan = plan_study(
         replace(command, settings=replace(command.settings, checkpoint_every=None)),

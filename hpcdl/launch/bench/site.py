@@ -14,15 +14,15 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
-from hpcdl.common.options import at_least, option, positive_number, switch, take
+from hpcdl.common.options import take
 from hpcdl.common.records import read_json, write_json
 from hpcdl.common.saying import say
-from hpcdl.common.words import LaunchOptions, TrainCommand, parse_target, train_argv, train_parser
+from hpcdl.common.words import LaunchOptions, TrainCommand, parse_target, train_argv
 from hpcdl.launch.bench.batches import check_batches
 from hpcdl.launch.bench.measuring import SCHEMA_VERSION, Window
 from hpcdl.launch.bench.opening import new_folder, open_study
@@ -37,18 +37,9 @@ from hpcdl.launch.bench.planning import (
 )
 from hpcdl.launch.bench.ratios import FEWEST_UNPAIRED
 from hpcdl.launch.bench.rounds import round_name, shuffled
+from hpcdl.launch.bench.site_words import SiteJobOptions, SiteStudyOptions, site_parser
 from hpcdl.launch.bench.text import count
-from hpcdl.launch.bench.words import (
-    check_window,
-    counts,
-    note_strays,
-    own_flags,
-    scaling_option,
-    steps_option,
-    study_option,
-    trace_option,
-    untimed_option,
-)
+from hpcdl.launch.bench.words import check_window, note_strays, own_flags
 from hpcdl.launch.config import Config, read_config
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
@@ -60,66 +51,6 @@ from hpcdl.launch.submission.job import Job
 from hpcdl.launch.submission.layout import Layout, lay_out
 from hpcdl.launch.submission.preparing import prepare
 from hpcdl.launch.submission.words import JobOptions, PlaceOptions, SubmitCommand
-
-_DESCRIPTION = """\
-Measure how the training of TARGET scales at a site: one job for each point and repeat. The same command again submits
-what is missing; hpcdl bench report reads what is done."""
-_EPILOG = """\
-examples:
-  hpcdl bench --site bridges2 -N 1,2,4 -t 20 -A abc123p --dry-run synthetic/resnet50
-  hpcdl bench --site bridges2 -N 1,2,4 -t 20 -A abc123p --scaling weak,strong --study bench/first synthetic/resnet50"""
-
-
-@dataclass(frozen=True)
-class SiteStudyOptions:
-    """What a study at a site measures."""
-
-    scaling: Tuple[str, ...] = scaling_option()
-    repeat: int = option(
-        FEWEST_UNPAIRED,
-        "N",
-        f"measure each point in N jobs (default: {FEWEST_UNPAIRED}, the fewest that give an interval)",
-        at_least(1),
-    )
-    steps: int = steps_option("job")
-    untimed_steps: int = untimed_option()
-    controls: bool = switch("tell the parts of a step apart as well: up to three times as many jobs")
-    trace: bool = trace_option()
-    max_node_hours: Optional[float] = option(
-        None, "X", "refuse a study that may take more than X node-hours", positive_number
-    )
-    study: Optional[Path] = study_option()
-
-
-@dataclass(frozen=True)
-class SiteJobOptions(JobOptions):
-    """sbatch's own words; of nodes and processes lists, one of each point."""
-
-    nodes: Tuple[int, ...] = option(  # type: ignore[assignment]
-        (1,), "LIST", "measure on these numbers of nodes (default: 1)", counts, "-N"
-    )
-    np: Tuple[int, ...] = option(  # type: ignore[assignment]
-        (), "LIST", "start these numbers of processes in all (default: the strategy and the GPUs decide)",
-        counts, "-n",
-    )  # fmt: skip
-
-    def of_points(self) -> List[JobOptions]:
-        """Gives the words of each point.
-
-        Raises:
-            BadInput: The lists do not fit together.
-        """
-        nodes: Sequence[int] = self.nodes
-        processes: Sequence[Optional[int]] = self.np or [None] * len(nodes)
-        if len(nodes) == 1:
-            nodes = list(nodes) * len(processes)
-        if len(nodes) != len(processes):
-            raise BadInput(
-                f"--np must name a number for each of --nodes; received {len(processes)} and {len(nodes)};"
-                " leave --np out"
-            )
-        shared = {field.name: getattr(self, field.name) for field in fields(JobOptions)}
-        return [JobOptions(**{**shared, "nodes": n, "np": p}) for n, p in zip(nodes, processes)]
 
 
 @dataclass(frozen=True)
@@ -202,14 +133,6 @@ class SiteStudy:
         return prepare(command, self.profile, self.config, ["bench", *argv], environ, further=further)
 
 
-def is_meant(argv: Sequence[str]) -> bool:
-    """Says whether the words of ``hpcdl bench run`` ask for a site."""
-    before, target, after = _parser("hpcdl bench").split(argv)
-    is_script = target is not None and target.endswith(".py")
-    words = [*before, *(() if is_script else after)]
-    return any(word.partition("=")[0] in ("--site", "--nodes") or word.startswith("-N") for word in words)
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs ``hpcdl bench --site ...``.
 
@@ -218,7 +141,7 @@ def main(argv: Sequence[str]) -> int:
         HpcdlError: A job that ran here failed.
     """
     prog = "hpcdl bench"
-    command, values = parse_target(_parser(prog), argv, prog)
+    command, values = parse_target(site_parser(prog), argv, prog)
     note_strays(command, own_flags(SiteStudyOptions, SiteJobOptions, PlaceOptions))
     refuse_inside_job(os.environ)
     options = take(SiteStudyOptions, values)
@@ -394,12 +317,3 @@ def _point(scaling: str, layout: Layout) -> PlannedPoint:
         scaling,
         layout.num_nodes,
     )
-
-
-def _parser(prog: str) -> Any:
-    groups = {
-        "the study": SiteStudyOptions,
-        "the jobs (sbatch's own words)": SiteJobOptions,
-        "where they run": PlaceOptions,
-    }
-    return train_parser(prog, _DESCRIPTION, _EPILOG, groups)

@@ -14,6 +14,7 @@ from hpcdl.common.bench import BenchSettings
 from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE
 from hpcdl.common.step_times import StepLog
 from hpcdl.launch.bench import site
+from hpcdl.launch.bench.site_words import is_meant
 from hpcdl.launch.bench.study import read_study
 from hpcdl.launch.cli import main
 from hpcdl.launch.machine import read_machine
@@ -209,9 +210,9 @@ def test_the_same_command_submits_only_what_is_missing_and_a_report_reads_what_i
 
 @pytest.mark.parametrize("words", [["-N1,2"], ["-N", "1,2"], ["--nodes=1,2"], ["--site", "small"]])
 def test_words_that_only_a_site_has_ask_for_one(words):
-    assert site.is_meant([*words, "my_script.py"])
-    assert site.is_meant([TARGET, *words])
-    assert not site.is_meant(["my_script.py", *words])
+    assert is_meant([*words, "my_script.py"])
+    assert is_meant([TARGET, *words])
+    assert not is_meant(["my_script.py", *words])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""The words of ``hpcdl bench --site NAME``: those of a study, and sbatch's own, with lists of nodes and processes.
+
+Synopsis::
+
+    is_meant(["-N", "1,2", "synthetic/resnet50"])           # True: only a site has nodes
+    command, values = parse_target(site_parser("hpcdl bench"), argv, "hpcdl bench")
+    take(SiteJobOptions, values).of_points()                # of each point: JobOptions(nodes=1), ...
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import List, Optional, Sequence, Tuple
+
+from hpcdl.common.errors import BadInput
+from hpcdl.common.options import OptionParser, at_least, option, positive_number, switch
+from hpcdl.common.words import train_parser
+from hpcdl.launch.bench.ratios import FEWEST_UNPAIRED
+from hpcdl.launch.bench.words import (
+    counts,
+    scaling_option,
+    steps_option,
+    study_option,
+    trace_option,
+    untimed_option,
+)
+from hpcdl.launch.submission.words import JobOptions, PlaceOptions
+
+_DESCRIPTION = """\
+Measure how the training of TARGET scales at a site: one job for each point and repeat. The same command again submits
+what is missing; hpcdl bench report reads what is done."""
+_EPILOG = """\
+examples:
+  hpcdl bench --site bridges2 -N 1,2,4 -t 20 -A abc123p --dry-run synthetic/resnet50
+  hpcdl bench --site bridges2 -N 1,2,4 -t 20 -A abc123p --scaling weak,strong --study bench/first synthetic/resnet50"""
+
+
+@dataclass(frozen=True)
+class SiteStudyOptions:
+    """What a study at a site measures."""
+
+    scaling: Tuple[str, ...] = scaling_option()
+    repeat: int = option(
+        FEWEST_UNPAIRED,
+        "N",
+        f"measure each point in N jobs (default: {FEWEST_UNPAIRED}, the fewest that give an interval)",
+        at_least(1),
+    )
+    steps: int = steps_option("job")
+    untimed_steps: int = untimed_option()
+    controls: bool = switch("tell the parts of a step apart as well: up to three times as many jobs")
+    trace: bool = trace_option()
+    max_node_hours: Optional[float] = option(
+        None, "X", "refuse a study that may take more than X node-hours", positive_number
+    )
+    study: Optional[Path] = study_option()
+
+
+@dataclass(frozen=True)
+class SiteJobOptions(JobOptions):
+    """sbatch's own words; of nodes and processes lists, one of each point."""
+
+    nodes: Tuple[int, ...] = option(  # type: ignore[assignment]
+        (1,), "LIST", "measure on these numbers of nodes (default: 1)", counts, "-N"
+    )
+    np: Tuple[int, ...] = option(  # type: ignore[assignment]
+        (), "LIST", "start these numbers of processes in all (default: the strategy and the GPUs decide)",
+        counts, "-n",
+    )  # fmt: skip
+
+    def of_points(self) -> List[JobOptions]:
+        """Gives the words of each point.
+
+        Raises:
+            BadInput: The lists do not fit together.
+        """
+        nodes: Sequence[int] = self.nodes
+        processes: Sequence[Optional[int]] = self.np or [None] * len(nodes)
+        if len(nodes) == 1:
+            nodes = list(nodes) * len(processes)
+        if len(nodes) != len(processes):
+            raise BadInput(
+                f"--np must name a number for each of --nodes; received {len(processes)} and {len(nodes)};"
+                " leave --np out"
+            )
+        shared = {field.name: getattr(self, field.name) for field in fields(JobOptions)}
+        return [JobOptions(**{**shared, "nodes": n, "np": p}) for n, p in zip(nodes, processes)]
+
+
+def is_meant(argv: Sequence[str]) -> bool:
+    """Says whether the words of ``hpcdl bench run`` ask for a site."""
+    before, target, after = site_parser("hpcdl bench").split(argv)
+    is_script = target is not None and target.endswith(".py")
+    words = [*before, *(() if is_script else after)]
+    return any(word.partition("=")[0] in ("--site", "--nodes") or word.startswith("-N") for word in words)
+
+
+def site_parser(prog: str) -> OptionParser:
+    """Makes the parser."""
+    groups = {
+        "the study": SiteStudyOptions,
+        "the jobs (sbatch's own words)": SiteJobOptions,
+        "where they run": PlaceOptions,
+    }
+    return train_parser(prog, _DESCRIPTION, _EPILOG, groups)
