@@ -53,7 +53,7 @@ def look_around(folders: Sequence[str], environ: Mapping[str, str]) -> Dict[str,
         "shm_mb": _size_mb("/dev/shm"),
         "fabrics": read_fabrics(Path("/sys/class")),
         "interfaces": {name: _mbit_per_s(name) for name in ipv4_interfaces() if name != "lo"},
-        "gpus": read_gpus(_nvidia_smi()),
+        "gpus": read_gpus(ask_nvidia_smi()),
         "cuda_compat": bool(glob.glob("/usr/local/cuda*/compat/**/libcuda.so.*", recursive=True)),
         "gpus_visible": _set_of(GPU_VARIABLES, environ),
         "nccl": _set_of(NCCL_VARIABLES, environ),
@@ -105,7 +105,8 @@ def _mbit_per_s(interface: str) -> Optional[int]:
     return speed if speed > 0 else None
 
 
-def _nvidia_smi() -> str:
+def ask_nvidia_smi() -> str:
+    """Gives what nvidia-smi prints for `_GPU_QUERY`; "" where it is not there, or does not answer."""
     if shutil.which("nvidia-smi") is None:
         return ""
     argv = ["nvidia-smi", f"--query-gpu={_GPU_QUERY}", "--format=csv,noheader"]

@@ -16,10 +16,11 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from typing import Sequence
+from typing import Optional, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import take
+from hpcdl.common.probe import ask_nvidia_smi, read_gpus
 from hpcdl.common.saying import say
 from hpcdl.common.words import check_script, parse_target, train_parser
 from hpcdl.launch.bench import site
@@ -85,7 +86,12 @@ def main(argv: Sequence[str]) -> int:
     if options.dry_run:
         return EXIT_DONE
     folder = (options.study or new_folder(command.target)).resolve()
-    on = {"processor": processor(), "num_cores": machine.num_cores, "num_gpus": machine.num_gpus}
+    on = {
+        "processor": processor(),
+        "num_cores": machine.num_cores,
+        "num_gpus": machine.num_gpus,
+        "gpu_kind": _gpu_kind() if machine.num_gpus else None,
+    }
     open_study(folder, {**plan.to_json(), **on}, argv)
     effort = Effort(plan.rounds, 2 * plan.rounds, lock=options.lock, timeout_s=60 * options.timeout_min)
     if options.quick:
@@ -99,6 +105,11 @@ def main(argv: Sequence[str]) -> int:
     print("\n" + summary(read_study(folder)))
     print(f"study: {folder}")
     return EXIT_DONE
+
+
+def _gpu_kind() -> Optional[str]:
+    """Names the GPUs of this machine; None: it does not tell."""
+    return ", ".join(sorted({gpu["name"] for gpu in read_gpus(ask_nvidia_smi())})) or None
 
 
 def _to_stderr(text: str) -> None:

@@ -116,11 +116,13 @@ def _method(study: Study) -> List[str]:
 
 def _where(record: Mapping[str, Any]) -> str:
     """Says on what a study was measured: this machine, or the nodes of a site."""
+    num_gpus, kind, partition = record.get("num_gpus"), record.get("gpu_kind"), record.get("partition")
+    gpus = f"{count(num_gpus, 'GPU')}{f' {kind}' if kind else ''}" if num_gpus else None
     if not record.get("site"):
-        return f"{record.get('hostname', '?')} ({record.get('processor', '?')}, {record.get('num_cores', '?')} cores)"
-    gpus, kind, partition = record.get("num_gpus"), record.get("gpu_kind"), record.get("partition")
+        processor, cores = record.get("processor", "?"), f"{record.get('num_cores', '?')} cores"
+        return f"{record.get('hostname', '?')} ({processor}, {cores}{f', {gpus}' if gpus else ''})"
     nodes = [
-        f"{count(gpus, 'GPU')}{f' {kind}' if kind else ''} on each node" if gpus else None,
+        f"{gpus} on each node" if gpus else None,
         f"partition {partition}" if partition else None,
     ]
     known = ", ".join(filter(None, nodes))

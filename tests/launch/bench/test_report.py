@@ -90,6 +90,13 @@ def test_what_gpus_did_has_columns_where_it_is_known(tmp_path, capsys):
     assert "GPU" not in said
 
 
+def test_a_study_of_this_machine_says_which_gpus_it_has(study, capsys):
+    record = json.loads((study / "study.json").read_text())
+    here = {"hostname": "box", "processor": "CPU", "num_cores": 8, "num_gpus": 2, "gpu_kind": "Tesla V100"}
+    (study / "study.json").write_text(json.dumps({**record, **here}))
+    assert "on box (CPU, 8 cores, 2 GPUs Tesla V100)" in run(capsys, "report", study)[1]
+
+
 def test_the_page_needs_nothing_else_and_its_pictures_are_well_formed(study, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     run(capsys, "report", study, "--output", tmp_path / "report")
