@@ -26,7 +26,7 @@ import subprocess
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from hpcdl.common.checks import whole_number
 from hpcdl.common.errors import BadInput, HpcdlError
@@ -173,29 +173,30 @@ def measure(point: Point, window: Window, folder: Path, timeout_s: float = 600.0
     return read_measurement(point, window, folder)
 
 
-def read_measurement(point: Point, window: Window, folder: Path) -> Measurement:
-    """Reads what `measure` left.
+def read_measurement(point: Point, window: Window, folder: Union[Path, str]) -> Measurement:
+    """Reads what `measure` left; a report reads tens of thousands of these, so that names of files are no Paths here.
 
     Raises:
         BadInput: A later hpcdl wrote it.
         NotMeasured: Nothing is there yet.
         HpcdlError: The folder does not hold it, or damaged lines took what is needed.
     """
+    folder = str(folder)
+    path = folder + "/measurement.json"
     try:
-        card = read_json(f"{folder}/measurement.json")
-        check_schema(card, SCHEMA_VERSION, f"{folder}/measurement.json")
+        card = read_json(path)
+        check_schema(card, SCHEMA_VERSION, path)
         of_launch = None if card["load"] is None else _read_load(card["load"])
         if card.get("job") is not None:
-            card = _of_job(card, folder)
+            card = _of_job(card, Path(folder))
         seconds = float(card["seconds"] or 0.0)
     except FileNotFoundError as problem:
         raise NotMeasured(f"{folder} holds no measurement") from problem
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise HpcdlError(f"{folder} holds no measurement that can be read: {problem}; remove it") from problem
     slowest, samples, ranks, runs, clocks, problems = [], [], [], [], [], []
-    where = str(folder)
-    for i in range(point.num_processes):  # a report reads tens of thousands of these: no Path
-        place = f"{where}/{_PROCESS}{i}"
+    for i in range(point.num_processes):
+        place = f"{folder}/{_PROCESS}{i}"
         steps, seconds_of_slowest, run, of_place = _read_process(place, window)
         if point.world is not None:
             _check_run(place, run, point.world)

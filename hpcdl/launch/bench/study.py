@@ -171,7 +171,7 @@ def _read_rounds(
             continue
         for point in planned:
             try:
-                measurement = read_measurement(as_points[point.name], window, at / point.name)
+                measurement = read_measurement(as_points[point.name], window, f"{at}/{point.name}")
             except NotMeasured:
                 continue
             except BadInput:  # of a later hpcdl: what the others mean beside it is not known either
