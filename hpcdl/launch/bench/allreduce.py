@@ -17,7 +17,6 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.checks import parse_whole_number
@@ -27,16 +26,13 @@ from hpcdl.common.load import Load, read_busy, span
 from hpcdl.common.options import OptionParser, at_least, file_to_write, option, switch, take
 from hpcdl.common.provenance import environment_that_matters
 from hpcdl.common.records import write_json
+from hpcdl.launch.bench.sums import PROGRAMS, SCHEMA_VERSION, medians
 from hpcdl.launch.git import own_source
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import find_mpirun, read_version
 from hpcdl.launch.placement import Placement, place
 from hpcdl.launch.ranks import run_ranks
 from hpcdl.launch.surroundings import processor
-
-SCHEMA_VERSION = 1
-#: Who sums -> the program that each rank runs.
-PROGRAMS = {"horovod": "hpcdl.runtime.allreduce", "mpi": "hpcdl.launch.bench.mpi_allreduce"}
 
 
 def _sizes(what: str, text: str) -> Tuple[int, ...]:
@@ -162,9 +158,3 @@ def render(record: Mapping[str, Any]) -> str:
             f"{rates[0]:12.2f}{rates[1]:14.2f}"
         )
     return "\n".join(lines)
-
-
-def medians(record: Mapping[str, Any]) -> List[Tuple[int, float, float]]:
-    """Gives each size with the seconds of MPI's sum and of Horovod's."""
-    of_mpi, of_horovod = record["seconds"]["mpi"], record["seconds"]["horovod"]
-    return [(int(size), median(of_mpi[size]), median(of_horovod[size])) for size in sorted(of_mpi, key=int)]

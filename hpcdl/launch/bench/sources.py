@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
-from hpcdl.common.records import check_schema, read_json
-from hpcdl.launch.bench.allreduce import PROGRAMS, SCHEMA_VERSION
 from hpcdl.launch.bench.study import Study, read_study
+from hpcdl.launch.bench.sums import read_sums
 from hpcdl.launch.show import RunFiles, read_run
 
 
@@ -45,7 +44,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
     sums: List[Dict[str, Any]] = []
     for path in paths:
         if path.is_file():
-            sums.append(_read_sums(path))
+            sums.append(read_sums(path))
         elif (path / "run.json").is_file() and not (path / "study.json").is_file():
             runs.append(read_run(path))
         else:
@@ -68,36 +67,3 @@ def _told_apart(studies: Sequence[Study]) -> Tuple[Study, ...]:
 def _shortest_end(path: Path, others: Sequence[Path]) -> str:
     ends = (path.parts[-length:] for length in range(1, len(path.parts) + 1))
     return str(Path(*next(end for end in ends if all(other.parts[-len(end) :] != end for other in others))))
-
-
-def _read_sums(path: Path) -> Dict[str, Any]:
-    try:
-        record = read_json(path)
-    except (OSError, ValueError) as problem:
-        raise BadInput(
-            f"a file must be a record of `hpcdl bench allreduce`; received {path}: {problem}"
-        ) from problem
-    if record.get("kind") != "allreduce":
-        raise BadInput(
-            f"a file must be a record of `hpcdl bench allreduce`; received {path}, of kind {record.get('kind')!r};"
-            " leave it out"
-        )
-    check_schema(record, SCHEMA_VERSION, path)
-    if not _is_whole(record):
-        raise BadInput(
-            f"a record of `hpcdl bench allreduce` has the seconds of both for each size; received {path}, which lacks"
-            " them; leave it out"
-        )
-    return record
-
-
-def _is_whole(record: Mapping[str, Any]) -> bool:
-    """Says whether a record has what a report draws."""
-    try:
-        sizes = [
-            {int(size) for size, seconds in record["seconds"][who].items() if min(map(float, seconds)) > 0}
-            for who in PROGRAMS
-        ]
-        return int(record["num_ranks"]) > 1 and len(sizes[0]) > 0 and sizes[0] == sizes[1]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return False

@@ -14,13 +14,13 @@ import io
 from dataclasses import astuple, dataclass
 from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple, Union
 
-from hpcdl.launch.bench.allreduce import medians
 from hpcdl.launch.bench.convergence import Reached
 from hpcdl.launch.bench.cost import bus_bandwidth
 from hpcdl.launch.bench.figures import three_digits, with_spread
 from hpcdl.launch.bench.ratios import Estimate
 from hpcdl.launch.bench.rows import Row
 from hpcdl.launch.bench.study import Study
+from hpcdl.launch.bench.sums import medians
 
 #: What a cell holds; None: not known.
 Value = Union[str, int, float, Estimate, None]
