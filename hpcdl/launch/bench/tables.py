@@ -14,8 +14,8 @@ import io
 from dataclasses import astuple, dataclass
 from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple, Union
 
+from hpcdl.common.exchange_times import bus_bandwidth
 from hpcdl.launch.bench.convergence import Reached
-from hpcdl.launch.bench.cost import bus_bandwidth
 from hpcdl.launch.bench.figures import three_digits, with_spread
 from hpcdl.launch.bench.ratios import Estimate
 from hpcdl.launch.bench.rows import Row
