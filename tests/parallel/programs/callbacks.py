@@ -1,6 +1,5 @@
 """Trains with callbacks of all kinds, each with files of its rank: ``callbacks.py OUT``."""
 
-import importlib.util
 import json
 import sys
 
@@ -11,7 +10,6 @@ import hpcdl
 from hpcdl.runtime.keras_edge import seed_variables
 
 keras = tf.keras
-HAS_TENSORBOARD = importlib.util.find_spec("tensorboard") is not None  # TensorFlow 2.21 comes without it
 
 
 class Notes(keras.callbacks.Callback):
@@ -88,7 +86,7 @@ def main(out):
             Begins(begun),
             Notes("first", calls),
             keras.callbacks.ModelCheckpoint(f"{mine}-best.keras", save_best_only=True),
-            *([keras.callbacks.TensorBoard(f"{mine}-board")] if HAS_TENSORBOARD else []),
+            keras.callbacks.TensorBoard(f"{mine}-board"),
             keras.callbacks.CSVLogger(f"{mine}.csv"),
             OnRank0("writer", calls),
             keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
