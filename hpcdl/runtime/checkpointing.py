@@ -96,7 +96,8 @@ class Checkpointing:
             Leaving: On all ranks, if the run is not at its end anyway.
         """
         self._note_wishes()
-        self.wishes.set("end", bool(self.model.stop_training))
+        if self.model.stop_training:  # else what `ends_later` noted in the last step but one still holds
+            self.wishes.set("end", True)
         self.wishes.hear_now()
         self.model.stop_training = is_ended = self.wishes.agreed("end")
         is_done = is_ended or epoch + 1 == self.plan.epochs_to_run

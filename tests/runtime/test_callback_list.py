@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from hpcdl.runtime.checkpoints import Store
 from hpcdl.runtime.following import Following
-from tests.runtime.runs import make_run
+from hpcdl.runtime.processes import Alone
+from tests.runtime.runs import Twins, make_run
 
 keras = tf.keras
 X = np.random.default_rng(0).normal(size=(40, 4)).astype("float32")
@@ -55,6 +56,27 @@ def test_at_an_epochs_end_all_are_called_in_the_documented_order(run, model, mon
         mine = [Mine(), keras.callbacks.EarlyStopping("loss", min_delta=100, mode="min"), Mine()]
         run.fit(model, X, X[:, :1], global_batch_size=20, callbacks=mine, checkpoint_every="1epoch")
     assert called == 2 * ["begin", "hpcdl's own", "mine", "mine", "History", "progress bar", "checkpoint"]
+
+
+@pytest.mark.parametrize("processes", [Alone(), Twins()])
+@pytest.mark.parametrize("step", range(5))
+def test_a_wish_to_stop_that_is_said_once_is_heard_in_any_step(step, processes, tmp_path):
+    class StopOnce(keras.callbacks.Callback):
+        steps = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            if self.steps == step:
+                self.model.stop_training = True
+            self.steps += 1
+
+    run = make_run(tmp_path / "run", processes)
+    with run.scope():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", jit_compile=False)
+    stop = StopOnce()
+    history = run.fit(model, X, X[:, :1], global_batch_size=8, epochs=3, callbacks=stop, verbose=0)
+    assert history.epoch == [0]
+    assert stop.steps == min(step + processes.size, 5)  # other ranks hear of it in the next step
 
 
 def test_the_callback_of_the_page_runs(run, model, tmp_path, monkeypatch):
