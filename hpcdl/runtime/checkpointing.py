@@ -38,6 +38,7 @@ class Checkpointing:
         plan: Of the run.
         folder: Of the run; None on ranks that do not write.
         interval: How often a checkpoint is due.
+        is_saved: Whether the run is saved at all; the same on all ranks, which take the state together.
         best_by: The value in the logs whose best checkpoint is kept, and whether the least is the best.
         wishes: Of all ranks.
         signals: That came to this rank.
@@ -52,6 +53,7 @@ class Checkpointing:
     plan: Plan
     folder: Optional[RunFolder]
     interval: Interval
+    is_saved: bool
     best_by: Optional[str]
     wishes: Wishes
     signals: StopSignals
@@ -141,6 +143,8 @@ class Checkpointing:
         logs: Optional[Mapping[str, Any]] = None,
     ) -> None:
         started = time.monotonic()
+        if not self.is_saved:
+            return
         arrays = capture(self.model, self.replicas)
         steps_done = epoch * self.plan.steps_per_epoch + step
         if self.folder is not None:

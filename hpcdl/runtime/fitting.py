@@ -272,6 +272,7 @@ class Fit:
                 time_left=time_left,
                 callbacks=states,
                 describe=describe,
+                is_saved=self.bench.steps is None,
                 steps_at_save=first_step,
             )
             start = Start(

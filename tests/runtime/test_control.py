@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from hpcdl.common.bench import BenchSettings
+from hpcdl.runtime import checkpointing
 from hpcdl.runtime.control import FromMemory
 from hpcdl.runtime.feed import Order, feed
 from hpcdl.runtime.processes import Alone
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.sources import Reader, open_source
+from tests.runtime.runs import make_run
 
 ROWS = np.arange(12)
 ORDER = Order(num_samples=12, global_batch_size=4, seed=7)
@@ -28,6 +31,20 @@ def test_from_memory_that_of_a_data_set_too():
     )
     elements = source.feed(Order(12, 4, None), replicas, epochs=1)
     assert [batch[0].numpy().tolist() for batch, _ in elements.take(7)] == [[0, 1, 2, 3]] * 7
+
+
+def test_of_a_benchmark_no_state_is_gathered(tmp_path, monkeypatch):
+    def capture(model, replicas):
+        raise AssertionError("ranks that do not hear of each other would wait here for ever")
+
+    monkeypatch.setattr(checkpointing, "capture", capture)
+    run = make_run(tmp_path / "run", bench=BenchSettings(steps=5))
+    with run.scope():
+        model = tf.keras.Sequential([tf.keras.Input((1,)), tf.keras.layers.Dense(1)])
+        model.compile("sgd", "mse", jit_compile=False)
+    x = np.ones((8, 1), "float32")
+    history = run.fit(model, x, x, global_batch_size=4, checkpoint_every="1steps", callbacks=[])
+    assert len(history.epoch) == 3
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
