@@ -16,6 +16,7 @@ Synopsis::
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import zipfile
@@ -67,7 +68,7 @@ class Store:
 
         Args:
             step: Steps done since the start of the run; it names the checkpoint.
-            meta: JSON. The checkpoint with the least ``meta["score"]`` of those that have one is never removed.
+            meta: JSON. The checkpoint with the least finite ``meta["score"]`` is never removed.
             arrays: By name.
 
         Raises:
@@ -161,9 +162,11 @@ def _score(folder: Path) -> Optional[float]:
     try:
         if not (folder / _COMMIT).exists():
             return None
-        score = json.loads((folder / _META).read_text(encoding="utf-8")).get("score")
-        return None if score is None else float(score)
-    except (OSError, ValueError, AttributeError):
+        score = float(json.loads((folder / _META).read_text(encoding="utf-8")).get("score"))
+        return (
+            score if math.isfinite(score) else None
+        )  # nothing is less than NaN, so it would be kept for ever
+    except (OSError, ValueError, AttributeError, TypeError):
         return None
 
 

@@ -120,6 +120,13 @@ def test_the_last_ones_and_the_best_one_are_kept(store):
     assert steps(store) == [2, 5, 6]
 
 
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf, None])
+def test_what_has_no_finite_score_is_not_the_best(store, score):
+    for step, one in enumerate([score, 0.5, 0.7, 0.6], start=1):
+        save(store, step, score=one)
+    assert steps(store) == [2, 3, 4]
+
+
 def test_a_kill_at_any_point_of_a_save_leaves_the_one_before(store, monkeypatch):
     save(store, 1)
     calls = ("_sync", "_write_synced", "file_sha256", "_sync_folder")
