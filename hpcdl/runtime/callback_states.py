@@ -108,4 +108,6 @@ def _plain(value: Any) -> Any:
 
 
 def _is_list_of_arrays(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, np.ndarray) for v in value)
+    # Arrays of objects would be pickled, and no checkpoint is read that has a pickle in it.
+    is_list = isinstance(value, list) and bool(value)
+    return is_list and all(isinstance(v, np.ndarray) and not v.dtype.hasobject for v in value)

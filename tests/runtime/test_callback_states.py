@@ -38,6 +38,14 @@ def test_what_changed_comes_back_and_settings_stay_the_scripts():
     assert second[0].wait == 0
 
 
+def test_arrays_of_objects_are_left_out_since_they_would_be_pickled():
+    first = Patient(1)
+    states = CallbackStates([first])
+    states.begin()
+    first.best_weights = [np.arange(3.0), np.array([1, "a", None], dtype=object)]
+    assert states.capture() == ({}, {})
+
+
 def test_a_callback_that_is_gone_is_named():
     first = Patient(1)
     states = CallbackStates([first])
