@@ -113,8 +113,28 @@ def _short(value: Any) -> str:
 
 def _optimizer(optimizer: Any) -> Dict[str, Any]:
     inner = getattr(optimizer, "inner_optimizer", None) or optimizer
-    config = {k: v for k, v in plain(inner.get_config()).items() if k not in ("name", "jit_compile")}
+    config = _config(inner)
+    config.pop("jit_compile", None)
     return {"class": type(inner).__name__, **config}
+
+
+def _config(thing: Any) -> Dict[str, Any]:
+    """Gives the configuration of an object, without its name.
+
+    Where a class of the user's has none: its attributes that are plain values, or a schedule of the learning rate.
+    """
+    try:
+        config = thing.get_config()
+    except (NotImplementedError, TypeError):
+        schedule = tf.keras.optimizers.schedules.LearningRateSchedule
+        config = {k: v for k, v in vars(thing).items() if _is_plain(v) or isinstance(v, schedule)}
+    return {k: v for k, v in plain(config).items() if k.strip("_") != "name"}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str, np.generic, np.ndarray))
 
 
 def architecture(model: Any) -> Any:
@@ -155,7 +175,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if hasattr(value, "get_config"):
-        return [type(value).__name__, {k: v for k, v in plain(value.get_config()).items() if k != "name"}]
+        return [type(value).__name__, _config(value)]
     return getattr(value, "__qualname__", type(value).__name__)
 
 

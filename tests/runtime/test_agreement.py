@@ -117,6 +117,45 @@ def test_whose_statistics_are_normalized_by_is_part_of_a_model():
     assert any("model" in text for text in differences(described(made[0]), described(made[1])))
 
 
+class Ramp(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that cannot write its configuration."""
+
+    def __init__(self, top):
+        self.top, self.function = top, lambda step: step
+
+    def __call__(self, step):
+        return self.top
+
+
+class Power(keras.losses.Loss):
+    """A loss that cannot write its configuration."""
+
+    def __init__(self, power):
+        super().__init__()
+        self.power = power
+
+    def call(self, y_true, y_pred):
+        return tf.reduce_mean(tf.abs(y_true - y_pred) ** self.power, axis=-1)
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+def test_schedules_and_losses_that_cannot_write_themselves_are_compared_by_their_plain_attributes():
+    def described_with(top=0.1, power=2.0, momentum=0.9):
+        made = model(loss=Power(power))
+        made.compile(keras.optimizers.SGD(Ramp(top), momentum=momentum), loss=Power(power))
+        return described(made)
+
+    first = described_with()
+    assert list(differences(first, described_with())) == []
+    for change in ({"top": 0.2}, {"power": 3.0}, {"momentum": 0.5}):
+        ((name, value),) = change.items()
+        (text,) = differences(first, described_with(**change))
+        assert name in text
+        assert f"({value}, not" in text
+
+
 def test_a_model_that_cannot_write_itself_is_compared_by_its_variables():
     text, *_ = differences(described(subclassed(2)), described(subclassed(3)))
     assert text.startswith("model layers")
