@@ -173,15 +173,21 @@ class Fit:
         if is_writer:
             if "bench" in record:
                 say(f"this run is a benchmark: {record['bench']}")
-            folder.write(record)
-            folder.write_architecture(architecture(self.model))
+            try:
+                folder.write(record)
+                folder.write_architecture(architecture(self.model))
+            except OSError as problem:
+                raise HpcdlError(
+                    f"a run begins with its record; {self.run_dir} does not take it: {problem.strerror}; make room, and"
+                    " start the run again"
+                ) from problem
         watches = self._watches()
         try:
             saves = is_writer and self.bench.steps is None  # what a benchmark trained is of no use
             history, seconds = self._train(folder if saves else None, meta, arrays, time_left, watches)
         except Leaving:
             if is_writer:
-                folder.write({**record, "status": "stopped", "ended": now()})
+                _write_or_say(folder, {**record, "status": "stopped", "ended": now()})
                 say(f"saved and stopped, to be started again; {self.run_dir} holds the run")
             # A launcher ends the others as soon as one has left: nobody leaves before rank 0 has written.
             self.replicas.processes.barrier()
@@ -190,7 +196,7 @@ class Fit:
         except BaseException as error:
             if is_writer:
                 said = f"{type(error).__name__}: {error}".splitlines()[0]
-                folder.write({**record, "status": "failed", "ended": now(), "error": said})
+                _write_or_say(folder, {**record, "status": "failed", "ended": now(), "error": said})
             raise
         for watch in watches:
             record.update(watch.found(self.replicas.processes))
@@ -462,6 +468,14 @@ class Fit:
             )
         folder.write_history(values)
         folder.write(record)
+
+
+def _write_or_say(folder: RunFolder, record: Dict[str, Any]) -> None:
+    """Writes the record of a run that ends early; that it cannot be written must not hide why the run ends."""
+    try:
+        folder.write(record)
+    except OSError as problem:
+        say(f"cannot note in {folder.path} that the run {record['status']}: {problem.strerror}")
 
 
 def _position(meta: Dict[str, Any]) -> Dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -37,6 +39,14 @@ class FailAt(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if (self.epoch, batch) == self.where:
             raise Fails
+
+
+class SignalAt(FailAt):
+    """Is told at the end of a step that the job ends soon."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.where:
+            os.kill(os.getpid(), signal.SIGUSR1)
 
 
 class Seen(keras.callbacks.Callback):
@@ -372,6 +382,31 @@ def test_callbacks_that_watch_what_the_logs_lack_are_said_after_the_first_epoch(
     )
     names.on_epoch_end(1, {"loss": 1.0})
     assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("status", "callback", "error", "words"),
+    [
+        ("running", None, HpcdlError, "a run begins with its record"),
+        ("stopped", SignalAt(0, 3), SystemExit, "85"),
+        ("failed", FailAt(0, 3), Fails, "^$"),
+    ],
+)
+def test_a_disk_that_is_full_does_not_hide_why_a_run_ends(
+    status, callback, error, words, tmp_path, monkeypatch, capfd
+):
+    plain = run_folder.RunFolder.write
+
+    def write(self, record):
+        if record["status"] == status:
+            raise OSError(28, "No space left on device")
+        plain(self, record)
+
+    monkeypatch.setattr(run_folder.RunFolder, "write", write)
+    with pytest.raises(error, match=words):
+        train(tmp_path / "run", callbacks=[callback] if callback else [])
+    said = capfd.readouterr().err
+    assert (f"that the run {status}: No space left on device" in said) == (status != "running")
 
 
 def test_a_full_disk_is_said_and_does_not_end_the_training(tmp_path, monkeypatch, capfd):
