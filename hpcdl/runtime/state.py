@@ -102,9 +102,11 @@ def restore(
         _give(replicas, of_replicas["own"], stacks["own"])
     else:
         new_seeds()
-        means = [stack.mean(axis=0) if stack.dtype.kind == "f" else stack[0] for stack in stacks["own"]]
-        for variable, mean in zip(of_replicas["own"], means):
-            replicas.set_all(variable, tf.constant(mean, dtype=variable.dtype))
+        for variable, stack in zip(of_replicas["own"], stacks["own"]):
+            # A mean of equal numbers, such as those of a frozen layer, is not always that number.
+            is_mean = stack.dtype.kind == "f" and (stack != stack[0]).any()
+            value = stack.mean(axis=0) if is_mean else stack[0]
+            replicas.set_all(variable, tf.constant(value, dtype=variable.dtype))
 
     def restore_metrics() -> None:
         for variable, stack in zip(of_replicas["metric"], stacks["metric"]):

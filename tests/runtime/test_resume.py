@@ -15,6 +15,9 @@ import hpcdl
 from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.runtime import run_folder
 from hpcdl.runtime.monitoring import WatchedNames
+from hpcdl.runtime.processes import Alone
+from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.state import capture, restore
 
 keras = tf.keras
 RNG = np.random.default_rng(0)
@@ -407,6 +410,20 @@ def test_a_disk_that_is_full_does_not_hide_why_a_run_ends(
         train(tmp_path / "run", callbacks=[callback] if callback else [])
     said = capfd.readouterr().err
     assert (f"that the run {status}: No space left on device" in said) == (status != "running")
+
+
+def test_what_all_replicas_held_alike_stays_so_on_another_number_of_them():
+    replicas = Replicas(Alone(), ["CPU:0"])
+    model = build(units=50)
+    model.layers[1].set_weights([RNG.normal(size=50) for _ in range(4)])
+    before = model.get_weights()
+    arrays = {
+        name: array if name.startswith("shared/") else np.repeat(array, 3, axis=0)
+        for name, array in capture(model, replicas).items()
+    }
+    restore(model, replicas, arrays, num_replicas=3, new_seeds=lambda: None)
+    for mine, was in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(mine, was)
 
 
 def test_a_full_disk_is_said_and_does_not_end_the_training(tmp_path, monkeypatch, capfd):
