@@ -17,6 +17,7 @@ from hpcdl.common.errors import HpcdlError
 from hpcdl.common.plan import Plan
 from hpcdl.common.saying import say
 from hpcdl.common.schedule import Interval
+from hpcdl.runtime.best import BestBy
 from hpcdl.runtime.callback_states import CallbackStates
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.run_folder import RunFolder
@@ -37,9 +38,9 @@ class Checkpointing:
         replicas: Of the run.
         plan: Of the run.
         folder: Of the run; None on ranks that do not write.
-        interval: How often a checkpoint is due.
         is_saved: Whether the run is saved at all; the same on all ranks, which take the state together.
-        best_by: The value in the logs whose best checkpoint is kept, and whether the least is the best.
+        interval: How often a checkpoint is due.
+        best_by: By what a checkpoint is the best, and kept.
         wishes: Of all ranks.
         signals: That came to this rank.
         time_left: Of this rank.
@@ -52,9 +53,9 @@ class Checkpointing:
     replicas: Replicas
     plan: Plan
     folder: Optional[RunFolder]
-    interval: Interval
     is_saved: bool
-    best_by: Optional[str]
+    interval: Interval
+    best_by: BestBy
     wishes: Wishes
     signals: StopSignals
     time_left: TimeLeft
@@ -142,9 +143,9 @@ class Checkpointing:
         is_ended: bool = False,
         logs: Optional[Mapping[str, Any]] = None,
     ) -> None:
-        started = time.monotonic()
         if not self.is_saved:
             return
+        started = time.monotonic()
         arrays = capture(self.model, self.replicas)
         steps_done = epoch * self.plan.steps_per_epoch + step
         if self.folder is not None:
@@ -155,7 +156,7 @@ class Checkpointing:
                 "is_ended": is_ended,
                 "epochs": self.plan.epochs_to_run,
                 "callbacks": values,
-                "score": self._score(logs or {}),
+                "score": self.best_by.score(logs or {}),
                 **self.describe(steps_done),
             }
             try:
@@ -170,16 +171,3 @@ class Checkpointing:
         self.steps_at_save = steps_done
         self.wishes.set("save", False)
         self.time_left.note_save(self._saved_at - started)
-
-    def _score(self, logs: Mapping[str, Any]) -> Optional[float]:
-        """Gives the value by which the best checkpoint is kept, the less the better."""
-        name = self.best_by
-        if name is None or name not in logs:
-            return None
-        return float(logs[name]) * (-1 if is_better_when_greater(name) else 1)
-
-
-def is_better_when_greater(metric: str) -> bool:
-    """Says whether a metric grows as the model gets better, by its name, as Keras' callbacks do."""
-    rising = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", "r2", "cosine")
-    return any(word in metric.lower() for word in rising)

@@ -27,6 +27,7 @@ from hpcdl.common.schedule import Interval
 from hpcdl.common.step_times import StepLog
 from hpcdl.common.topology import Topology
 from hpcdl.runtime import agreement, keras_edge, steps
+from hpcdl.runtime.best import BestBy
 from hpcdl.runtime.callback_list import Callbacks, Start
 from hpcdl.runtime.callback_states import CallbackStates
 from hpcdl.runtime.checkpointing import Checkpointing, Leaving
@@ -89,7 +90,7 @@ class Fit:
         is_fresh: Whether to start anew.
         interval: How often a checkpoint is due.
         keep_checkpoints: How many of the last ones are kept.
-        best_by: The value in the logs whose best checkpoint is kept.
+        best_by: By what a checkpoint is the best, and kept.
         execution: How Keras runs the steps.
         signals: That came to this process.
         end_time: At which it will be ended, in seconds since 1970.
@@ -111,7 +112,7 @@ class Fit:
     is_fresh: bool
     interval: Interval
     keep_checkpoints: int
-    best_by: Optional[str]
+    best_by: BestBy
     execution: Execution
     signals: StopSignals
     end_time: Optional[float]
@@ -239,7 +240,7 @@ class Fit:
             ]
             if self.topology.is_rank_0:
                 others.append(
-                    WatchedNames(self.best_by if folder is not None else None, self.users_callbacks)
+                    WatchedNames(self.best_by.name if folder is not None else None, self.users_callbacks)
                 )
             if self.bench.trace:
                 where = trace_folder(self.run_dir, self.topology.rank)
@@ -262,7 +263,7 @@ class Fit:
                     "first_iteration": first_iteration,
                     "initial_weights": began_with,
                     "history": _numbers(history.history),
-                    "best_by": self.best_by,
+                    "best_by": self.best_by.name,
                     "versions": versions(),
                 }
 

@@ -225,7 +225,8 @@ class Run(World):
                 or ``"never"``: only at the end, and when the run is stopped.
             keep_checkpoints: How many of the last ones are kept, at least 1; the best one is kept besides.
             best_by: The value in the logs by which a checkpoint is the best; None: ``val_loss``, or ``loss`` without
-                validation.
+                validation. ``max:val_dice`` and ``min:val_dice`` say whether the greatest is the best or the least;
+                without, the words of the name decide (an accuracy: the greatest), and else it is the least.
             title: What the plan and the run folder are called; None: as the script.
             data_origin: What the plan and the record say of the data: ``{"source": ...}``, and more for the record.
             unknown: Refused, in words of their own what Keras' fit takes: a bare ``batch_size`` could mean either.
@@ -240,6 +241,7 @@ class Run(World):
             SystemExit: With status 85: the run was asked to stop, and all ranks leave in order to be started again.
         """
         from hpcdl.runtime import checks, keras_edge
+        from hpcdl.runtime.best import parse_best_by
         from hpcdl.runtime.callback_list import of_this_rank
         from hpcdl.runtime.execution import Execution
         from hpcdl.runtime.fitness import check_data
@@ -253,6 +255,8 @@ class Run(World):
         refuse_unnamed(self.fit, {"y": y, "sample_weight": sample_weight}, unnamed)
         checks.check_class_weight(class_weight)
         epochs = whole_number("epochs", epochs)
+        interval = parse_interval(self._settings.checkpoint_every or checkpoint_every or "10min,1epoch")
+        best = parse_best_by(best_by or ("loss" if validation_data is None else "val_loss"))
         shown = self._verbosity(verbose)
         title = title or Path(sys.argv[0]).stem or "run"
         sizes = self._bench.batches(per_replica_batch_size, global_batch_size)
@@ -297,7 +301,7 @@ class Run(World):
                 check_data(model, read.rows, what, self._replicas)
         if shown:
             print(render(plan), flush=True)
-            for notice in execution.notices:
+            for notice in (*execution.notices, *(best.notices(interval) if best_by else ())):
                 say(notice)
         mine = identity(model, source.description, plan, self.seed, shuffle)
         self.run_dir = self._run_dir_of_next_fit(title, digest(mine)[:8])
@@ -315,9 +319,9 @@ class Run(World):
             replicas=self._replicas,
             run_dir=self.run_dir,
             is_fresh=self._settings.fresh,
-            interval=parse_interval(self._settings.checkpoint_every or checkpoint_every or "10min,1epoch"),
+            interval=interval,
             keep_checkpoints=whole_number("keep_checkpoints", keep_checkpoints),
-            best_by=best_by or ("val_loss" if validation is not None else "loss"),
+            best_by=best,
             execution=execution,
             signals=self._signals,
             end_time=end_time(os.environ, self._settings.end_time),

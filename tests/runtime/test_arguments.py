@@ -69,6 +69,7 @@ def test_one_callback_and_none_are_taken_as_keras_takes_them(run, model):
         ("predict", {"verbose": None}, "verbose must be .*; received None; pass 0"),
         ("fit", {"checkpoint_every": "1epok"}, "'1epok'; did you mean 1epoch"),
         ("fit", {"checkpoint_every": "10mn"}, "'10mn'; did you mean 10min"),
+        ("fit", {"best_by": "most:accuracy"}, "received 'most:accuracy'; pass e.g. val_loss or max:val_dice"),
     ],
 )  # fmt: skip
 def test_what_a_run_does_not_take_is_one_line_with_the_way_out(method, arguments, said, run, model, tmp_path):
