@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Union
 
@@ -94,6 +95,14 @@ def read_history(path: Path) -> Dict[str, List[float]]:
     if head[:1] != ["epoch"] or any(len(row) != len(head) for row in rows):
         raise ValueError(f"{path.name} is not a table with a column of epochs")
     return {name: [float(row[i]) for row in rows] for i, name in enumerate(head) if i > 0}
+
+
+def one_of_each(history: Mapping[str, Sequence[float]]) -> Dict[str, List[float]]:
+    """Gives one value for each metric and epoch: the mean of those in columns ``f1_score[0]``, ``f1_score[1]``, ...."""
+    parts: Dict[str, List[Sequence[float]]] = {}
+    for name, values in history.items():
+        parts.setdefault(re.sub(r"\[\d+\]$", "", name), []).append(values)
+    return {name: [sum(row) / len(row) for row in zip(*of_name)] for name, of_name in parts.items()}
 
 
 def note_run_dir(environ: Mapping[str, str], run_dir: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OneLineParser
-from hpcdl.common.records import SCHEMA_VERSION, check_schema, read_history, read_json
+from hpcdl.common.records import SCHEMA_VERSION, check_schema, one_of_each, read_history, read_json
 from hpcdl.common.saying import say
 from hpcdl.launch.columns import in_columns
 
@@ -41,6 +41,11 @@ class RunFiles:
     path: Path
     record: Mapping[str, Any]
     history: Mapping[str, List[float]]
+
+    @property
+    def metrics(self) -> Mapping[str, List[float]]:
+        """One value for each metric and epoch."""
+        return one_of_each(self.history)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -156,7 +161,7 @@ def read_run(path: Path) -> RunFiles:
 
 def render(runs: Sequence[RunFiles]) -> str:
     """Writes a table with one row for each run."""
-    metrics = list(dict.fromkeys(name for run in runs for name in run.history))
+    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     head = ["run", "status", "world", "batch", "epochs", *metrics, "samples/s"]
     return in_columns([head, *(_row(run, metrics) for run in runs)], right=range(3, len(head)))
 
@@ -165,7 +170,8 @@ def _row(run: RunFiles, metrics: Sequence[str]) -> List[str]:
     config, topology = run.record.get("config", {}), run.record.get("topology", {})
     size, replicas = topology.get("world_size", "?"), config.get("replicas_per_process", "?")
     world = f"{config.get('strategy', '?')} {size} x {replicas}"
-    num_epochs = max((len(values) for values in run.history.values()), default=0)
+    values_of = run.metrics
+    num_epochs = max(map(len, values_of.values()), default=0)
     rate = run.record.get("samples_per_second")
     return [
         str(run.path),
@@ -173,7 +179,7 @@ def _row(run: RunFiles, metrics: Sequence[str]) -> List[str]:
         world,
         str(config.get("global_batch_size", "?")),
         f"{num_epochs}/{config.get('epochs', '?')}",
-        *(f"{run.history[name][-1]:.4g}" if run.history.get(name) else "-" for name in metrics),
+        *(f"{values_of[name][-1]:.4g}" if values_of.get(name) else "-" for name in metrics),
         "-" if rate is None else f"{rate:.0f}",
     ]
 
@@ -206,7 +212,7 @@ def draw(runs: Sequence[RunFiles], target: Path) -> None:
                 6.0, 1.5 * (len(runs) - 1 - i)
             )  # of curves that lie over each other all can be seen
             for prefix, style, what in (("", "-", "train"), ("val_", "--", "test")):
-                values = run.history.get(prefix + metric)
+                values = run.metrics.get(prefix + metric)
                 if values:
                     epochs = range(1, len(values) + 1)
                     axes.plot(
@@ -249,5 +255,5 @@ def _panels(runs: Sequence[RunFiles]) -> List[str]:
     """Lists the metrics, loss first; those of validation share their panel."""
     names: Dict[str, None] = {}
     for run in runs:
-        names.update(dict.fromkeys(name[4:] if name.startswith("val_") else name for name in run.history))
+        names.update(dict.fromkeys(name[4:] if name.startswith("val_") else name for name in run.metrics))
     return sorted(names, key=lambda name: (name != "loss", list(names).index(name)))

@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable, List, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
@@ -48,14 +49,14 @@ class Start:
     Attributes:
         epoch: First epoch, counted from 0.
         step: Steps of it that are done; callbacks do not see them again.
-        history: Values of the epochs before it.
+        history: Values of the epochs before it; a list for what Keras gives as an array.
         at_train_begin: Called when all callbacks have begun.
         at_first_epoch: Called when Keras has reset the metrics for the first epoch.
     """
 
     epoch: int
     step: int
-    history: Mapping[str, Sequence[float]]
+    history: Mapping[str, Sequence[Any]]
     at_train_begin: Callable[[], None]
     at_first_epoch: Callable[[], None]
 
@@ -102,7 +103,10 @@ class Callbacks(tf.keras.callbacks.CallbackList):
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
         start, history = self._start, self._history_callback
-        history.history = {name: list(values) for name, values in start.history.items()}
+        history.history = {
+            name: [np.array(v) if isinstance(v, list) else v for v in values]
+            for name, values in start.history.items()
+        }
         history.epoch = list(range(start.epoch))
         count_steps_from(self.model, start.epoch * self._plan.steps_per_epoch + start.step)
         start.at_train_begin()

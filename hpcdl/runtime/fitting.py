@@ -44,7 +44,7 @@ from hpcdl.runtime.randomness import foreign_random_states, stateful_random_ops
 from hpcdl.runtime.rates import scaled_rate
 from hpcdl.runtime.record import new_record, now, peak_bytes, versions
 from hpcdl.runtime.replicas import Replicas
-from hpcdl.runtime.run_folder import RunFolder
+from hpcdl.runtime.run_folder import RunFolder, columns
 from hpcdl.runtime.sources import Source
 from hpcdl.runtime.state import layout, restore
 from hpcdl.runtime.stopping import StopSignals, TimeLeft, Wishes
@@ -272,6 +272,7 @@ class Fit:
                 replicas=replicas,
                 plan=plan,
                 folder=folder,
+                is_saved=self.bench.steps is None,
                 interval=self.interval,
                 best_by=self.best_by,
                 wishes=wishes,
@@ -279,7 +280,6 @@ class Fit:
                 time_left=time_left,
                 callbacks=states,
                 describe=describe,
-                is_saved=self.bench.steps is None,
                 steps_at_save=first_step,
             )
             start = Start(
@@ -447,7 +447,7 @@ class Fit:
             epoch_seconds=[float(s) for s in slowest],
             samples_per_second=rate,
             memory={"host_peak_bytes": int(host_bytes), "gpu_peak_bytes": int(gpu_bytes) or None},
-            final_metrics={name: of_epochs[-1] for name, of_epochs in values.items()},
+            final_metrics={name: of_epochs[-1] for name, of_epochs in columns(values).items()},
         )
         if self.topology.is_rank_0:
             try:
@@ -459,9 +459,7 @@ class Fit:
                 ) from problem
         return Done(history, rate)
 
-    def _write_results(
-        self, folder: RunFolder, record: Dict[str, Any], values: Dict[str, List[float]]
-    ) -> None:
+    def _write_results(self, folder: RunFolder, record: Dict[str, Any], values: Dict[str, List[Any]]) -> None:
         problem = folder.save_model(self.model) if self.bench.steps is None else None
         if problem is not None:
             say(
@@ -483,8 +481,9 @@ def _position(meta: Dict[str, Any]) -> Dict[str, Any]:
     return {name: meta[name] for name in ("epoch", "step")}
 
 
-def _numbers(history: Dict[str, Sequence[Any]]) -> Dict[str, List[float]]:
-    return {name: [float(v) for v in of_epochs] for name, of_epochs in history.items()}
+def _numbers(history: Dict[str, Sequence[Any]]) -> Dict[str, List[Any]]:
+    """Makes JSON of the values of epochs: a list of those of a metric that gives an array."""
+    return {name: [np.asarray(v, float).tolist() for v in of_epochs] for name, of_epochs in history.items()}
 
 
 def _nothing() -> None:

@@ -18,7 +18,9 @@ import errno
 import fcntl
 import os
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+import numpy as np
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.records import read_json, write_history, write_json
@@ -116,9 +118,9 @@ class RunFolder:
         except (OSError, ValueError):  # an earlier hpcdl wrote none
             return None
 
-    def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
+    def write_history(self, history: Mapping[str, Sequence[Any]]) -> None:
         """Writes the values of all epochs."""
-        write_history(self.path / _HISTORY, history)
+        write_history(self.path / _HISTORY, columns(history))
 
     def save_model(self, model: Any) -> Optional[str]:
         """Saves the final model as ``model.keras``, which plain Keras loads.
@@ -165,6 +167,16 @@ class RunFolder:
                 ) from problem
             # Some file systems of clusters know no locks; there the user has to take care.
         self._lock = lock
+
+
+def columns(history: Mapping[str, Sequence[Any]]) -> Dict[str, List[float]]:
+    """Gives the numbers of all epochs: of a metric with several, one for each class, say, ``f1_score[0]`` and so on."""
+    found = {}
+    for name, values in history.items():
+        table = np.array(values).reshape(len(values), -1)
+        names = [name] if table.shape[1] == 1 else [f"{name}[{i}]" for i in range(table.shape[1])]
+        found.update(zip(names, table.T.tolist()))
+    return found
 
 
 def _aside(path: Path) -> Path:

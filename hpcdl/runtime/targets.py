@@ -23,6 +23,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
+import numpy as np
+
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
@@ -215,9 +217,12 @@ def _global_batch_size(run: Any, per_replica: Optional[int], global_: Optional[i
 def final_metrics(history: Any) -> str:
     """Writes the metrics of the last epoch: those of the test data, or of training where there were none.
 
-    Accuracies are in percent, and a loss is left out where there is another metric.
+    Accuracies are in percent, and a loss is left out where there is another metric. Of a metric with several values it
+    is their mean, as on Keras' progress bar.
     """
-    last = {name: values[-1] for name, values in history.items() if not name.startswith("learning_rate")}
+    last = {
+        name: np.mean(values[-1]) for name, values in history.items() if not name.startswith("learning_rate")
+    }
     test = {name[len("val_") :]: value for name, value in last.items() if name.startswith("val_")}
     kind, values = ("test", test) if test else ("training", last)
     told = {name: value for name, value in values.items() if name != "loss"} or values

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hpcdl.common.records import note_run_dir, read_json, read_run_dirs, write_history, write_json
+from hpcdl.common.records import (
+    note_run_dir,
+    one_of_each,
+    read_json,
+    read_run_dirs,
+    write_history,
+    write_json,
+)
 
 
 def test_a_record_comes_back_and_leaves_no_other_file(tmp_path):
@@ -21,6 +28,12 @@ def test_a_history_has_a_row_for_each_epoch(tmp_path):
         "1,0.5,0.6",
         "2,0.25,0.7",
     ]
+
+
+def test_of_a_metric_with_several_columns_one_value_is_their_mean():
+    history = {"loss": [0.5, 0.25], "f1[0]": [0.25, 0.5], "f1[1]": [0.75, 1.0], "top[k]": [1.0, 2.0]}
+    assert one_of_each(history) == {"loss": [0.5, 0.25], "f1": [0.5, 0.75], "top[k]": [1.0, 2.0]}
+    assert one_of_each({}) == {}
 
 
 def test_who_started_the_ranks_can_find_the_run(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.records import write_history, write_json
-from hpcdl.launch.show import _labels, draw, draw_each, find_runs, main, read_run, render
+from hpcdl.launch.show import _labels, _panels, draw, draw_each, find_runs, main, read_run, render
 
 RECORD = {
     "status": "done",
@@ -53,6 +53,14 @@ def test_a_run_that_has_just_begun_is_shown_too(tmp_path):
     lines = render([read_run(begun), read_run(done)]).splitlines()
     assert lines[1].split()[1:] == ["running", "horovod", "2", "x", "1", "256", "0/3", "-", "-", "-", "-"]
     assert len({len(line) for line in lines}) == 1  # columns are aligned
+
+
+def test_a_metric_with_many_values_is_one_column_and_one_panel(tmp_path):
+    history = {"loss": [0.5], **{f"val_f1[{i}]": [i / 1000] for i in range(1001)}}
+    run = read_run(make(tmp_path / "first", history))
+    assert render([run]).splitlines()[0].split()[5:] == ["loss", "val_f1", "samples/s"]
+    assert render([run]).splitlines()[1].split()[-3:] == ["0.5", "0.5", "3210"]
+    assert _panels([run]) == ["loss", "f1"]
 
 
 def test_a_folder_of_runs_stands_for_them(tmp_path):

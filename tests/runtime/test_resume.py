@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import hpcdl
 from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.records import read_history
 from hpcdl.runtime import run_folder
 from hpcdl.runtime.monitoring import WatchedNames
 from hpcdl.runtime.processes import Alone
@@ -410,6 +411,30 @@ def test_a_disk_that_is_full_does_not_hide_why_a_run_ends(
         train(tmp_path / "run", callbacks=[callback] if callback else [])
     said = capfd.readouterr().err
     assert (f"that the run {status}: No space left on device" in said) == (status != "running")
+
+
+def build_of_two_thresholds():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, activation="sigmoid")])
+    precision = keras.metrics.Precision(thresholds=[0.25, 0.75], name="precision")
+    model.compile("sgd", loss="binary_crossentropy", metrics=[precision], jit_compile=False)
+    return model
+
+
+def test_a_metric_of_several_values_is_kept_as_keras_gives_it_and_written_in_columns(tmp_path):
+    arguments = {"build": build_of_two_thresholds, "best_by": "val_precision"}
+    _, whole = train(tmp_path / "whole", **arguments)
+    with pytest.raises(Fails):
+        train(tmp_path / "run", callbacks=[FailAt(1, 3)], **arguments)
+    _, resumed = train(tmp_path / "run", **arguments)
+    for history in (whole, resumed):
+        assert [(type(v), v.shape) for v in history["val_precision"]] == 3 * [(np.ndarray, (2,))]
+    np.testing.assert_equal(resumed, whole)
+    first, second = whole["val_precision"][-1]
+    final = record(tmp_path / "run")["final_metrics"]
+    assert (final["val_precision[0]"], final["val_precision[1]"]) == (first, second)
+    written = read_history(tmp_path / "run" / "history.csv")
+    assert (written["val_precision[0]"][-1], written["val_precision[1]"][-1]) == (first, second)
+    assert set(final) == set(written)
 
 
 def test_what_all_replicas_held_alike_stays_so_on_another_number_of_them():

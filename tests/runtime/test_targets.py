@@ -145,6 +145,7 @@ def test_a_function_that_returns_no_compiled_model_is_refused(build, received):
         ),
         ({"loss": [3.0, 1.5]}, "training loss 1.5"),
         ({"loss": [1.0], "mae": [2.0], "val_loss": [3.0], "val_mae": [4.25]}, "test mae 4.25"),
+        ({"loss": [1.0], "f1_score": [[0.25, 0.75]]}, "training f1_score 0.5"),
     ],
 )
 def test_the_result_is_the_metric_of_the_last_epoch(history, text):

@@ -11,7 +11,7 @@ import contextlib
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Sequence
 
-from hpcdl.common.records import read_history, read_json, read_run_dirs
+from hpcdl.common.records import one_of_each, read_history, read_json, read_run_dirs
 from hpcdl.common.schedule import steps_per_epoch
 from hpcdl.common.step_times import read_step_times, recent_rate
 
@@ -49,7 +49,7 @@ def describe_run(
     if epochs is not None:
         parts.append(f"{saved} of {epochs} epochs saved")
     if saved:
-        parts += [f"{name} {values[-1]:.4g}" for name, values in history.items()]
+        parts += [f"{name} {values[-1]:.4g}" for name, values in one_of_each(history).items()]
     rate = recent or record.get("samples_per_second")
     if rate:
         parts.append(f"{rate:.0f} samples/s")
