@@ -64,7 +64,12 @@ def build_metrics(model: Any, rows: Any) -> None:
     if not losses._built:
         losses.build(predicted)
     if metrics is not None and not metrics._built:
-        metrics.build(predicted, rows[1] if len(rows) > 1 else None)
+        y = rows[1] if len(rows) > 1 else None
+        metrics.build(predicted, y)
+        if not all(metric.built and getattr(metric, "_built", True) for metric in model.metrics):
+            # Such as F1Score, which learns the shape of its states from what it sees.
+            tf.distribute.get_strategy().run(metrics.update_state, args=(y, predicted))
+            metrics.reset_state()
 
 
 def is_mean(metric: Any) -> bool:

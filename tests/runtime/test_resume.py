@@ -92,10 +92,9 @@ def train(run_dir, build=build, callbacks=(), epochs=3, **arguments):
     run = hpcdl.init(run_dir=str(run_dir))
     with run.scope():
         model = build()
-    arguments = {"y": Y, "global_batch_size": 8, "checkpoint_every": "2steps,1epoch", **arguments}
-    history = run.fit(
-        model, X, epochs=epochs, validation_data=(X, Y), callbacks=list(callbacks), verbose=0, **arguments
-    )
+    said = {"y": Y, "validation_data": (X, Y), "global_batch_size": 8, "checkpoint_every": "2steps,1epoch"}
+    said.update(arguments)
+    history = run.fit(model, X, epochs=epochs, callbacks=list(callbacks), verbose=0, **said)
     return model, history.history
 
 
@@ -435,6 +434,21 @@ def test_a_metric_of_several_values_is_kept_as_keras_gives_it_and_written_in_col
     written = read_history(tmp_path / "run" / "history.csv")
     assert (written["val_precision[0]"][-1], written["val_precision[1]"][-1]) == (first, second)
     assert set(final) == set(written)
+
+
+def test_a_metric_that_learns_its_shape_from_what_it_sees_goes_on_too(tmp_path):
+    def build_of_two_labels():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="sigmoid")])
+        auc = keras.metrics.AUC(multi_label=True, name="auc")
+        model.compile("sgd", loss="binary_crossentropy", metrics=[auc], jit_compile=False)
+        return model
+
+    y = np.eye(2, dtype="float32")[Y]
+    arguments = {"build": build_of_two_labels, "y": y, "validation_data": (X, y)}
+    whole = train(tmp_path / "whole", **arguments)
+    with pytest.raises(Fails):
+        train(tmp_path / "run", callbacks=[FailAt(1, 3)], **arguments)
+    assert_same(train(tmp_path / "run", **arguments), whole)
 
 
 def test_what_all_replicas_held_alike_stays_so_on_another_number_of_them():
