@@ -40,6 +40,9 @@ class BestBy:
     is_greatest: bool
     is_guessed: bool
 
+    def __str__(self) -> str:
+        return f"{'max' if self.is_greatest else 'min'}:{self.name}"
+
     def score(self, logs: Mapping[str, Any]) -> Optional[float]:
         """Gives the score of a checkpoint, the less the better: of a metric with several values by their mean."""
         if self.name not in logs:

@@ -68,7 +68,8 @@ class Store:
 
         Args:
             step: Steps done since the start of the run; it names the checkpoint.
-            meta: JSON. The checkpoint with the least finite ``meta["score"]`` is never removed.
+            meta: JSON. Of the checkpoints with this ``meta["best_by"]`` the one with the least finite
+                ``meta["score"]`` is not removed.
             arrays: By name.
 
         Raises:
@@ -91,7 +92,7 @@ class Store:
         _write_synced(final / f".{_COMMIT}.tmp", json.dumps(digests, indent=1) + "\n")
         os.replace(str(final / f".{_COMMIT}.tmp"), str(final / _COMMIT))
         _sync_folder(final)
-        self._prune(final)
+        self._prune(final, meta.get("best_by"))
         return final
 
     def newest(
@@ -130,10 +131,11 @@ class Store:
         for path in self.folder.glob(".step-*.tmp"):
             shutil.rmtree(str(path))
 
-    def _prune(self, newest: Path) -> None:
+    def _prune(self, newest: Path, best_by: Optional[str]) -> None:
         folders = self._folders()
         keep = {newest, *folders[-self._keep_last :]}
-        scored = {folder: score for folder in folders for score in (_score(folder),) if score is not None}
+        scores = {folder: _score(folder, best_by) for folder in folders}
+        scored = {folder: score for folder, score in scores.items() if score is not None}
         if scored:
             keep.add(min(scored, key=lambda folder: (scored[folder], folder)))
         for folder in folders:
@@ -157,15 +159,15 @@ def _damage(folder: Path) -> Optional[str]:
         return f"it cannot be read ({type(problem).__name__}: {problem})"
 
 
-def _score(folder: Path) -> Optional[float]:
-    """Gives the score of a committed checkpoint; whether it is whole is asked when it is used."""
+def _score(folder: Path, best_by: Optional[str]) -> Optional[float]:
+    """Gives the score of a committed checkpoint, if it is by this; whether it is whole is asked when it is used."""
     try:
         if not (folder / _COMMIT).exists():
             return None
-        score = float(json.loads((folder / _META).read_text(encoding="utf-8")).get("score"))
-        return (
-            score if math.isfinite(score) else None
-        )  # nothing is less than NaN, so it would be kept for ever
+        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        score = float(meta.get("score"))
+        # Nothing is less than NaN, so it would be kept for ever.
+        return score if math.isfinite(score) and meta.get("best_by") == best_by else None
     except (OSError, ValueError, AttributeError, TypeError):
         return None
 

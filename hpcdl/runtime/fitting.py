@@ -263,7 +263,7 @@ class Fit:
                     "first_iteration": first_iteration,
                     "initial_weights": began_with,
                     "history": _numbers(history.history),
-                    "best_by": self.best_by.name,
+                    "best_by": str(self.best_by),
                     "versions": versions(),
                 }
 

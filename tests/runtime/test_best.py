@@ -33,6 +33,7 @@ def test_the_best_is_as_said_or_as_the_words_of_the_name_say(text, score):
     assert best.score({best.name: np.float32(2)}) == score
     assert best.score({best.name: np.array([1.0, 3.0])}) == score
     assert best.score({}) is None
+    assert str(best) == f"{'min' if score > 0 else 'max'}:{best.name}"
 
 
 @pytest.mark.parametrize("text", ["most:loss", "max:", "a:min:loss"])

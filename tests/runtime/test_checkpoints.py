@@ -127,6 +127,12 @@ def test_what_has_no_finite_score_is_not_the_best(store, score):
     assert steps(store) == [2, 3, 4]
 
 
+def test_scores_by_another_value_are_not_compared(store):
+    for step, by in enumerate(["max:accuracy", "min:loss", "min:loss", "min:loss", "min:loss"], start=1):
+        save(store, step, best_by=by, score=-0.9 if by == "max:accuracy" else 0.1 * step)
+    assert steps(store) == [2, 4, 5]
+
+
 def test_a_kill_at_any_point_of_a_save_leaves_the_one_before(store, monkeypatch):
     save(store, 1)
     calls = ("_sync", "_write_synced", "file_sha256", "_sync_folder")
