@@ -96,7 +96,7 @@ def with_class_weight(class_weight: Mapping[int, float], y: Any, sample_weight: 
     Args:
         class_weight: Weight of each class; a class that is not named has 1.
         y: (N,) class numbers, (N, 1) likewise, or (N, classes) one-hot; a nest of several is refused.
-        sample_weight: (N,) weights, or None.
+        sample_weight: (N,), (N, 1) or (N, T) weights, or None.
     """
     targets, weights = tf.nest.flatten(y), tf.nest.flatten(sample_weight)
     if y is None or len(targets) != 1:
@@ -114,7 +114,12 @@ def with_class_weight(class_weight: Mapping[int, float], y: Any, sample_weight: 
         classes = classes[:, 0] if classes.shape[1] == 1 else classes.argmax(-1)
     found, where = np.unique(classes, return_inverse=True)
     of_rows = np.array([class_weight.get(int(c), 1.0) for c in found])[where.reshape(-1)]
-    return of_rows if sample_weight is None else of_rows * np.asarray(weights[0])
+    if sample_weight is None:
+        return of_rows
+    weight = np.asarray(weights[0])
+    if weight.shape[:1] != of_rows.shape:
+        return weight  # which is refused together with all arrays of other lengths
+    return weight * of_rows.reshape(-1, *[1] * (weight.ndim - 1))  # (N, 1) times (N,) would be (N, N)
 
 
 def check_model(model: Any, replicas: Replicas) -> None:

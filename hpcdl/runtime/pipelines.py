@@ -278,8 +278,9 @@ def _weighted(dataset: tf.data.Dataset, class_weight: Dict[int, float]) -> tf.da
                 f"class_weight needs one output; received a data set with {len(targets)} arrays as y; let it give"
                 " sample_weight instead"
             )
-        weights = tf.numpy_function(fold, [targets[0], *tf.nest.flatten(weight)], floatx)
-        weights.set_shape([None])
+        given = tf.nest.flatten(weight)
+        weights = tf.numpy_function(fold, [targets[0], *given], floatx)
+        weights.set_shape([None, *(given[0].shape[1:] if given else [])])
         return x, y, weights
 
     return dataset.map(weighted)

@@ -11,6 +11,9 @@ import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.checks import check_class_weight, nest_of_arrays
+from hpcdl.runtime.pipelines import Pipeline
+from hpcdl.runtime.processes import Alone
+from hpcdl.runtime.replicas import Replicas
 from tests.runtime.runs import make_run
 
 keras = tf.keras
@@ -120,6 +123,20 @@ def test_class_weights_of_a_list_of_one_y_are_those_of_the_y():
         nest_of_arrays((X, [labels, Y]), {1: 2.0})
     with pytest.raises(BadInput, match="class_weight needs one output; received 0 arrays as y"):
         nest_of_arrays((X,), {1: 2.0})
+
+
+@pytest.mark.parametrize("of_row", [(), (1,), (3,)])
+def test_class_weights_multiply_sample_weights_of_every_shape(of_row):
+    labels, weights = np.arange(4) % 2, np.arange(1, 4 * int(np.prod(of_row)) + 1).reshape(4, *of_row)
+    (_, _, made), _ = nest_of_arrays((X[:4], labels, weights), {1: 10.0})
+    assert made.shape == weights.shape
+    np.testing.assert_array_equal(made[0::2], weights[0::2])
+    np.testing.assert_array_equal(made[1::2], 10 * weights[1::2])
+    dataset = tf.data.Dataset.from_tensor_slices((X[:4], labels, weights)).batch(4)
+    rows = Pipeline(dataset, Replicas(Alone(), ["CPU:0"]), class_weight={1: 10.0}).rows
+    np.testing.assert_array_equal(rows[2], made)
+    with pytest.raises(BadInput, match=r"same number of rows, at least 1; received \[4, 4, 3\]"):
+        nest_of_arrays((X[:4], labels, weights[:3]), {1: 10.0})
 
 
 @pytest.mark.parametrize("weights", [[1, 2, 3], {"0": 2.0}, {0: "heavy"}, "balanced"])
