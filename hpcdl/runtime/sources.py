@@ -181,8 +181,23 @@ def batch_sizes(
             f"num_replicas must divide the batches of the data set; received batches of {size} and {num_replicas}"
             f" replicas; batch by e.g. {near}: the data set has global batches, of which each replica takes its part"
         )
+    check_said_sizes(source, per_replica, global_, num_replicas)
+    return resolve_batches(
+        per_replica, size if per_replica is None else None, reference, num_replicas=num_replicas
+    )
+
+
+def check_said_sizes(
+    source: Any, per_replica: Optional[int], global_: Optional[int], num_replicas: int
+) -> None:
+    """Refuses batch sizes that are not those of data which have their own.
+
+    Raises:
+        BadInput: They are not.
+    """
+    size = source.batch_size
     said = global_ if per_replica is None else per_replica * num_replicas
-    if said is not None and said != size:
+    if size is not None and said is not None and said != size:
         raise BadInput(
             f"a data set of batches has the global batch size of its batches, here {size}; received"
             + (
@@ -192,6 +207,3 @@ def batch_sizes(
             )
             + f" for {num_replicas} replicas; leave the batch sizes out, or batch the data set by {said}"
         )
-    return resolve_batches(
-        per_replica, size if per_replica is None else None, reference, num_replicas=num_replicas
-    )

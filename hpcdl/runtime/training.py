@@ -430,13 +430,14 @@ class Run(World):
     def _opened(self, data: Any, sizes: Any, steps: Optional[int]) -> Any:
         """Opens data to evaluate or to predict on, in their own order."""
         from hpcdl.runtime.feed import Order
-        from hpcdl.runtime.sources import Reader, open_source
+        from hpcdl.runtime.sources import Reader, check_said_sizes, open_source
 
         note_use(os.environ)
-        per_replica, global_ = sizes if any(sizes) else (32, None)
+        per_replica, global_ = (32, None) if sizes == (None, None) else sizes
         batches = resolve_batches(per_replica, global_, num_replicas=self.num_replicas)
         reader = Reader(self._replicas, self.num_replicas, self.seed, batches.per_replica_batch_size)
         source = open_source(*data, reader=reader, steps_per_epoch=steps, steps_name="steps")
+        check_said_sizes(source, *sizes, self.num_replicas)
         return source, Order(source.num_samples, source.batch_size or batches.global_batch_size, None)
 
     def _verbosity(self, verbose: Any) -> int:

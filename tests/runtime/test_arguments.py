@@ -104,6 +104,25 @@ def test_a_bare_batch_size_without_its_name_is_refused_as_one_with_it(call, said
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"per_replica_batch_size": 0}, "per_replica_batch_size must be a whole number >= 1; received 0"),
+        ({"global_batch_size": 0}, "global_batch_size must be a whole number >= 1; received 0"),
+        (
+            {"global_batch_size": 4},
+            "here 10; received global_batch_size=4 for 1 replicas; leave the batch sizes",
+        ),
+        ({"per_replica_batch_size": 4, "global_batch_size": 4}, "pass exactly one of"),
+    ],
+)
+def test_batch_sizes_to_evaluate_and_predict_are_refused_as_those_to_fit(sizes, said, run, model):
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(10)
+    for method in (run.fit, run.evaluate, run.predict):
+        with pytest.raises(BadInput, match=said):
+            method(model, dataset, verbose=0, **sizes)
+
+
 def test_whole_numbers_of_numpy_are_taken(run, model, tmp_path):
     fit(run, model, epochs=np.int64(1), keep_checkpoints=np.int8(2))
     assert (tmp_path / "run" / "run.json").exists()
