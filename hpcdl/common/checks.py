@@ -15,7 +15,7 @@ import difflib
 import math
 import operator
 import re
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Optional, Sequence
 
 from hpcdl.common.errors import BadInput
 
@@ -34,24 +34,25 @@ def did_you_mean(word: str, names: Iterable[str], most: int = 3, cutoff: float =
     return f"did you mean {' or '.join(near)}? " if near else ""
 
 
-def whole_number(what: str, value: Any, least: int = 1) -> int:
-    """Accepts an integer of any integer type (NumPy's too) that is not below ``least``."""
+def whole_number(what: str, value: Any, least: int = 1, most: Optional[int] = None) -> int:
+    """Accepts an integer of any integer type (NumPy's too) from ``least`` to ``most``."""
     try:
         number = operator.index(value)
     except TypeError:
         number = None
     # True would pass as 1, and hides a wrong order of arguments.
-    if number is None or isinstance(value, bool) or number < least:
+    if number is None or isinstance(value, bool) or number < least or (most is not None and number > most):
+        limit = "" if most is None else f" and <= {most}"
         raise BadInput(
-            f"{what} must be a whole number >= {least}; received {value!r}; pass e.g. {max(least, 1)}"
+            f"{what} must be a whole number >= {least}{limit}; received {value!r}; pass e.g. {max(least, 1)}"
         )
     return number
 
 
-def parse_whole_number(what: str, text: str, least: int = 1) -> int:
+def parse_whole_number(what: str, text: str, least: int = 1, most: Optional[int] = None) -> int:
     """Reads digits, and nothing else that `int` would take (``1_000``, ``+1``, `` 1``)."""
     number = int(text) if re.fullmatch("-?[0-9]+", text) else text
-    return whole_number(what, number, least)
+    return whole_number(what, number, least, most)
 
 
 def parse_share(what: str, text: str) -> float:

@@ -55,9 +55,9 @@ def name_out_of(names: Sequence[str]) -> Reader:
     return lambda what, text: one_of(what, text, names)
 
 
-def at_least(least: int) -> Reader:
+def at_least(least: int, most: Optional[int] = None) -> Reader:
     """Reads a whole number."""
-    return lambda what, text: parse_whole_number(what, text, least)
+    return lambda what, text: parse_whole_number(what, text, least, most)
 
 
 def positive_number(what: str, text: str) -> float:

@@ -43,6 +43,8 @@ from hpcdl.common.workloads import get as get_workload
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
+#: The largest seed that NumPy takes.
+MAX_SEED = 2**32 - 1
 PRECISIONS = ("float32", "float64", "mixed_float16", "mixed_bfloat16")
 
 
@@ -68,7 +70,10 @@ class RunSettings:
         None, "R", "train R replicas in each process (default: the devices decide; 1 on a CPU)", at_least(1)
     )
     seed: Optional[int] = option(
-        None, "N", "start all random numbers from N (default: what the script says, else 0)", at_least(0)
+        None,
+        "N",
+        "start all random numbers from N (default: what the script says, else 0)",
+        at_least(0, MAX_SEED),
     )
     run_dir: Optional[str] = option(None, "DIR", "keep checkpoints and records in DIR", folder)
     fresh: bool = switch("start anew: move an existing run folder aside instead of resuming from it")

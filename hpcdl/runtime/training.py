@@ -26,7 +26,7 @@ from hpcdl.common.plan import Plan, render
 from hpcdl.common.saying import say
 from hpcdl.common.schedule import parse_interval, resolve_batches
 from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topology
-from hpcdl.common.words import RunSettings
+from hpcdl.common.words import MAX_SEED, RunSettings
 from hpcdl.runtime import bare, uncaught
 from hpcdl.runtime.arguments import refuse_unknown, refuse_unnamed, verbosity
 from hpcdl.runtime.control import FromMemory, WithoutExchange
@@ -48,7 +48,7 @@ def init(
     Args:
         strategy: ``single``, ``mirrored``, ``horovod``, ``hybrid`` or ``auto`` (the table of `choose_strategy`).
         replicas: Replicas per process; None lets the devices decide.
-        seed: Of weights, data order and random layers.
+        seed: Of weights, data order and random layers, from 0 to 2^32 - 1.
         run_dir: Where the run keeps its records and checkpoints; None: ``runs/<title>-<digest>``.
 
     Raises:
@@ -57,7 +57,7 @@ def init(
     """
     uncaught.install()
     _check_backend(os.environ)
-    seed = whole_number("seed", seed, least=0)
+    seed = whole_number("seed", seed, least=0, most=MAX_SEED)
     settings = RunSettings.from_environ(os.environ)
     topology = read_topology(os.environ, socket.gethostname())
     planned_world = os.environ.get("HPCDL_PLAN_WORLD_SIZE")

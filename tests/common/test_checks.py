@@ -29,6 +29,12 @@ def test_what_is_no_whole_number_is_refused(value: Any) -> None:
     assert str(caught.value) == f"epochs must be a whole number >= 1; received {value!r}; pass e.g. 1"
 
 
+def test_a_number_beyond_the_largest_one_is_refused() -> None:
+    assert whole_number("seed", 7, least=0, most=7) == 7
+    with pytest.raises(BadInput, match="seed must be a whole number >= 0 and <= 7; received 8; pass e.g. 1"):
+        whole_number("seed", 8, least=0, most=7)
+
+
 def test_the_least_number_is_accepted() -> None:
     assert whole_number("rank", 0, least=0) == 0
     assert parse_whole_number("rank", "007", least=0) == 7

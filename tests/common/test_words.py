@@ -109,6 +109,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
         ("HPCDL_REPLICAS_PER_PROCESS", "0"),
         ("HPCDL_SEED", "-1"),
         ("HPCDL_SEED", "1.5"),
+        ("HPCDL_SEED", "4294967296"),
         ("HPCDL_FRESH", "yes"),
         ("HPCDL_CHECKPOINT_EVERY", "often"),
         ("HPCDL_END_TIME", "tomorrow"),

@@ -128,9 +128,9 @@ def test_whole_numbers_of_numpy_are_taken(run, model, tmp_path):
     assert (tmp_path / "run" / "run.json").exists()
 
 
-@pytest.mark.parametrize("seed", ["3", None, -1, 1.5])
+@pytest.mark.parametrize("seed", ["3", None, -1, 1.5, 2**32])  # NumPy takes no larger one
 def test_a_seed_is_a_whole_number(seed):
-    with pytest.raises(BadInput, match="seed must be a whole number >= 0; received"):
+    with pytest.raises(BadInput, match="seed must be a whole number >= 0 and <= 4294967295; received"):
         hpcdl.init(seed=seed)
 
 
