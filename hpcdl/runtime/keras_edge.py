@@ -314,19 +314,20 @@ def iterations_variable(optimizer: Any) -> Any:
 
 
 def has_velocities(optimizer: Any) -> bool:
-    """Says whether this is SGD with momentum, whose velocities contain the learning rate."""
-    if not any(base.__name__ == "SGD" for base in type(optimizer).__mro__):
+    """Says whether this is SGD or RMSprop with momentum, whose velocities contain the learning rate."""
+    if not any(base.__name__ in ("SGD", "RMSprop") for base in type(optimizer).__mro__):
         return False
     return bool(optimizer._momentum if is_legacy(optimizer) else optimizer.momentum)
 
 
 def velocity(optimizer: Any, variable: Any) -> Any:
-    """Gives SGD's velocity of a variable."""
+    """Gives the velocity of a variable; Keras calls it momentum, and other things velocities."""
     if is_legacy(optimizer):
         return optimizer.get_slot(variable, "momentum")
+    velocities = getattr(optimizer, "momentums", None) or optimizer._momentums
     if is_keras_3(optimizer):
-        return plain_variable(optimizer.momentums[optimizer._get_variable_index(variable)])
-    return optimizer.momentums[optimizer._index_dict[optimizer._var_key(variable)]]
+        return plain_variable(velocities[optimizer._get_variable_index(variable)])
+    return velocities[optimizer._index_dict[optimizer._var_key(variable)]]
 
 
 def build_optimizer(model: Any) -> None:

@@ -4,8 +4,9 @@ The multiplier (`hpcdl.common.schedule.warmup_multiplier`) acts where the optimi
 there. Whoever else reads or sets the learning rate sees the user's own: a LearningRateSchedule, LearningRateScheduler
 or ReduceLROnPlateau composes with it, and the optimizer that is saved has the user's rate.
 
-SGD keeps velocities v that contain the rate: v <- m v - lr g. While the rate changes from lr to lr', v is multiplied by
-lr' / lr before it is used (Goyal et al. 2017, section 3, remark 3: momentum correction).
+With momentum SGD and RMSprop keep velocities v that contain the rate: v <- m v - lr g (in RMSprop g is divided by its
+root mean square). While the rate changes from lr to lr', v is multiplied by lr' / lr before it is used (Goyal et al.
+2017, section 3, remark 3: momentum correction).
 
 Synopsis::
 
@@ -146,7 +147,7 @@ def _scaled_legacy(target: Any, ramp: Ramp) -> Iterator[None]:
 
 @contextmanager
 def _corrected(target: Any, ramp: Ramp, update: str) -> Iterator[None]:
-    """Corrects the velocities of SGD; other optimizers keep moments of the gradient alone."""
+    """Corrects the velocities of SGD and RMSprop; other optimizers keep moments of the gradient alone."""
     if not has_velocities(target):
         yield
         return
