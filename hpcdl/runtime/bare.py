@@ -22,6 +22,7 @@ from hpcdl.common.cores import format_cpu_list, group_cores, siblings_of
 from hpcdl.common.errors import BadInput
 from hpcdl.common.topology import Topology
 from hpcdl.runtime.node import Launcher, cpus_of_ranks, launcher_above
+from hpcdl.runtime.rendezvous import meets_by_gloo
 
 #: Makes Open MPI give a core away while it waits.
 YIELD_WHEN_IDLE = "OMPI_MCA_mpi_yield_when_idle"
@@ -145,7 +146,7 @@ def end_busy_wait(
     Returns:
         Variables to set, and what to say.
     """
-    uses_gloo = "gloo" in (environ.get("HOROVOD_CONTROLLER"), environ.get("HPCDL_CONTROLLER"))
+    uses_gloo = meets_by_gloo(topology, environ.get("HPCDL_CONTROLLER") or None, environ)
     has_core_to_spare = num_gpus > 0 and cores > 1  # computing on the CPU fills every core
     if topology.launcher != "openmpi" or uses_gloo or has_core_to_spare or YIELD_WHEN_IDLE in environ:
         return {}, None

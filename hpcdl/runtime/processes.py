@@ -26,7 +26,7 @@ from hpcdl.common.releases import release
 from hpcdl.common.topology import Topology
 from hpcdl.runtime.connecting import Limit
 from hpcdl.runtime.inventory import built_for
-from hpcdl.runtime.rendezvous import await_ranks, gloo_environ
+from hpcdl.runtime.rendezvous import await_ranks, gloo_environ, meets_by_gloo
 
 #: Tensors from this size on are exchanged one by one, without a copy; smaller ones together, up to it.
 EXCHANGE_BYTES = 4 * 2**20
@@ -200,7 +200,7 @@ def start_horovod(
 
     Args:
         topology: The place of this process.
-        controller: ``mpi`` or ``gloo``; None: Gloo where there is a folder to meet in.
+        controller: ``mpi`` or ``gloo``; None: as `meets_by_gloo` has it.
         environ: Of this process; gets Horovod's variables.
         timeout_s: How long ranks wait for each other; and then for MPI, which knows no end itself.
 
@@ -211,7 +211,7 @@ def start_horovod(
     """
     check_meeting(topology, controller, environ)
     folder = environ.get("HPCDL_RENDEZVOUS_DIR") or None
-    by_gloo = controller != "mpi" and folder is not None
+    by_gloo = meets_by_gloo(topology, controller, environ)
     if folder is not None and by_gloo:
         interfaces = environ.get("HOROVOD_GLOO_IFACE")
         environ.update(gloo_environ(topology, folder, timeout_s, interfaces))
@@ -263,9 +263,7 @@ def check_meeting(topology: Topology, controller: Optional[str], environ: Mappin
     """
     has_folder = bool(environ.get("HPCDL_RENDEZVOUS_DIR"))
     has_server = bool(environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR"))
-    by_gloo = controller == "gloo" or (
-        controller is None and (topology.launcher == "hpcdl" or environ.get("HOROVOD_CONTROLLER") == "gloo")
-    )
+    by_gloo = meets_by_gloo(topology, controller, environ)
     if by_gloo and not has_folder and not has_server:
         raise BadInput(
             f"ranks that no MPI connects meet in a folder; received {topology.world_size} of them and no"

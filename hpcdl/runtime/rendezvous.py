@@ -37,6 +37,21 @@ _SHOWN = 8
 Announcement = Mapping[str, Any]
 
 
+def meets_by_gloo(topology: Topology, controller: Optional[str], environ: Mapping[str, str]) -> bool:
+    """Says whether Gloo connects the ranks, and not MPI.
+
+    Args:
+        topology: The place of this process.
+        controller: ``mpi`` or ``gloo``, if the user or the launcher said so. None: Gloo where there is a folder to
+            meet in, where no MPI has started the ranks, and where horovodrun chose it.
+        environ: Of this process.
+    """
+    if controller is not None:
+        return controller == "gloo"
+    has_folder = bool(environ.get("HPCDL_RENDEZVOUS_DIR"))
+    return has_folder or topology.launcher == "hpcdl" or environ.get("HOROVOD_CONTROLLER") == "gloo"
+
+
 def gloo_environ(
     topology: Topology,
     folder: Union[str, Path],

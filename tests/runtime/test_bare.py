@@ -85,6 +85,9 @@ def test_more_ranks_than_cpus_cannot_be_bound() -> None:
         pytest.param("openmpi", {}, 2, 4, False, id="a GPU and a core to spare"),
         pytest.param("openmpi", {YIELD: "0"}, 0, 1, False, id="the user has decided"),
         pytest.param("openmpi", {"HOROVOD_CONTROLLER": "gloo"}, 0, 1, False, id="Gloo does not spin"),
+        pytest.param(
+            "openmpi", {"HPCDL_RENDEZVOUS_DIR": "/a"}, 0, 1, False, id="nor where a folder means it"
+        ),
         pytest.param("hydra", {}, 0, 1, False, id="another MPI"),
     ],
 )

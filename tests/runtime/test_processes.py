@@ -14,6 +14,7 @@ import pytest
 from hpcdl.common.errors import BadInput
 from hpcdl.common.topology import Topology
 from hpcdl.runtime.processes import check_meeting
+from hpcdl.runtime.rendezvous import meets_by_gloo
 
 FOLDER = {"HPCDL_RENDEZVOUS_DIR": "/shared/meet"}
 SERVER = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_GLOO_RENDEZVOUS_ADDR": "10.0.0.1"}
@@ -34,6 +35,7 @@ def rank_of_two(launcher: str) -> Topology:
         ("horovodrun", None, SERVER),
         ("openmpi", None, {"PMIX_NAMESPACE": "1"}),
         ("openmpi", "mpi", {"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1"}),
+        ("openmpi", None, FOLDER),
     ],
 )
 def test_ranks_that_can_meet_pass(launcher, controller, environ) -> None:
@@ -54,6 +56,24 @@ def test_ranks_that_can_meet_pass(launcher, controller, environ) -> None:
 def test_ranks_that_cannot_meet_are_refused(launcher, controller, environ, said) -> None:
     with pytest.raises(BadInput, match=said):
         check_meeting(rank_of_two(launcher), controller, environ)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "controller", "environ", "by_gloo"),
+    [
+        ("hpcdl", None, FOLDER, True),
+        ("horovodrun", None, SERVER, True),
+        ("openmpi", None, FOLDER, True),
+        ("openmpi", None, {}, False),
+        ("srun", None, {"HPCDL_RENDEZVOUS_DIR": ""}, False),
+        ("srun", "gloo", {}, True),
+        ("hpcdl", "mpi", FOLDER, False),
+    ],
+)
+def test_ranks_meet_by_gloo_as_was_said_or_where_there_is_what_it_needs(
+    launcher, controller, environ, by_gloo
+) -> None:
+    assert meets_by_gloo(rank_of_two(launcher), controller, environ) is by_gloo
 
 
 ROOT = Path(__file__).resolve().parents[2]
