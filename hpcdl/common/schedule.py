@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 import re
 from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple
@@ -126,14 +127,21 @@ def scaled_epochs(epochs: int, num_replicas: int) -> int:
     return -(-whole_number("epochs", epochs) // whole_number("num_replicas", num_replicas))
 
 
-def warmup_steps(warmup_epochs: float, steps_in_epoch: int) -> int:
-    """Turns warmup epochs, which may be a fraction, into the nearest number of steps."""
-    is_number = isinstance(warmup_epochs, (int, float)) and not isinstance(warmup_epochs, bool)
-    if not (is_number and 0 <= warmup_epochs < math.inf):
+def warmup_number(warmup_epochs: Any) -> float:
+    """Accepts a number of warmup epochs of any type (NumPy's too), maybe a fraction; gives it as one of Python's."""
+    is_of_numpy = isinstance(warmup_epochs, numbers.Real) and hasattr(warmup_epochs, "item")
+    number: float = warmup_epochs.item() if is_of_numpy else warmup_epochs
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not (is_number and 0 <= number < math.inf):
         raise BadInput(
             f"warmup_epochs must be a number >= 0; received {warmup_epochs!r}; pass e.g. 1 (0: none)"
         )
-    return round(warmup_epochs * steps_in_epoch)
+    return number
+
+
+def warmup_steps(warmup_epochs: float, steps_in_epoch: int) -> int:
+    """Turns warmup epochs into the nearest number of steps."""
+    return round(warmup_number(warmup_epochs) * steps_in_epoch)
 
 
 def warmup_multiplier(step: int, num_warmup_steps: int, factor: float) -> float:

@@ -149,10 +149,10 @@ def open_validation(data: Any, reader: Reader, steps: Optional[int]) -> Any:
     if data is None:
         return None
     parts = tuple(data) if isinstance(data, (tuple, list)) else (data,)
-    if len(parts) > 3:
+    if not 1 <= len(parts) <= 3:
         raise BadInput(
             "validation_data must be (x, y), (x, y, sample_weight) or a data set; received"
-            f" {len(parts)} parts; put several inputs into one list or dict"
+            f" {len(parts)} parts; put several inputs into one list or dict, or pass None"
         )
     return open_source(
         *parts, reader=reader, what="validation_data", steps_per_epoch=steps, steps_name="validation_steps"

@@ -24,7 +24,7 @@ from hpcdl.common.checks import whole_number
 from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan, render
 from hpcdl.common.saying import say
-from hpcdl.common.schedule import parse_interval, resolve_batches
+from hpcdl.common.schedule import parse_interval, resolve_batches, warmup_number
 from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topology
 from hpcdl.common.words import MAX_SEED, RunSettings
 from hpcdl.runtime import bare, uncaught
@@ -288,7 +288,7 @@ class Run(World):
             scale_epochs=scale_epochs,
             learning_rate=checks.learning_rate(model),
             lr_scaling=lr_scaling,
-            warmup_epochs=warmup_epochs,
+            warmup_epochs=warmup_number(warmup_epochs),
             data_origin=data_origin,
         )
         if self._is_plan_only:

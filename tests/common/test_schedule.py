@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 from typing import Any, Dict, Optional
 
+import numpy as np
 import pytest
 
 from hpcdl.common.errors import BadInput
@@ -19,6 +20,7 @@ from hpcdl.common.schedule import (
     share,
     steps_per_epoch,
     warmup_multiplier,
+    warmup_number,
     warmup_steps,
 )
 
@@ -111,6 +113,13 @@ def test_scaled_epochs_are_rounded_up() -> None:
 @pytest.mark.parametrize(("epochs", "steps"), [(0, 0), (1, 59), (5, 295), (0.5, 30), (0.1, 6)])
 def test_warmup_steps_are_the_nearest_number(epochs: float, steps: int) -> None:
     assert warmup_steps(epochs, 59) == steps
+
+
+@pytest.mark.parametrize("epochs", [1, 0.5, np.int64(1), np.float32(0.5)])
+def test_warmup_epochs_of_numpy_are_taken_as_pythons(epochs: Any) -> None:
+    number = warmup_number(epochs)
+    assert number == epochs
+    assert type(number) in (int, float)  # JSON knows no others
 
 
 @pytest.mark.parametrize("epochs", [-1, math.nan, math.inf, "1", None, True])

@@ -132,8 +132,9 @@ def test_an_item_may_fill_the_same_array_again(reader):
 
 def test_what_cannot_validate_is_refused(reader):
     assert open_validation(None, reader, None) is None
-    with pytest.raises(BadInput, match="validation_data must be"):
-        open_validation((X, Y, Y, Y), reader, None)
+    for parts in ((), [], (X, Y, Y, Y)):
+        with pytest.raises(BadInput, match=f"validation_data must be .* received {len(parts)} parts"):
+            open_validation(parts, reader, None)
     with pytest.raises(BadInput, match="validation_data must be a data set of batches"):
         open_validation(ROWS, reader, None)
     with pytest.raises(
