@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Callable, Dict, Optional
 
@@ -34,15 +35,13 @@ def unpacked_once(folder: Path, sha256: str, read: Callable[[], Arrays]) -> Arra
         read: Reads the archive.
     """
     path = folder / f"unpacked-{sha256[:16]}-{_VERSION}.npz"
-    try:
-        with one_at_a_time(folder / ".unpacking.lock"):
-            arrays = _load(path)
-            if arrays is None:
-                arrays = read()
-                _save(path, arrays)
-            return arrays
-    except OSError:
-        return read()
+    arrays: Optional[Arrays] = None
+    with suppress(OSError), one_at_a_time(folder / ".unpacking.lock"):
+        arrays = _load(path)
+        if arrays is None:
+            arrays = read()
+            _save(path, arrays)
+    return read() if arrays is None else arrays
 
 
 def _load(path: Path) -> Optional[Arrays]:

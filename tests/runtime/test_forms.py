@@ -219,6 +219,18 @@ def test_an_archive_is_unpacked_once_for_all_and_again_where_that_is_damaged(tmp
     assert len(calls) == 4
     (tmp_path / "file").touch()  # where nothing can be left, each reads for itself
     assert rows(unpacking.unpacked_once(tmp_path / "file", "ab" * 32, read)["x_train"]) == [[1, 2], [3]]
+    assert len(calls) == 5
+
+
+def test_an_archive_that_cannot_be_saved_unpacked_is_read_once(tmp_path, monkeypatch):
+    def full(*_, **arrays):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(unpacking.np, "savez", full)
+    calls = []
+    arrays = unpacking.unpacked_once(tmp_path, "ab" * 32, lambda: calls.append(1) or {"x": np.arange(3)})
+    assert list(arrays["x"]) == [0, 1, 2]
+    assert len(calls) == 1
 
 
 def test_ragged_rows_are_padded_before_cut_at_the_front_and_rare_words_replaced():
