@@ -13,7 +13,7 @@ from typing import Any, Iterable, List, Optional, Sequence, Tuple
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime.gradients import check_plain, of_present
+from hpcdl.runtime.gradients import applied_as_they_are, check_plain, of_present
 from hpcdl.runtime.keras_edge import is_keras_3, is_legacy, plain_variable
 from hpcdl.runtime.replicas import Replicas
 
@@ -55,17 +55,26 @@ def apply_gradients(replicas: Replicas, optimizer: Any, grads_and_vars: Iterable
     Several replicas in one process would sum them once more; nobody else needs this.
 
     Raises:
-        BadInput: The optimizer is none of Keras', or was wrapped by Horovod.
+        BadInput: The optimizer is none of Keras', or was wrapped by Horovod; or a process of several replicas calls it
+            outside of a step.
     """
     check_plain(optimizer)
     pairs = list(grads_and_vars)
     if replicas.per_process == 1:
         optimizer.apply_gradients(pairs)
     elif is_keras_3(optimizer):
-        for each in (optimizer, getattr(optimizer, "inner_optimizer", None)):
-            if each is not None:
-                each._all_reduce_sum_gradients = list
-        optimizer.apply_gradients(pairs)
+        _check_in_step(replicas)
+        gradients, variables = zip(*pairs)
+
+        def once_for_all(distribution: Any, gradients: Any) -> None:
+            def apply(gradients: Any) -> None:
+                optimizer.apply_gradients(zip(gradients, variables))
+
+            with applied_as_they_are(optimizer):
+                distribution.extended.call_for_each_replica(apply, args=(gradients,))
+
+        # Replicas are threads: here they wait, and the optimizer is another one for all of them or for none.
+        tf.distribute.get_replica_context().merge_call(once_for_all, args=(gradients,))
     elif is_legacy(optimizer):
         optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
     else:
@@ -127,7 +136,7 @@ def _check_in_step(replicas: Replicas) -> None:
     is_outside: Optional[bool] = tf.distribute.in_cross_replica_context()
     if is_outside or tf.distribute.get_strategy() is not replicas.distribution:
         raise BadInput(
-            "gradients are averaged by every replica; received those of a process with"
+            "gradients are averaged, and applied, by every replica; received those of a process with"
             f" {replicas.per_process} replicas, outside of a step; call it in a function that run.distribution.run(...)"
             " calls"
         )

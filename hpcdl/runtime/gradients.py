@@ -115,9 +115,8 @@ def averaged_gradients(optimizer: Any, parts: Parts, wishes: Optional[Wishes] = 
             def apply(self: Any, grads: Any, trainable_variables: Any = None) -> Any:
                 return plain.apply(self, hook.average(list(grads)), trainable_variables)
 
-            stack.enter_context(overridden(optimizer, apply=apply, _all_reduce_sum_gradients=_as_they_are))
-            if inner is not None:
-                stack.enter_context(overridden(inner, _all_reduce_sum_gradients=_as_they_are))
+            stack.enter_context(overridden(optimizer, apply=apply))
+            stack.enter_context(applied_as_they_are(optimizer))
         elif is_legacy(optimizer):
             stack.enter_context(_aggregated_by(inner or optimizer, hook.average_pairs))
         else:  # Keras 2; under loss scaling the wrapper asks its inner optimizer to aggregate
@@ -171,6 +170,15 @@ def check_plain(optimizer: Any) -> None:
         )
 
 
-def _as_they_are(self: Any, grads_and_vars: Any) -> Any:
-    """Takes the place of the sum over the local replicas: averaged gradients are the same on each."""
-    return grads_and_vars
+@contextmanager
+def applied_as_they_are(optimizer: Any) -> Iterator[None]:
+    """Keeps a Keras 3 optimizer from summing gradients over the local replicas: averaged ones are the same on each."""
+
+    def as_they_are(self: Any, grads_and_vars: Any) -> Any:
+        return grads_and_vars
+
+    with ExitStack() as stack:
+        for each in (optimizer, getattr(optimizer, "inner_optimizer", None)):
+            if each is not None:
+                stack.enter_context(overridden(each, _all_reduce_sum_gradients=as_they_are))
+        yield

@@ -159,6 +159,10 @@ class World:
         Args:
             optimizer: A plain Keras one.
             grads_and_vars: Pairs of a gradient and its variable.
+
+        Raises:
+            BadInput: The optimizer is none of Keras', or was wrapped by Horovod; or a process of several replicas calls
+                it outside of a step.
         """
         from hpcdl.runtime import custom_loops
 

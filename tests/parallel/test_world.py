@@ -67,6 +67,11 @@ def test_a_loop_takes_the_steps_of_one_process_on_the_whole_batch(world):
         assert rank["moved"] > 0.1
 
 
+def test_the_optimizer_of_a_loop_is_the_plain_one_afterwards(world):
+    _, ranks, _, _ = world
+    assert all(rank["is plain"] for rank in ranks)
+
+
 def test_rank_0s_model_is_saved_for_plain_keras_and_nothing_else(world):
     _, ranks, folder, _ = world
     assert all(rank["saved"] for rank in ranks)
