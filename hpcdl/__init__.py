@@ -12,7 +12,7 @@ Synopsis::
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["BadInput", "__version__", "init", "load_data"]
+__all__ = ["BadInput", "Diverged", "HpcdlError", "__version__", "init", "load_data"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,8 +26,8 @@ def __getattr__(name: str) -> Any:
         from hpcdl.runtime.datasets import load_data
 
         return load_data
-    if name == "BadInput":
-        from hpcdl.common.errors import BadInput
+    if name in ("BadInput", "Diverged", "HpcdlError"):
+        from hpcdl.common import errors
 
-        return BadInput
+        return getattr(errors, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -39,8 +39,8 @@ def save_on_rank_0(processes: Any, model: Any, path: Path) -> None:
     """Lets rank 0 save a model while the others wait; a collective.
 
     Raises:
-        BadInput: ``path`` does not end in ``.keras``, or its folder cannot be made; on all ranks.
-        HpcdlError: The model could not be saved; on all ranks.
+        BadInput: ``path`` does not end in ``.keras``; on all ranks.
+        HpcdlError: The model could not be saved, or its folder not be made; on all ranks.
     """
     if path.suffix != ".keras":
         raise BadInput(

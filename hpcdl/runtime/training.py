@@ -51,9 +51,13 @@ def init(
         seed: Of weights, data order and random layers, from 0 to 2^32 - 1.
         run_dir: Where the run keeps its records and checkpoints; None: ``runs/<title>-<digest>``.
 
+    Returns:
+        The run, as this rank sees it.
+
     Raises:
         BadInput: The strategy does not fit the world, Keras has another backend than TensorFlow, Horovod is missing, or
             the world that it sees is not the one that the launcher started.
+        HpcdlError: Other ranks did not come within 300 s; they are named.
     """
     uncaught.install()
     _check_backend(os.environ)
@@ -197,11 +201,14 @@ class Run(World):
 
         Args:
             model: Compiled, with a plain Keras optimizer.
-            x: Array, or a list or dict of arrays, of N rows. Or (docs/data.md) a ``tf.data.Dataset`` or
-                ``keras.utils.PyDataset`` of *global* batches ``(x, y)`` or ``(x, y, sample_weight)``; or a function
-                ``data(shard)`` that returns a data set of the batches of one replica (`hpcdl.runtime.shards.Shard`).
-            y: Targets, likewise; None with a data set.
-            sample_weight: N weights; None with a data set.
+            x: Array, or a list or dict of arrays, of N rows; floating ones are taken in Keras' floatx. Or
+                (docs/data.md) a ``tf.data.Dataset`` or ``keras.utils.PyDataset`` of *global* batches ``(x, y)`` or
+                ``(x, y, sample_weight)``; or a function ``data(shard)`` that returns a data set of the batches of one
+                replica (`hpcdl.runtime.shards.Shard`).
+            y: Targets of the N rows, likewise, as the losses take them: in the shapes of the outputs, or class numbers
+                (N,) where a loss is sparse. None with a data set.
+            sample_weight: Weights (N,) or (N, 1), or (N, T) where an output has T steps in each row, likewise; None
+                with a data set.
             unnamed: Refused: Keras' batch size would stand there.
             per_replica_batch_size: Samples per replica and step; or give ``global_batch_size``. A data set has its own:
                 what is given beside it must agree.
@@ -213,11 +220,14 @@ class Run(World):
             validation_data: ``(x, y)`` or ``(x, y, sample_weight)``, or what ``x`` may be else.
             validation_steps: Batches of it, if it is a data set; None: as many as it has.
             lr_scaling: ``linear``, ``sqrt`` or ``none``, by global / reference batch size.
-            warmup_epochs: Epochs over which the scaling grows from 1 (Goyal et al. 2017, section 2.2).
+            warmup_epochs: Epochs, which may be a fraction, over which the scaling grows from 1 (Goyal et al. 2017,
+                section 2.2).
             scale_epochs: Divide the epochs by num_replicas, rounded up.
-            class_weight: Weight of the samples of each class; a class that is not named has 1.
+            class_weight: Weight of the samples of each class number; a class that is not named has 1. Refused with
+                several outputs.
             callbacks: Keras callbacks, or one alone. Those of Keras that write, and those that say ``rank_0_only =
-                True``, run on rank 0; all others on every rank (docs/training.md).
+                True``, run on rank 0; all others on every rank (docs/training.md). BackupAndRestore is refused, since a
+                run resumes by itself.
             shuffle: Take the samples in a new order in each epoch, the same in every world; of a PyDataset the batches;
                 a ``tf.data.Dataset`` has its own order.
             verbose: As in Keras, on rank 0.
@@ -237,7 +247,9 @@ class Run(World):
         Raises:
             BadInput: An argument breaks a rule, the model cannot be trained exactly, or the run folder belongs to
                 another run; nothing was written.
-            Diverged: Ranks hold different variables.
+            Diverged: Ranks hold different variables, or read different batches.
+            HpcdlError: A Keras that hpcdl does not know, an iteration of a data set that ends early, a disk without
+                room for the last checkpoint or the results.
             SystemExit: With status 85: the run was asked to stop, and all ranks leave in order to be started again.
         """
         from hpcdl.runtime import checks, keras_edge

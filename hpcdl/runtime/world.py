@@ -94,8 +94,8 @@ class World:
                 a whole or not at all.
 
         Raises:
-            BadInput: The name has another ending.
-            HpcdlError: The model could not be saved; on all ranks.
+            BadInput: The name has another ending; on all ranks.
+            HpcdlError: The model could not be saved, or its folder not be made; on all ranks.
         """
         from hpcdl.runtime.saving import save_on_rank_0
 
@@ -119,6 +119,9 @@ class World:
         Args:
             dataset: A ``tf.data.Dataset`` of samples, not of batches, before it is shuffled. The last elements, which
                 would not suffice for all ranks, are left out, so that every rank takes as many steps.
+
+        Returns:
+            A ``tf.data.Dataset`` of the same kind of elements; with one rank, the same one.
 
         Raises:
             BadInput: It is no dataset, or has fewer elements than there are ranks.
