@@ -1,4 +1,7 @@
-"""What differs between the generations of Keras, in one place; private names of Keras appear here and nowhere else.
+"""What differs between the generations of Keras, in one place.
+
+Private names of Keras appear here, and in the modules that put something of their own in their place;
+``_flatten_layers`` wherever layers are listed.
 
 A model says which Keras made it: Keras 3 (``keras``), or Keras 2 (``keras`` with TensorFlow up to 2.15, and
 ``tf_keras``).
@@ -337,17 +340,3 @@ def build_optimizer(model: Any) -> None:
         getattr(optimizer, "inner_optimizer", optimizer)._create_all_weights(model.trainable_variables)
     elif not getattr(optimizer, "built", False):
         optimizer.build(model.trainable_variables)
-
-
-def seeds_of_shuffles(dataset: Any) -> List[Any]:
-    """Lists the two seeds of each shuffle that a data set is made of: none of the two where nobody gave a seed.
-
-    Those within functions, such as that of an interleave, are not seen.
-    """
-    seeds, to_see = [], [dataset]
-    while to_see:
-        seen = to_see.pop()
-        to_see += seen._inputs()
-        if "Shuffle" in type(seen).__name__ and hasattr(seen, "_seed2"):
-            seeds.append((int(seen._seed), int(seen._seed2)))
-    return seeds

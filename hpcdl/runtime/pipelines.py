@@ -24,7 +24,6 @@ from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.common.saying import say
 from hpcdl.runtime.checks import with_class_weight
 from hpcdl.runtime.feed import Order
-from hpcdl.runtime.keras_edge import seeds_of_shuffles
 from hpcdl.runtime.parting import (
     FOR_EVER,
     SameBatches,
@@ -85,7 +84,7 @@ class Stream:
         self.batch_size = rows[0]
         self.batches, self.steps = self._count(steps_per_epoch)
         self.spec = [[list(s.shape), s.dtype.name] for s in tf.nest.flatten(self.dataset.element_spec)]
-        seeds = seeds_of_shuffles(dataset)
+        seeds = _seeds_of_shuffles(dataset)
         # Without a seed nothing but the order may tell one start from the next.
         self.is_seeded = all(any(of_shuffle) for of_shuffle in seeds)
         self._has_nested_shuffles = len(seeds) > 1
@@ -251,6 +250,20 @@ def check_batched(dataset: Any, what: str) -> None:
             f"{what} must be a data set of batches; received one of samples, with {dataset.element_spec}; add"
             " .batch(global batch size) to it"
         )
+
+
+def _seeds_of_shuffles(dataset: tf.data.Dataset) -> List[Any]:
+    """Lists the two seeds of each shuffle that a data set is made of: none of the two where nobody gave a seed.
+
+    Those within functions, such as that of an interleave, are not seen.
+    """
+    seeds, to_see = [], [dataset]
+    while to_see:
+        seen = to_see.pop()
+        to_see += seen._inputs()
+        if "Shuffle" in type(seen).__name__ and hasattr(seen, "_seed2"):
+            seeds.append((int(seen._seed), int(seen._seed2)))
+    return seeds
 
 
 def _as_tuples(dataset: tf.data.Dataset) -> tf.data.Dataset:
