@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, ContextManager, Iterator, List, Optional, Sequence, Set, Tuple
 
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime.keras_edge import is_keras_3, is_legacy, update_of_all_optimizers
+from hpcdl.runtime.keras_edge import inner_of, is_keras_3, is_legacy, update_of_all_optimizers
 from hpcdl.runtime.overriding import attributes, overridden
 from hpcdl.runtime.parts import Parts
 from hpcdl.runtime.stopping import Wishes
@@ -106,7 +106,7 @@ def averaged_gradients(optimizer: Any, parts: Parts, wishes: Optional[Wishes] = 
     """
     check_plain(optimizer)
     hook = Hook(parts, wishes)
-    inner = getattr(optimizer, "inner_optimizer", None)
+    inner = inner_of(optimizer)
     with ExitStack() as stack:
         stack.enter_context(_strangers_noted(optimizer, inner, parts, hook))
         if is_keras_3(optimizer):
@@ -118,13 +118,13 @@ def averaged_gradients(optimizer: Any, parts: Parts, wishes: Optional[Wishes] = 
             stack.enter_context(overridden(optimizer, apply=apply))
             stack.enter_context(applied_as_they_are(optimizer))
         elif is_legacy(optimizer):
-            stack.enter_context(_aggregated_by(inner or optimizer, hook.average_pairs))
+            stack.enter_context(_aggregated_by(inner, hook.average_pairs))
         else:  # Keras 2; under loss scaling the wrapper asks its inner optimizer to aggregate
 
             def aggregate_gradients(self: Any, grads_and_vars: Any) -> Any:
                 return hook.average_pairs(grads_and_vars)
 
-            stack.enter_context(overridden(inner or optimizer, aggregate_gradients=aggregate_gradients))
+            stack.enter_context(overridden(inner, aggregate_gradients=aggregate_gradients))
         yield hook
 
 
@@ -155,7 +155,7 @@ def _aggregated_by(optimizer: Any, aggregator: Callable[[Any], Any]) -> Iterator
 
 def check_plain(optimizer: Any) -> None:
     """Refuses optimizers whose gradients the hook could not see."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = inner_of(optimizer)
     for one in (optimizer, inner):
         if type(one).__module__.startswith("horovod") or hasattr(one, "_allreduce_grads"):
             raise BadInput(
@@ -170,15 +170,10 @@ def check_plain(optimizer: Any) -> None:
         )
 
 
-@contextmanager
-def applied_as_they_are(optimizer: Any) -> Iterator[None]:
+def applied_as_they_are(optimizer: Any) -> ContextManager[type]:
     """Keeps a Keras 3 optimizer from summing gradients over the local replicas: averaged ones are the same on each."""
 
     def as_they_are(self: Any, grads_and_vars: Any) -> Any:
         return grads_and_vars
 
-    with ExitStack() as stack:
-        for each in (optimizer, getattr(optimizer, "inner_optimizer", None)):
-            if each is not None:
-                stack.enter_context(overridden(each, _all_reduce_sum_gradients=as_they_are))
-        yield
+    return overridden(inner_of(optimizer), _all_reduce_sum_gradients=as_they_are)

@@ -218,9 +218,14 @@ def mixes_samples(loss: Any) -> bool:
     return "Circle" in kinds
 
 
+def inner_of(optimizer: Any) -> Any:
+    """Gives the optimizer that one with a loss scale wraps; any other one itself."""
+    return getattr(optimizer, "inner_optimizer", None) or optimizer
+
+
 def is_legacy(optimizer: Any) -> bool:
     """Says whether this is one of ``tf.keras.optimizers.legacy``, Keras' optimizers until 2.10."""
-    return hasattr(getattr(optimizer, "inner_optimizer", optimizer), "gradient_aggregator")
+    return hasattr(inner_of(optimizer), "gradient_aggregator")
 
 
 def is_keras_3(optimizer: Any) -> bool:
@@ -235,8 +240,7 @@ def update_of_all_optimizers(optimizer: Any) -> Tuple[type, str]:
         "_BaseOptimizer": "apply_gradients",
         "OptimizerV2": "apply_gradients",
     }
-    inner = getattr(optimizer, "inner_optimizer", None) or optimizer
-    base = next(base for base in type(inner).__mro__ if base.__name__ in methods)
+    base = next(base for base in type(inner_of(optimizer)).__mro__ if base.__name__ in methods)
     return base, methods[base.__name__]
 
 
@@ -296,7 +300,7 @@ def compiles_by_choice_of_keras(model: Any) -> bool:
 
 def learning_rate_variable(optimizer: Any) -> Optional[Any]:
     """Gives the variable that holds the learning rate; None if it is a schedule."""
-    inner = getattr(optimizer, "inner_optimizer", None) or optimizer
+    inner = inner_of(optimizer)
     rate = inner._get_hyper("learning_rate") if is_legacy(optimizer) else inner._learning_rate
     variable = plain_variable(rate)
     return variable if hasattr(variable, "assign") else None
@@ -304,13 +308,12 @@ def learning_rate_variable(optimizer: Any) -> Optional[Any]:
 
 def iterations(optimizer: Any) -> int:
     """Gives the number of updates that an optimizer has made."""
-    inner = getattr(optimizer, "inner_optimizer", None) or optimizer
-    return int(inner.iterations.numpy())
+    return int(inner_of(optimizer).iterations.numpy())
 
 
 def iterations_variable(optimizer: Any) -> Any:
     """Gives the variable in which an optimizer counts its steps: the first that it has."""
-    inner = getattr(optimizer, "inner_optimizer", None) or optimizer
+    inner = inner_of(optimizer)
     # A legacy optimizer makes it only when asked; one of Keras 3 that accumulates gives a quotient of it instead.
     given = inner.iterations
     return getattr(inner, "_iterations", given)
@@ -337,6 +340,6 @@ def build_optimizer(model: Any) -> None:
     """Makes the optimizer's variables now, so that they can be broadcast before the first step."""
     optimizer = model.optimizer
     if is_legacy(optimizer):
-        getattr(optimizer, "inner_optimizer", optimizer)._create_all_weights(model.trainable_variables)
+        inner_of(optimizer)._create_all_weights(model.trainable_variables)
     elif not getattr(optimizer, "built", False):
         optimizer.build(model.trainable_variables)

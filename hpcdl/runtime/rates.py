@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from hpcdl.common.plan import Plan
 from hpcdl.common.schedule import warmup_ramp
-from hpcdl.runtime.keras_edge import has_velocities, is_keras_3, is_legacy, velocity
+from hpcdl.runtime.keras_edge import has_velocities, inner_of, is_keras_3, is_legacy, velocity
 from hpcdl.runtime.overriding import overridden
 
 
@@ -99,7 +99,7 @@ def scaled_rate(optimizer: Any, plan: Plan, first_iteration: int) -> Iterator[No
     if plan.factor == 1:
         yield
         return
-    target = getattr(optimizer, "inner_optimizer", None) or optimizer
+    target = inner_of(optimizer)
     ramp = Ramp(target, first_iteration, plan.warmup_steps, plan.factor)
     with ExitStack() as stack:
         if is_legacy(optimizer):

@@ -17,7 +17,7 @@ from typing import Any, Callable, Iterator, Sequence
 
 import tensorflow as tf
 
-from hpcdl.runtime.keras_edge import is_keras_3
+from hpcdl.runtime.keras_edge import inner_of, is_keras_3
 from hpcdl.runtime.overriding import overridden
 from hpcdl.runtime.replicas import Replicas
 
@@ -25,7 +25,7 @@ from hpcdl.runtime.replicas import Replicas
 @contextmanager
 def updates_across_replicas(optimizer: Any, replicas: Replicas) -> Iterator[None]:
     """Makes a Keras 3 optimizer accumulate gradients, and overwrite weights, for all replicas of a process."""
-    target = getattr(optimizer, "inner_optimizer", None) or optimizer
+    target = inner_of(optimizer)
     has_conditions = is_keras_3(target) and (
         target.gradient_accumulation_steps or (target.use_ema and target.ema_overwrite_frequency)
     )
