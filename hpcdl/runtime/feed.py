@@ -11,8 +11,8 @@ with equal weight: its mean is the mean of these equal means, and no replica has
 Synopsis::
 
     order = Order(num_samples=60_000, global_batch_size=256, seed=0)
-    order.batch(epoch=0, step=3)                       # indices of the global batch
-    order.share(epoch=0, step=3, replica=1, num_replicas=2)   # replica 1's part of them
+    order.cut(order.permutation(epoch=0), step=3)      # indices of the global batch
+    place(256, replica=1, num_replicas=2)              # which of them are replica 1's, and what they count for
     dataset = Arrays((x, y), num_samples=60_000).feed(order, replicas, epochs=12)
 """
 
@@ -57,18 +57,8 @@ class Order:
             return np.arange(self.num_samples)
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
 
-    def batch(self, epoch: int, step: int) -> np.ndarray:
-        """Gives the indices of a global batch; step counts within the epoch."""
-        return self.cut(self.permutation(epoch), step)
-
-    def share(self, epoch: int, step: int, replica: int, num_replicas: int) -> np.ndarray:
-        """Gives the indices of a replica's part of a global batch."""
-        batch = self.batch(epoch, step)
-        first, size, _ = place(len(batch), replica, num_replicas)
-        return batch[first : first + size]
-
     def cut(self, permutation: np.ndarray, step: int) -> np.ndarray:
-        """Cuts a step's global batch out of an epoch's permutation."""
+        """Cuts the indices of a global batch out of an epoch's permutation; step counts within the epoch."""
         return permutation[step * self.global_batch_size : (step + 1) * self.global_batch_size]
 
 
@@ -144,7 +134,32 @@ class Arrays:
         self, order: Order, replicas: Replicas, epochs: Optional[int], first_step: int = 0, mark: Any = None
     ) -> Any:
         """Makes the elements of this process; of more rows than the order has, the first ones are taken."""
-        return feed(self.rows, order, replicas, epochs or 1, first_step)
+        with tf.device("CPU:0"):
+            tensors = tf.nest.map_structure(tf.constant, self.rows)
+        indices = _Indices(order, replicas.num_replicas)
+
+        def element(k: tf.Tensor) -> Any:
+            run_step, local = k // replicas.per_process, k % replicas.per_process
+            rows, info = tf.numpy_function(
+                indices, [run_step, replicas.first + local], (tf.int64, tf.float64)
+            )
+            rows.set_shape([None])
+            info.set_shape([4])
+            return Element(tf.nest.map_structure(lambda t: tf.gather(t, rows), tensors), info)
+
+        def dataset() -> tf.data.Dataset:
+            num_steps = (epochs or 1) * order.steps_per_epoch
+            # Where all steps are done, and Keras trains no epoch, it looks at an element nevertheless.
+            first = min(first_step, num_steps - 1)
+            elements = tf.data.Dataset.range(first * replicas.per_process, num_steps * replicas.per_process)
+            # Without end, since Keras 3 counts steps that it does not take against a length.
+            return (
+                elements.repeat()
+                .map(element, num_parallel_calls=2, deterministic=True)
+                .prefetch(2 * replicas.per_process)
+            )
+
+        return replicas.distribute(dataset)
 
     def mark(self, steps_done: int) -> None:
         """Nothing has to be remembered: the order follows from seed, epoch and step."""
@@ -157,42 +172,3 @@ class Arrays:
     def explained(self) -> Iterator[None]:
         """Nothing can go wrong later."""
         yield
-
-
-def feed(arrays: Any, order: Order, replicas: Replicas, epochs: int, first_step: int = 0) -> Any:
-    """Makes the data set of this process.
-
-    Args:
-        arrays: A nest of arrays with ``order.num_samples`` rows each, or more, of which the first ones are taken.
-        order: Of the samples.
-        replicas: Of the run.
-        epochs: How many epochs follow each other in it, again and again.
-        first_step: Steps of the whole run that are left out; the last step never is, since Keras looks at an element
-            even where it trains no epoch.
-
-    Returns:
-        Elements, one for each local replica and step; their info is that of `Place`.
-    """
-    with tf.device("CPU:0"):
-        tensors = tf.nest.map_structure(tf.constant, arrays)
-    indices = _Indices(order, replicas.num_replicas)
-
-    def element(k: tf.Tensor) -> Any:
-        run_step, local = k // replicas.per_process, k % replicas.per_process
-        rows, info = tf.numpy_function(indices, [run_step, replicas.first + local], (tf.int64, tf.float64))
-        rows.set_shape([None])
-        info.set_shape([4])
-        return Element(tf.nest.map_structure(lambda t: tf.gather(t, rows), tensors), info)
-
-    def dataset() -> tf.data.Dataset:
-        num_steps = epochs * order.steps_per_epoch
-        first = min(first_step, num_steps - 1)
-        elements = tf.data.Dataset.range(first * replicas.per_process, num_steps * replicas.per_process)
-        # Without end, since Keras 3 counts steps that it does not take against a length.
-        return (
-            elements.repeat()
-            .map(element, num_parallel_calls=2, deterministic=True)
-            .prefetch(2 * replicas.per_process)
-        )
-
-    return replicas.distribute(dataset)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from hpcdl.common.bench import BenchSettings
 from hpcdl.runtime import checkpointing
 from hpcdl.runtime.control import FromMemory
-from hpcdl.runtime.feed import Order, feed
+from hpcdl.runtime.feed import Arrays, Order
 from hpcdl.runtime.processes import Alone
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.sources import Reader, open_source
@@ -20,8 +20,9 @@ ORDER = Order(num_samples=12, global_batch_size=4, seed=7)
 
 
 def test_from_memory_the_first_batch_comes_for_ever():
-    elements = feed(ROWS, ORDER, FromMemory(Alone(), ["CPU:0"]), epochs=1)
-    assert [batch.numpy().tolist() for batch, _ in elements.take(7)] == [ORDER.batch(0, 0).tolist()] * 7
+    elements = Arrays(ROWS, 12).feed(ORDER, FromMemory(Alone(), ["CPU:0"]), epochs=1)
+    first = ORDER.cut(ORDER.permutation(0), 0).tolist()
+    assert [batch.numpy().tolist() for batch, _ in elements.take(7)] == [first] * 7
 
 
 def test_from_memory_that_of_a_data_set_too():
@@ -49,6 +50,6 @@ def test_of_a_benchmark_no_state_is_gathered(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_else_all_samples_come_in_each_epoch(epochs):
-    elements = feed(ROWS, ORDER, Replicas(Alone(), ["CPU:0"]), epochs=epochs)
+    elements = Arrays(ROWS, 12).feed(ORDER, Replicas(Alone(), ["CPU:0"]), epochs=epochs)
     seen = [batch.numpy().tolist() for batch, _ in elements.take(3 * epochs)]
     assert sorted(sum(seen, [])) == sorted(ROWS.tolist() * epochs)

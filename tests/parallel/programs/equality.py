@@ -26,8 +26,9 @@ def global_batches(data, order, share):
 
     def batches():
         for epoch in range(EPOCHS):
+            permutation = order.permutation(epoch)
             for step in range(order.steps_per_epoch):
-                rows = order.batch(epoch, step)[share]
+                rows = order.cut(permutation, step)[share]
                 yield tf.nest.map_structure(lambda a, rows=rows: a[rows], data)
 
     signature = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), data)

@@ -35,8 +35,9 @@ def vectors():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(NUM_SAMPLES, 6)).astype("float32")
     y = (x @ rng.normal(size=(6, 1))).astype("float32")
-    x[order.batch(0, 3)[-1]] = 6e4  # in step 3 of the last replica's share
-    x[order.batch(0, 6)[0]] = 6e4  # in step 6 of the first replica's
+    permutation = order.permutation(0)
+    x[order.cut(permutation, 3)[-1]] = 6e4  # in step 3 of the last replica's share
+    x[order.cut(permutation, 6)[0]] = 6e4  # in step 6 of the first replica's
     return x, y
 
 
