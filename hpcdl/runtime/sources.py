@@ -5,7 +5,7 @@ All have one interface, so that nothing else asks what the data are.
 Synopsis::
 
     source = open_source(x, y, None, reader=Reader(replicas, num_replicas=4, seed=0))
-    batches = batch_sizes(source, per_replica_batch_size=None, global_batch_size=None, ...)
+    batches = batch_sizes(source, per_replica=None, global_=None, reference=None, num_replicas=4)
     order = Order(source.num_samples, batches.global_batch_size, seed=0)
     elements = source.feed(order, replicas, epochs=12, first_step=0)
 """
@@ -13,7 +13,7 @@ Synopsis::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ContextManager, List, Mapping, Optional
+from typing import Any, ContextManager, List, Mapping, Optional, Protocol
 
 import tensorflow as tf
 
@@ -27,7 +27,7 @@ from hpcdl.runtime.sequences import Items
 from hpcdl.runtime.shards import KINDS, Shards
 
 
-class Source:
+class Source(Protocol):
     """The interface of `Arrays`, `Pipeline`, `Items` and `Shards`.
 
     Attributes:
@@ -61,19 +61,15 @@ class Source:
         Returns:
             An `Element` for each local replica and step.
         """
-        raise NotImplementedError
 
     def mark(self, steps_done: int) -> Any:
         """Gives, as JSON, what tells whether the data of a later start come in the order of this one."""
-        raise NotImplementedError
 
     def callbacks(self, order: Order, replicas: Replicas) -> List[Any]:
         """Gives the callbacks that a fit on it takes, on every rank."""
-        raise NotImplementedError
 
     def explained(self) -> ContextManager[None]:
         """Makes one line of what reading may raise during the fit."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ def open_source(
     class_weight: Optional[Mapping[int, float]] = None,
     steps_per_epoch: Optional[int] = None,
     steps_name: str = "steps_per_epoch",
-) -> Any:
+) -> Source:
     """Makes a source of what the user passed; all ranks do so together.
 
     Args:
@@ -144,7 +140,7 @@ def open_source(
     return Arrays(*nest_of_arrays((x, y, sample_weight), class_weight))
 
 
-def open_validation(data: Any, reader: Reader, steps: Optional[int]) -> Any:
+def open_validation(data: Any, reader: Reader, steps: Optional[int]) -> Optional[Source]:
     """Makes a source of validation data; None of None."""
     if data is None:
         return None
@@ -160,7 +156,7 @@ def open_validation(data: Any, reader: Reader, steps: Optional[int]) -> Any:
 
 
 def batch_sizes(
-    source: Any,
+    source: Source,
     per_replica: Optional[int],
     global_: Optional[int],
     reference: Optional[int],
@@ -188,7 +184,7 @@ def batch_sizes(
 
 
 def check_said_sizes(
-    source: Any, per_replica: Optional[int], global_: Optional[int], num_replicas: int
+    source: Source, per_replica: Optional[int], global_: Optional[int], num_replicas: int
 ) -> None:
     """Refuses batch sizes that are not those of data which have their own.
 
