@@ -306,6 +306,12 @@ def learning_rate_variable(optimizer: Any) -> Optional[Any]:
     return variable if hasattr(variable, "assign") else None
 
 
+def learning_rate(optimizer: Any) -> Optional[float]:
+    """Gives the user's own learning rate; None if it is a schedule."""
+    rate = learning_rate_variable(optimizer)
+    return None if rate is None else float(rate.numpy())
+
+
 def iterations(optimizer: Any) -> int:
     """Gives the number of updates that an optimizer has made."""
     return int(inner_of(optimizer).iterations.numpy())

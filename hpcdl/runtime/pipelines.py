@@ -22,7 +22,7 @@ import tensorflow as tf
 from hpcdl.common.checks import whole_number
 from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.common.saying import say
-from hpcdl.runtime.checks import with_class_weight
+from hpcdl.runtime.class_weights import one_target, with_class_weight
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.parting import (
     FOR_EVER,
@@ -66,9 +66,9 @@ class Stream:
         self._what = what
         check_dense(dataset, what)
         self.dataset = _as_tuples(dataset)
+        check_batched(self.dataset, what)
         if class_weight is not None:
             self.dataset = _weighted(self.dataset, class_weight)
-        check_batched(self.dataset, what)
         first = next(iter(self.dataset), None)
         if first is None:
             raise BadInput(
@@ -279,20 +279,16 @@ def _as_tuples(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 def _weighted(dataset: tf.data.Dataset, class_weight: Dict[int, float]) -> tf.data.Dataset:
     """Folds class weights into the sample weights."""
+    spec = dataset.element_spec
+    one_target(spec[1] if len(spec) > 1 else None)  # a refusal within a graph would be many lines
     floatx = tf.keras.backend.floatx()
 
     def fold(y: np.ndarray, *weight: np.ndarray) -> np.ndarray:
         return with_class_weight(class_weight, y, weight[0] if weight else None).astype(floatx)
 
-    def weighted(x: Any, y: Any = None, *weight: Any) -> Any:
-        targets = [] if y is None else tf.nest.flatten(y)
-        if len(targets) != 1:
-            raise BadInput(
-                f"class_weight needs one output; received a data set with {len(targets)} arrays as y; let it give"
-                " sample_weight instead"
-            )
+    def weighted(x: Any, y: Any, *weight: Any) -> Any:
         given = tf.nest.flatten(weight)
-        weights = tf.numpy_function(fold, [targets[0], *given], floatx)
+        weights = tf.numpy_function(fold, [*tf.nest.flatten(y), *given], floatx)
         weights.set_shape([None, *(given[0].shape[1:] if given else [])])
         return x, y, weights
 

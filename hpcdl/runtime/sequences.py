@@ -19,8 +19,8 @@ import tensorflow as tf
 
 from hpcdl.common.checks import whole_number
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime.checks import nest_of_arrays
 from hpcdl.runtime.feed import Order
+from hpcdl.runtime.nests import nest_of_arrays
 from hpcdl.runtime.parting import (
     FOR_EVER,
     SameBatches,

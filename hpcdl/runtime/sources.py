@@ -19,8 +19,8 @@ import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.schedule import Batches, resolve_batches
-from hpcdl.runtime.checks import nest_of_arrays
 from hpcdl.runtime.feed import Arrays, Order
+from hpcdl.runtime.nests import nest_of_arrays
 from hpcdl.runtime.pipelines import Pipeline
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.sequences import Items

@@ -255,6 +255,7 @@ class Run(World):
         from hpcdl.runtime import checks, keras_edge
         from hpcdl.runtime.best import parse_best_by
         from hpcdl.runtime.callback_list import of_this_rank
+        from hpcdl.runtime.class_weights import check_class_weight
         from hpcdl.runtime.execution import Execution
         from hpcdl.runtime.fitness import check_data
         from hpcdl.runtime.fitting import Fit
@@ -265,7 +266,7 @@ class Run(World):
         note_use(os.environ)
         refuse_unknown(self.fit, unknown)
         refuse_unnamed(self.fit, {"y": y, "sample_weight": sample_weight}, unnamed)
-        checks.check_class_weight(class_weight)
+        check_class_weight(class_weight)
         epochs = whole_number("epochs", epochs)
         interval = parse_interval(self._settings.checkpoint_every or checkpoint_every or "10min,1epoch")
         best = parse_best_by(best_by or ("loss" if validation_data is None else "val_loss"))
@@ -298,7 +299,7 @@ class Run(World):
             num_samples=num_samples,
             epochs=epochs,
             scale_epochs=scale_epochs,
-            learning_rate=checks.learning_rate(model),
+            learning_rate=keras_edge.learning_rate(model.optimizer),
             lr_scaling=lr_scaling,
             warmup_epochs=warmup_number(warmup_epochs),
             data_origin=data_origin,

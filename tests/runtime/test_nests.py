@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime.checks import check_class_weight, nest_of_arrays
+from hpcdl.runtime.class_weights import check_class_weight
+from hpcdl.runtime.nests import nest_of_arrays
 from hpcdl.runtime.pipelines import Pipeline
 from hpcdl.runtime.processes import Alone
 from hpcdl.runtime.replicas import Replicas

@@ -73,6 +73,16 @@ REFUSED = {
     "a function that returns no data set": (lambda shard: (X, Y), {}, "tf.data.Dataset of a shard"),
     "more steps than items": (Batches(), {"steps_per_epoch": 9}, "smaller steps_per_epoch"),
     "steps of arrays": (X, {"y": Y, "steps_per_epoch": 3}, "arrays"),
+    "class weights of no y": (
+        ROWS.map(lambda x, y: x).batch(4),
+        {"class_weight": {}},
+        "received 0 arrays as y",
+    ),
+    "class weights of pixels": (
+        ROWS.map(lambda x, y: (x, tf.zeros((2, 2)))).batch(4),
+        {"class_weight": {}},
+        "received y of shape (None, 2, 2)",
+    ),
     "no steps": (ROWS.batch(4), {"steps_per_epoch": 0}, "steps_per_epoch"),
 }
 
