@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Iterable, List, Optional, Union
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE
+from hpcdl.common.files import replace_text
 from hpcdl.common.saying import say
 
 #: What Horovod and its Gloo say in a rank whose only fault is that another rank is gone.
@@ -101,10 +102,8 @@ def write_failure(
         log_bytes=_log_bytes(),
     )
     path = failure_path(folder, rank)
-    temporary = path.with_suffix(".json.tmp")
     try:
-        temporary.write_text(json.dumps(asdict(failure), indent=1) + "\n", encoding="utf-8")
-        os.replace(str(temporary), str(path))
+        replace_text(path, json.dumps(asdict(failure), indent=1) + "\n")
     except OSError as problem:
         say(f"rank {rank}: cannot write {path}: {problem}")
         return False

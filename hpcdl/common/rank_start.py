@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
+from hpcdl.common.files import replace_text
 from hpcdl.common.saying import say
 from hpcdl.common.topology import read_topology
 
@@ -69,7 +70,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     if arguments.cpus is not None:
         os.sched_setaffinity(0, arguments.cpus[topology.local_rank])
     arguments.log_dir.mkdir(parents=True, exist_ok=True)
-    _write_pid(pid_path(arguments.log_dir, topology.rank))
+    replace_text(pid_path(arguments.log_dir, topology.rank), f"{os.getpid()}\n")
     _redirect(log_path(arguments.log_dir, topology.rank))
     # Python ignores SIGPIPE, and a background job has inherited an ignored SIGINT: back to the defaults.
     for number in (signal.SIGINT, signal.SIGPIPE):
@@ -83,13 +84,6 @@ def main(argv: Optional[List[str]] = None) -> int:
     except OSError as problem:
         say(f"cannot start {command[0]}: {problem.strerror}")
     return EXIT_NOT_FOUND
-
-
-def _write_pid(path: Path) -> None:
-    # Renamed into place, so that a reader never sees half a number.
-    temporary = path.with_suffix(".pid.tmp")
-    temporary.write_text(f"{os.getpid()}\n", encoding="ascii")
-    os.replace(str(temporary), str(path))
 
 
 def _redirect(path: Path) -> None:

@@ -12,6 +12,7 @@ Synopsis::
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Union
 
 from hpcdl.common.errors import BadInput
+from hpcdl.common.files import replace_text
 
 #: Of run.json; raised when the meaning of a key changes.
 SCHEMA_VERSION = 1
@@ -29,9 +31,7 @@ NOTES_DIR = "HPCDL_NOTES_DIR"
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file so that a reader sees the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(str(temporary), str(path))
+    replace_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_bytes(path: str) -> bytes:
@@ -76,12 +76,11 @@ def check_schema(record: Mapping[str, Any], known: int, path: object) -> None:
 
 def write_history(path: Path, history: Mapping[str, Sequence[float]]) -> None:
     """Writes one row for each epoch, counted from 1: the values of all metrics."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["epoch", *history])
-        rows.writerows([epoch, *values] for epoch, values in enumerate(zip(*history.values()), start=1))
-    os.replace(str(temporary), str(path))
+    table = io.StringIO()
+    rows = csv.writer(table)
+    rows.writerow(["epoch", *history])
+    rows.writerows([epoch, *values] for epoch, values in enumerate(zip(*history.values()), start=1))
+    replace_text(path, table.getvalue())
 
 
 def read_history(path: Path) -> Dict[str, List[float]]:

@@ -18,7 +18,6 @@ Synopsis, before Horovod is initialised::
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from ipaddress import IPv4Interface
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Union
 
 from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.files import replace_text
 from hpcdl.common.interfaces import address_towards, first_present, interface_of, ipv4_interfaces
 from hpcdl.common.topology import Topology
 from hpcdl.runtime.rendezvous_server import Store, serve
@@ -87,7 +87,7 @@ def gloo_environ(
         address = str(addresses[interface].ip) if interface is not None else server_address(announcements)
         port = serve(address, Store(ranks), allowed=_addresses_of(announcements))
         plan: Dict[str, Any] = {"address": address, "port": port, "ranks": ranks}
-        _write(folder / "plan.json", plan)
+        replace_text(folder / "plan.json", json.dumps(plan))
     else:
         plan = _await_rank_0(folder / "plan.json", topology, deadline, timeout_s)
     own_interface = interface or interface_of(address_towards(plan["address"]), addresses)
@@ -110,7 +110,7 @@ def await_ranks(topology: Topology, folder: Union[str, Path], timeout_s: float =
     _announce(folder, topology, {})
     if topology.rank == 0:
         _await_all(folder, topology, deadline, timeout_s)
-        _write(folder / "all.json", {})
+        replace_text(folder / "all.json", json.dumps({}))
     else:
         _await_rank_0(folder / "all.json", topology, deadline, timeout_s)
 
@@ -207,7 +207,7 @@ def missing_text(announcements: Sequence[Announcement], topology: Topology, time
 
 def _announce(folder: Path, topology: Topology, addresses: Mapping[str, IPv4Interface]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / f"rank-{topology.rank:04d}.json", announcement(topology, addresses))
+    replace_text(folder / f"rank-{topology.rank:04d}.json", json.dumps(announcement(topology, addresses)))
 
 
 def _await_all(folder: Path, topology: Topology, deadline: float, timeout_s: float) -> List[Announcement]:
@@ -241,12 +241,6 @@ def _announcements(folder: Path) -> List[Announcement]:
 
 def _announced(folder: Path) -> List[Path]:
     return list(folder.glob("rank-*.json"))
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(str(temporary), str(path))
 
 
 def server_address(announcements: Sequence[Announcement]) -> str:
