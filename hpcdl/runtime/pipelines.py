@@ -6,7 +6,7 @@ that goes on begins as many iterations as were begun before, and skips the batch
 
 Synopsis::
 
-    pipeline = Pipeline(dataset, replicas, num_replicas=4)
+    pipeline = Pipeline(dataset, replicas)
     pipeline.batch_size, pipeline.num_samples
     elements = pipeline.feed(order, replicas, epochs=12)
 """

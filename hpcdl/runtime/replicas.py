@@ -10,7 +10,7 @@ Synopsis::
     with replicas.scope():
         model = build()
     total = replicas.sum_in_step([gradient])    # in a step, once per replica: the sum over all replicas
-    replicas.set_copies(variable, values)       # between steps: what each copy in this process holds
+    replicas.set_all(variable, value)           # between steps: what every copy in this process holds
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Synopsis::
 
     signals = StopSignals()
     wishes = Wishes(processes)
-    with signals, averaged_gradients(optimizer, replicas, wishes):
+    with signals, averaged_gradients(optimizer, parts, wishes):
         wishes.set("leave", signals.received is not None)       # on any rank, at any time
         train_function(iterator)
         if wishes.agreed("leave"): ...                          # on every rank, after the same step

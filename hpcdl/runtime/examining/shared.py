@@ -4,9 +4,9 @@ That a rank can write into a folder does not say so: each node has a /tmp of its
 
 Synopsis, on every rank, with the same folders in the same order::
 
-    problems = look_for_shared(folders, status_dir, rank, world_size)      # [None, "what rank 0 ..."]
-    ...                                                                   # each says what it saw, in status_dir
-    tidy_shared(folders, status_dir, world_size)                          # rank 0
+    problems = look_for_shared(folders, status_dir, rank)     # [None, "what rank 0 ..."]
+    ...                                                       # each says what it saw, in status_dir
+    tidy_shared(folders, status_dir, world_size)              # rank 0
 """
 
 from __future__ import annotations
