@@ -10,7 +10,7 @@ Three kinds of variables:
 Synopsis::
 
     arrays = capture(model, replicas)              # every rank calls it
-    restore(model, replicas, arrays, position)     # arrays: rank 0's; before the first step
+    restore(model, replicas, arrays, num_replicas, new_seeds)     # arrays: rank 0's; before the first step
 """
 
 from __future__ import annotations
