@@ -6,7 +6,7 @@ read. The goals are those that hpcdl was built to.
 
 Synopsis::
 
-    python tools/speed.py --json speed.json            # 9 calm rounds of 7 points: 30 minutes on 2 cores
+    python tools/speed.py --json speed.json            # 9 calm rounds of 8 points: 35 minutes on 2 cores
     python tools/speed.py --quick                      # 1 round: no intervals
     python tools/speed.py --points plain-1,hpcdl-1     # only these, and the ratios between them
     python tools/speed.py --torch-python /envs/torch/bin/python      # and 4 points of PyTorch, from that environment
@@ -70,6 +70,7 @@ COMPARISONS = (
     Comparison("hpcdl-2", "cured-2", 1.00, None, "2 ranks / the same script, bound and yielding"),
     Comparison("hpcdl-2", "independent-2", 0.93, 0.97, "2 ranks / 2 independent processes"),
     Comparison("hpcdl-2", "control-2", None, None, "2 ranks / without exchange"),
+    Comparison("hpcdl-2", "often-2", None, None, "2 ranks / asking each other every 1 ms"),
     Comparison("hpcdl-2", "hpcdl-1", None, None, "2 ranks on a core each / 1 process on all"),
     Comparison("hpcdl-1", "ddp-1", None, None, "one process / PyTorch as documented"),
     Comparison("hpcdl-1", "ddp-tuned-1", None, None, "one process / PyTorch tuned"),
@@ -94,13 +95,13 @@ def make_points(
     plain = (python, str(_PROGRAMS / "plain_fit.py"))
     script = (python, str(_PROGRAMS / "horovod_script.py"))
 
-    def hpcdl(np: int, settings: BenchSettings = bench) -> Any:
+    def hpcdl(np: int, settings: BenchSettings = bench, more: Optional[Dict[str, str]] = None) -> Any:
         def starts(places: Sequence[Path]) -> List[Start]:
             (place,) = places
             words = [python, "-m", "hpcdl", "train", "--np", str(np), "--run-dir", str(place)]
             if np > 1:
                 words += ["--log-dir", str(place.with_name("logs"))]
-            return [Start((*words, WORKLOAD), {**environ, **settings.to_environ()})]
+            return [Start((*words, WORKLOAD), {**environ, **settings.to_environ(), **(more or {})})]
 
         return starts
 
@@ -141,6 +142,7 @@ def make_points(
         Point("hpcdl-1", hpcdl(1), 1, BATCH_SIZE),
         Point("hpcdl-2", hpcdl(NUM_RANKS), 1, both),
         Point("control-2", hpcdl(NUM_RANKS, control), 1, both),
+        Point("often-2", hpcdl(NUM_RANKS, more={"HOROVOD_CYCLE_TIME": "1"}), 1, both),
         Point("script-2", by_mpirun(documented, {}), 1, both),
         Point("cured-2", by_mpirun(cured, yields), 1, both),
         Point("independent-2", independent, NUM_RANKS, BATCH_SIZE),

@@ -1,7 +1,8 @@
-"""What a rank does for itself where mpirun or srun started it, and no ``hpcdl train`` has placed it.
+"""What a rank does for itself before Horovod starts; most of it where no ``hpcdl train`` has placed the rank.
 
 Threads are taken from the cores that this rank may use and does not share; Horovod's waiting thread, which in Open MPI
-spins on a core that the rank needs, is told to give it away; and what costs speed is said in one line each, on rank 0.
+spins on a core that the rank needs, is told to give it away, and to ask the other ranks less often; and what costs
+speed is said in one line each, on rank 0.
 
 Synopsis::
 
@@ -26,6 +27,12 @@ from hpcdl.runtime.rendezvous import meets_by_gloo
 
 #: Makes Open MPI give a core away while it waits.
 YIELD_WHEN_IDLE = "OMPI_MCA_mpi_yield_when_idle"
+
+#: How often Horovod's thread asks the other ranks what there is to sum. It does so at any time, also when nothing is:
+#: where a rank computes on all of its cores, each time takes one of them away, and Horovod's own 1 ms a tenth of the
+#: speed (docs/benchmarking.md). Waiting longer costs a step as long a wait.
+CYCLE_TIME = "HOROVOD_CYCLE_TIME"
+_CYCLE_MS = "3"
 
 #: How each launcher is asked for K cores per rank.
 _BINDING = {
@@ -69,15 +76,16 @@ def settle(topology: Topology, environ: Mapping[str, str], num_gpus: int) -> Set
         return Settings()
     said = environ.get("TF_NUM_INTRAOP_THREADS", "")
     threads = int(said) if said.isdecimal() and int(said) else None
-    if environ.get("HPCDL_STATUS_DIR"):
-        return Settings(threads)  # the launcher of hpcdl has placed this rank
+    if environ.get("HPCDL_STATUS_DIR"):  # the launcher of hpcdl has placed this rank
+        return Settings(threads, ask_less_often(environ, num_gpus, threads or 1))
     of_ranks = cpus_of_ranks(environ)
     cores = own_cores(topology, of_ranks, os.cpu_count() or 1, siblings_of)
     yielding, waiting = end_busy_wait(
         topology, environ, num_gpus, cores, is_mpi_up="mpi4py.MPI" in sys.modules
     )
     warnings = [line for line in (sharing(topology, of_ranks, cores), waiting) if line]
-    return Settings(threads or cores, yielding, tuple(warnings) if topology.is_rank_0 else ())
+    variables = {**yielding, **ask_less_often(environ, num_gpus, cores)}
+    return Settings(threads or cores, variables, tuple(warnings) if topology.is_rank_0 else ())
 
 
 def check_alone(launcher: Optional[Launcher]) -> None:
@@ -147,8 +155,8 @@ def end_busy_wait(
         Variables to set, and what to say.
     """
     uses_gloo = meets_by_gloo(topology, environ.get("HPCDL_CONTROLLER") or None, environ)
-    has_core_to_spare = num_gpus > 0 and cores > 1  # computing on the CPU fills every core
-    if topology.launcher != "openmpi" or uses_gloo or has_core_to_spare or YIELD_WHEN_IDLE in environ:
+    is_said = YIELD_WHEN_IDLE in environ
+    if topology.launcher != "openmpi" or uses_gloo or has_core_to_spare(num_gpus, cores) or is_said:
         return {}, None
     if is_mpi_up:
         return {}, (
@@ -159,3 +167,15 @@ def end_busy_wait(
         f"the ranks have no core to spare for Open MPI's busy wait, so init() has set {YIELD_WHEN_IDLE}=1;"
         " set it to 1 or 0 before mpirun to decide by yourself"
     )
+
+
+def ask_less_often(environ: Mapping[str, str], num_gpus: int, cores: int) -> Dict[str, str]:
+    """Makes Horovod's thread ask less often where a rank has no core to spare for it, unless the user decides."""
+    if CYCLE_TIME in environ or has_core_to_spare(num_gpus, cores):
+        return {}
+    return {CYCLE_TIME: _CYCLE_MS}
+
+
+def has_core_to_spare(num_gpus: int, cores: int) -> bool:
+    """Whether a core of a rank is free for Horovod's thread; computing on the CPU fills every one."""
+    return num_gpus > 0 and cores > 1

@@ -8,8 +8,8 @@ import pytest
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.topology import Topology
+from hpcdl.runtime.bare import CYCLE_TIME, ask_less_often, check_alone, end_busy_wait, own_cores, sharing
 from hpcdl.runtime.bare import YIELD_WHEN_IDLE as YIELD
-from hpcdl.runtime.bare import check_alone, end_busy_wait, own_cores, sharing
 from hpcdl.runtime.node import Launcher, cpus_of_ranks, launcher_above
 
 
@@ -162,3 +162,18 @@ def test_one_of_several_that_no_variable_has_reached_is_refused() -> None:
     check_alone(Launcher("mpirun", 5, 1))
     with pytest.raises(BadInput, match=r"mpirun \(process 5\) started 2 processes .* HPCDL_WORLD_SIZE=1"):
         check_alone(Launcher("mpirun", 5, 2))
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "cores", "said", "is_set"),
+    [
+        pytest.param(0, 8, {}, True, id="computing on the CPU fills every core"),
+        pytest.param(1, 1, {}, True, id="one core feeds a GPU"),
+        pytest.param(1, 2, {}, False, id="a core to spare"),
+        pytest.param(0, 8, {CYCLE_TIME: "1"}, False, id="the user decides"),
+    ],
+)
+def test_horovods_thread_asks_less_often_where_it_takes_a_core_that_computes(
+    num_gpus, cores, said, is_set
+) -> None:
+    assert (CYCLE_TIME in ask_less_often(said, num_gpus, cores)) is is_set
