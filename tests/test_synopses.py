@@ -26,7 +26,7 @@ def synopsis_of(source: str) -> str:
     text = f"{ast.get_docstring(ast.parse(source))}\n"
     found = re.search(r"^Synopsis[^\n]*::\n\n((?:(?:    [^\n]*)?\n)+)", text, re.MULTILINE)
     code = textwrap.dedent(found.group(1)) if found else ""
-    is_shell = re.match(r"(srun|python3?) ", code)
+    is_shell = re.match(r"(srun|python3?|hpcdl) ", code)
     return "" if is_shell else re.sub(r"\.\.\.(?=\s*[)}])", "**more", code)
 
 

@@ -10,7 +10,7 @@ process-1/              of the second, where processes run side by side that kno
 
 Synopsis::
 
-    point = Point("hpcdl-2", starts, samples_per_step=256)
+    point = Point("hpcdl-2", starts, num_processes=1, samples_per_step=256)
     measurement = measure(point, window, folder)            # a folder that is complete is only read
     measurement.samples_per_second, measurement.load.is_calm
 """
