@@ -173,7 +173,7 @@ class Fit:
             record["bench"] = changed(self.bench)
         if is_writer:
             if "bench" in record:
-                say(f"this run is a benchmark: {record['bench']}")
+                say(f"this run is a benchmark, and ends with this fit: {record['bench']}")
             try:
                 folder.write(record)
                 folder.write_architecture(architecture(self.model))

@@ -21,7 +21,7 @@ from typing import Any, Mapping, Optional
 
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.checks import whole_number
-from hpcdl.common.errors import BadInput
+from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.plan import Plan, render
 from hpcdl.common.saying import say
 from hpcdl.common.schedule import parse_interval, resolve_batches, warmup_number
@@ -306,7 +306,7 @@ class Run(World):
         )
         if self._is_plan_only:
             print(render(plan))
-            raise SystemExit(0)
+            raise SystemExit(EXIT_DONE)
         reader = dataclasses.replace(reader, per_replica_batch_size=batches.per_replica_batch_size)
         validation = open_validation(validation_data, reader, validation_steps)
         for read, what in ((source, "training data"), (validation, "validation data")):
@@ -340,6 +340,9 @@ class Run(World):
             end_time=end_time(os.environ, self._settings.end_time),
             bench=self._bench,
         ).run()
+        if self._bench.steps is not None:
+            # What a script does next may ask for what a benchmark leaves out, such as the values of a validation.
+            raise SystemExit(EXIT_DONE)
         self.samples_per_second = done.samples_per_second
         return done.history
 

@@ -1,16 +1,18 @@
-"""Every command of README.md is one that hpcdl takes: trainings and submissions are planned, the others run.
+"""Every command of README.md is one that hpcdl takes. Workloads train for some steps; studies and jobs are planned.
 
 What is fetched from a network is tried by the tests of data.
 """
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
 
 import pytest
 
+from hpcdl.common.bench import BenchSettings
 from tests.bare import ROOT, environ_of_script
 from tests.parallel.programs.cases import IS_KERAS_3
 from tests.parallel.test_functions import MODULE
@@ -20,6 +22,7 @@ SHOWN = [
     for line in (ROOT / "README.md").read_text().splitlines()
     if line.startswith("hpcdl ") and not line.startswith("hpcdl data fetch")
 ]
+SOME_STEPS = BenchSettings(steps=3)
 pytestmark = pytest.mark.skipif(not IS_KERAS_3, reason="what a command is does not depend on Keras")
 
 
@@ -31,18 +34,24 @@ def test_a_command_is_taken(argv, tmp_path):
     run.mkdir(parents=True)
     (run / "run.json").write_text('{"status": "running"}')
     words = [str(run) if word == "runs/*" else word for word in argv]
-    if words[0] in ("train", "submit") or words[:2] == ["bench", "--np"]:
+    if words[0] == "submit" or words[:2] == ["bench", "--np"]:
         words[1:1] = [] if "--dry-run" in words else ["--dry-run"]
+    if words[0] == "train":
+        words[1:1] = [] if "--oversubscribe" in words else ["--oversubscribe"]
     done = subprocess.run(
         [sys.executable, "-m", "hpcdl", *words],
         cwd=tmp_path,
-        env=environ_of_script(),
+        env={**environ_of_script(), **SOME_STEPS.to_environ()},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == (1 if words[0] == "doctor" else 0), done.stderr  # this is not that site
     assert done.stdout
+    if words[0] == "train":
+        trained = [json.loads(record.read_text()) for record in tmp_path.rglob("run.json")]
+        expected = ["running"] if "--dry-run" in words else ["done", "running"]  # beside that of `run`
+        assert sorted(record["status"] for record in trained) == expected
 
 
 def test_the_commands_that_make_up_a_day_are_shown():
