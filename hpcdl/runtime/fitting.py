@@ -176,6 +176,7 @@ class Fit:
                 say(f"this run is a benchmark, and ends with this fit: {record['bench']}")
             try:
                 folder.write(record)
+                folder.link_logs(record["log_dir"])
                 folder.write_architecture(architecture(self.model))
             except OSError as problem:
                 raise HpcdlError(

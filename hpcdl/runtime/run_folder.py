@@ -13,6 +13,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import fcntl
@@ -30,7 +31,8 @@ from hpcdl.runtime.saving import save_model
 
 _RECORD, _HISTORY, _LOCK = "run.json", "history.csv", ".lock"
 _ARCHITECTURE = "architecture.json"
-_OF_A_RUN = (_HISTORY, _LOCK, _ARCHITECTURE, "checkpoints", "logs", "steps", "trace", "model.keras")
+_LOGS = "logs"
+_OF_A_RUN = (_HISTORY, _LOCK, _ARCHITECTURE, "checkpoints", _LOGS, "steps", "trace", "model.keras")
 
 
 class RunFolder:
@@ -107,6 +109,22 @@ class RunFolder:
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes the record."""
         write_json(self.path / _RECORD, record)
+
+    def link_logs(self, log_dir: Optional[str]) -> None:
+        """Leads from the run to what its ranks said in this start, which their launcher keeps.
+
+        Args:
+            log_dir: Their folder; None: no launcher keeps any.
+        """
+        link = self.path / _LOGS
+        if log_dir is None or (link.exists() and not link.is_symlink()):  # such as --log-dir RUN/logs
+            return
+        with contextlib.suppress(
+            OSError
+        ):  # where a file system has no links, the record still names the folder
+            if link.is_symlink():
+                link.unlink()
+            link.symlink_to(os.path.relpath(log_dir, str(self.path)))
 
     def write_architecture(self, architecture: Any) -> None:
         """Writes of what layers the model is, for the words of a later start with another one."""
