@@ -211,7 +211,8 @@ def draw(runs: Sequence[RunFiles], target: Path) -> None:
             width = 1.5 + min(
                 6.0, 1.5 * (len(runs) - 1 - i)
             )  # of curves that lie over each other all can be seen
-            for prefix, style, what in (("", "-", "train"), ("val_", "--", "test")):
+            # One epoch is a point, of which a line's style tells nothing.
+            for prefix, style, marker, what in (("", "-", "o", "train"), ("val_", "--", "s", "test")):
                 values = run.metrics.get(prefix + metric)
                 if values:
                     epochs = range(1, len(values) + 1)
@@ -221,12 +222,14 @@ def draw(runs: Sequence[RunFiles], target: Path) -> None:
                         style,
                         color=f"C{i % 10}",
                         linewidth=width,
-                        marker=".",
+                        marker=marker,
+                        markersize=4,
+                        markerfacecolor="white" if prefix else None,
                         label=f"{names[i]}, {what}",
                     )
         axes.set_xlabel("epoch")
         axes.set_ylabel(metric)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize="small")
     temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")

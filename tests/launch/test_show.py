@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import pytest
@@ -89,6 +90,14 @@ def test_the_curves_are_drawn_into_the_run(tmp_path, capsys):
     assert (run / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert str(run / "curves.png") in capsys.readouterr().out
     assert sorted(p.name for p in run.iterdir()) == ["curves.png", "history.csv", "run.json"]
+
+
+def test_of_one_epoch_the_axis_has_no_fractions(tmp_path):
+    run = make(tmp_path / "first", {"loss": [0.5], "val_loss": [0.6]})
+    draw([read_run(run)], tmp_path / "one.svg")
+    axis = (tmp_path / "one.svg").read_text().partition('id="matplotlib.axis_1"')[2]
+    ticks = axis.partition('id="matplotlib.axis_2"')[0]
+    assert re.findall(r"<!-- ([^>]*) -->", ticks) == ["1", "epoch"]
 
 
 def test_several_runs_share_a_picture(tmp_path, monkeypatch):
