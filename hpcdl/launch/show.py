@@ -25,6 +25,7 @@ examples:
   hpcdl show runs/first runs/second --curves both.png
   hpcdl show --json runs/first | jq .[0].record.final_metrics"""
 _CURVES = "curves.png"
+_LEGEND_COLUMNS = 2  # a run's curve in training and test beside each other
 _DOTS_PER_INCH = 150
 
 
@@ -204,7 +205,8 @@ def draw(runs: Sequence[RunFiles], target: Path) -> None:
             " without: hpcdl show --no-curves RUN"
         ) from problem
     panels, names = _panels(runs), _labels([run.path for run in runs])
-    figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")
+    rows = -(-2 * len(runs) // _LEGEND_COLUMNS)
+    figure = Figure(figsize=(5.5 * len(panels), 4.2 + 0.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for i, run in enumerate(runs):
@@ -231,7 +233,9 @@ def draw(runs: Sequence[RunFiles], target: Path) -> None:
         axes.set_ylabel(metric)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize="small")
+    # Below the panels: of many runs it would leave them no room.
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=_LEGEND_COLUMNS, fontsize="small")
     temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")
     try:
         figure.savefig(str(temporary), dpi=_DOTS_PER_INCH)
