@@ -59,3 +59,8 @@ def format_cpu_list(cpus: Iterable[int]) -> str:
         else:
             ranges.append([cpu, cpu])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+
+
+def has_core_to_spare(num_gpus: int, cores: int) -> bool:
+    """Whether a core of a rank is free for Horovod's waiting thread; computing on the CPU fills every one."""
+    return num_gpus > 0 and cores > 1

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from hpcdl.common.cores import format_cpu_list
+from hpcdl.common.cores import format_cpu_list, has_core_to_spare
 from hpcdl.common.errors import BadInput
 from hpcdl.common.rank_start import format_cpus
 from hpcdl.common.saying import count
@@ -110,7 +110,7 @@ def place(machine: Machine, np: int, replicas_per_process: int = 1, oversubscrib
         num_ranks=np,
         num_threads=max(1, cores_per_rank),
         cpus=cpus if bind else None,
-        yield_when_idle=machine.num_gpus == 0 or cores_per_rank < 2,
+        yield_when_idle=not has_core_to_spare(machine.num_gpus, cores_per_rank),
     )
 
 

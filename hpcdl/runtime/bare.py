@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
-from hpcdl.common.cores import format_cpu_list, group_cores, siblings_of
+from hpcdl.common.cores import format_cpu_list, group_cores, has_core_to_spare, siblings_of
 from hpcdl.common.errors import BadInput
 from hpcdl.common.topology import Topology
 from hpcdl.runtime.node import Launcher, cpus_of_ranks, launcher_above
@@ -174,8 +174,3 @@ def ask_less_often(environ: Mapping[str, str], num_gpus: int, cores: int) -> Dic
     if CYCLE_TIME in environ or has_core_to_spare(num_gpus, cores):
         return {}
     return {CYCLE_TIME: _CYCLE_MS}
-
-
-def has_core_to_spare(num_gpus: int, cores: int) -> bool:
-    """Whether a core of a rank is free for Horovod's thread; computing on the CPU fills every one."""
-    return num_gpus > 0 and cores > 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Dict, Tuple
 
+from hpcdl.common.cores import has_core_to_spare
 from hpcdl.launch.sites.profile import Site
 
 
@@ -42,6 +43,6 @@ def rank_environ(launcher: str, cores: int, num_gpus: int) -> Dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "HPCDL_CONTROLLER": "gloo" if launcher == "gloo" else "mpi",
     }
-    if launcher != "gloo" and (num_gpus == 0 or cores < 2):
+    if launcher != "gloo" and not has_core_to_spare(num_gpus, cores):
         environ["OMPI_MCA_mpi_yield_when_idle"] = "1"  # Horovod's waiting thread takes a core otherwise
     return environ
