@@ -159,6 +159,13 @@ class Ranks:
                     self._leaders.append(process)  # MPICH gives each rank a session of its own
 
 
+def forget_earlier_start(log_dir: Path) -> None:
+    """Removes what ranks of an earlier start have reported and where they met; their logs stay, and grow."""
+    shutil.rmtree(str(rendezvous_dir(log_dir)), ignore_errors=True)
+    for stale in (*log_dir.glob("rank-*.json"), *log_dir.glob("rank-*.pid")):
+        stale.unlink()
+
+
 def start_ranks(
     command: Sequence[str],
     placement: Placement,
@@ -176,9 +183,7 @@ def start_ranks(
         environ: What the ranks get, besides what their placement and launcher add.
         mpirun: Starts the ranks; without it they are started directly, and meet in a folder for Gloo.
     """
-    shutil.rmtree(str(rendezvous_dir(log_dir)), ignore_errors=True)
-    for stale in (*log_dir.glob("rank-*.json"), *log_dir.glob("rank-*.pid")):
-        stale.unlink()
+    forget_earlier_start(log_dir)
     launcher_log = log_dir / "launcher.log"
     with open(str(launcher_log), "ab") as log:
         ranks = Ranks(placement.num_ranks, log_dir, launcher_log, log.tell())

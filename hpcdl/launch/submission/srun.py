@@ -11,7 +11,6 @@ Synopsis::
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from hpcdl.common.rank_start import STARTED_AGAIN, log_path
 from hpcdl.launch.mpirun import RankEnd, end_of_returncode
 from hpcdl.launch.outcome import Outcome, conclude
 from hpcdl.launch.processes import end_with_parent
+from hpcdl.launch.ranks import forget_earlier_start
 from hpcdl.launch.watch import Interrupts, LogFollower, Patience, watch
 
 _ABORT_PAUSE_S = 0.2
@@ -116,9 +116,7 @@ def run_step(
 ) -> Outcome:
     """Starts the ranks and stays until nothing of them is left; what rank 0 writes is passed to ``write``."""
     log_dir.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(str(log_dir / "rendezvous"), ignore_errors=True)
-    for stale in (*log_dir.glob("rank-*.json"), *log_dir.glob("rank-*.pid")):
-        stale.unlink()
+    forget_earlier_start(log_dir)
     launcher_log = log_dir / "launcher.log"
     with Interrupts() as interrupts, open(str(launcher_log), "ab") as log:
         follower = LogFollower(log_path(log_dir, 0), failure_path(log_dir, 0), write)
