@@ -27,7 +27,7 @@ from hpcdl.common.saying import say
 from hpcdl.common.schedule import parse_interval, resolve_batches, warmup_number
 from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topology
 from hpcdl.common.words import MAX_SEED, RunSettings
-from hpcdl.runtime import bare, uncaught
+from hpcdl.runtime import bare, ending, uncaught
 from hpcdl.runtime.arguments import refuse_unknown, refuse_unnamed, verbosity
 from hpcdl.runtime.control import FromMemory, WithoutExchange
 from hpcdl.runtime.devices import pin_devices, use_threads
@@ -60,6 +60,7 @@ def init(
         HpcdlError: Other ranks did not come within 300 s; they are named.
     """
     uncaught.install()
+    ending.install()
     _check_backend(os.environ)
     seed = whole_number("seed", seed, least=0, most=MAX_SEED)
     settings = RunSettings.from_environ(os.environ)

@@ -48,7 +48,7 @@ def run_program(folder, name, *args, np=1, replicas=1, launcher="mpi", status=0,
         *map(str, args),
     ]
     done = subprocess.run(
-        command, env=variables, capture_output=True, text=True, timeout=900, cwd=str(folder)
+        command, env=variables, capture_output=True, text=True, timeout=400, cwd=str(folder)
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done
