@@ -12,6 +12,7 @@ Synopsis::
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import re
 import socket
@@ -98,6 +99,9 @@ def init(
     tf.keras.utils.set_random_seed(seed)
     if not hasattr(tf.keras, "ops"):  # Keras 2: random layers draw from generators whose state can be kept
         tf.keras.backend.experimental.enable_tf_random_generator()
+    # TensorFlow and Keras stay until the end: to look through their million objects again and again, and at the exit,
+    # would cost a rank half a second and more.
+    gc.freeze()
     control = FromMemory if bench.cached_input else WithoutExchange
     replicas_of = control if bench.cached_input or bench.without_exchange else Replicas
     return Run(

@@ -1,4 +1,4 @@
-"""Ends while its data are being read, slowly, by Python: ``slow_reader.py END``; END: ``stop`` the fit, or an ``error``."""
+"""Ends while Python reads its data, slowly: ``slow_reader.py END``; END: ``stop`` the fit, or an ``error``."""
 
 import sys
 import time
