@@ -108,6 +108,9 @@ CASES = {
         WORKLOAD, "--epoch", "3", said=("unknown option '--epoch'", "did you mean --epochs", "see hpcdl train")
     ),
     "an option far from all": of_train("--zzz", "1", "x.py", said=("unknown option '--zzz'", "see hpcdl train --help")),
+    "an unknown switch before an option": of_train(
+        "--zzz", "--np", "2", WORKLOAD, said=("unknown option '--zzz'", "see hpcdl train --help")
+    ),
     "an option without its value": of_train(WORKLOAD, "--epochs", said=("--epochs", "expected one argument", "see")),
     "a value for a switch": of_train("--fresh=1", "x.py", said=("--fresh", "'1'", "see hpcdl train --help")),
     "a word too many": of_train(WORKLOAD, "fc64", said=("takes options only here", "received 'fc64'", "see")),

@@ -183,6 +183,7 @@ class OptionParser:
     def split(self, words: Sequence[str]) -> Tuple[List[str], Optional[str], List[str]]:
         """Splits words at the first that is neither a flag nor the value of one; None if there is none."""
         switches = {"-h", "--help"} | {flag(f.name) for f in self._fields if "is_switch" in f.metadata}
+        taking = {name for f in self._fields for name in (flag(f.name), f.metadata.get("short"))} - switches
         at = 0
         while at < len(words):
             word = words[at]
@@ -191,7 +192,9 @@ class OptionParser:
             if not word.startswith("-"):
                 return list(words[:at]), word, list(words[at + 1 :])
             holds_value = "=" in word or (len(word) > 2 and word[1] != "-")  # --np=4, -n4
-            at += 1 if word in switches or holds_value else 2
+            # A stranger, which `parse` refuses, must not swallow the option behind it and be refused for that one.
+            is_alone = word not in taking and words[at + 1 : at + 2] and words[at + 1].startswith("-")
+            at += 1 if word in switches or holds_value or is_alone else 2
         return list(words), None, []
 
     def parse(self, words: Sequence[str]) -> Dict[str, Any]:
