@@ -47,7 +47,7 @@ test-cluster:
 lint:
 	$(IN_DEMO) ruff check .
 	$(IN_DEMO) ruff format --check .
-	$(IN_DEMO) mypy hpcdl/common hpcdl/launch tools
+	$(IN_DEMO) mypy hpcdl tools
 
 format:
 	$(IN_DEMO) ruff check --fix .

@@ -81,7 +81,7 @@ class Store:
         temporary = self.folder / f".{final.name}.tmp"
         temporary.mkdir()
         with open(str(temporary / _ARRAYS), "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # they are no allow_pickle
             _sync(file)
         _write_synced(temporary / _META, json.dumps(meta, indent=1) + "\n")
         digests = {name: file_sha256(temporary / name) for name in (_ARRAYS, _META)}

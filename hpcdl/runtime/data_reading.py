@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Optional, Tuple, Union
+from typing import Any, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -31,16 +31,17 @@ class DataSet:
     Attributes:
         name: as in ``tf.keras.datasets``.
         num_classes: labels are 0 to num_classes - 1; None: y is a number.
-        x_train, y_train, x_test, y_test: as stored, e.g. uint8 (60000, 28, 28) and uint8 (60000,).
+        x_train, y_train, x_test, y_test: as stored, e.g. uint8 (60000, 28, 28) and uint8 (60000,); x of texts is
+            `Ragged`.
         source: where it came from, for the run's record.
         sha256: of what was checked, by its name: of the archive, or of each array in idx form.
     """
 
     name: str
     num_classes: Optional[int]
-    x_train: Union[np.ndarray, Ragged]
+    x_train: Any
     y_train: np.ndarray
-    x_test: Union[np.ndarray, Ragged]
+    x_test: Any
     y_test: np.ndarray
     source: str
     sha256: Mapping[str, str]

@@ -87,7 +87,8 @@ class Following(MetricSums):
         # With several steps per execution Keras 3 may number the last one beyond the epoch's end.
         in_epoch = min(batch + 1, self._plan.steps_per_epoch)
         steps = self._epoch * self._plan.steps_per_epoch + in_epoch
-        is_first = self._steps_seen is None
+        before = self._steps_seen
+        is_first = before is None
         if is_first and self._hook.calls == 0:
             raise BadInput(
                 "the optimizer must take gradients that hpcdl has averaged; the first step applied none that it saw"
@@ -114,7 +115,7 @@ class Following(MetricSums):
                 f" the number of samples{of_replica if has_own_train_step(self.model) else ''}"
             )
         every = self._guard_every
-        is_due = is_first or (every is not None and steps // every > self._steps_seen // every)
+        is_due = before is None or (every is not None and steps // every > before // every)
         self._steps_seen = steps
         if is_due:
             self._compare_trained()

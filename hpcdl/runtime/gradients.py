@@ -65,7 +65,7 @@ class Hook:
     def _means(self, dense: List[Any]) -> List[Any]:
         sent = [self._wishes.to_send(dense[0].dtype)] if self._wishes is not None and dense else []
         means, heard = self._parts.exchange(dense, sent)
-        if heard:
+        if self._wishes is not None and heard:
             self._wishes.hear(heard[0])
         return means
 

@@ -59,7 +59,7 @@ def build_metrics(model: Any, rows: Any) -> None:
     if hasattr(model, "_compile_loss"):
         model._symbolic_build(data_batch=rows)
         return
-    containers = [getattr(model, name, None) for name in ("compiled_loss", "compiled_metrics")]
+    containers: List[Any] = [getattr(model, name, None) for name in ("compiled_loss", "compiled_metrics")]
     if not any(c is not None and not c._built for c in containers):
         return
     predicted = model(rows[0], training=False)
@@ -77,7 +77,7 @@ def build_metrics(model: Any, rows: Any) -> None:
 
 def is_mean(metric: Any) -> bool:
     """Says whether a metric is Keras' Mean, which may be given one number for a whole batch."""
-    means = [base for base in type(metric).__mro__ if base.__name__ == "Mean"]
+    means: List[Any] = [base for base in type(metric).__mro__ if base.__name__ == "Mean"]
     return bool(means) and type(metric).update_state is means[0].update_state
 
 

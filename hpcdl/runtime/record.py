@@ -91,7 +91,9 @@ def versions() -> Dict[str, Optional[str]]:
 def libraries() -> Dict[str, Optional[str]]:
     """Lists the versions of what the exchange goes through, as far as it is loaded; None: it is not."""
     is_loaded = "horovod.tensorflow" in sys.modules
-    found = {"mpi": describe_mpi(), "nccl": describe_nccl()} if is_loaded else {"mpi": None, "nccl": None}
+    found: Dict[str, Optional[Mapping[str, Any]]] = (
+        {"mpi": describe_mpi(), "nccl": describe_nccl()} if is_loaded else {"mpi": None, "nccl": None}
+    )
     found["driver"] = describe_driver()
     # Open MPI goes on with who built it, and where.
     return {

@@ -57,7 +57,7 @@ def expected_paths(ranks: Sequence[Mapping[str, Any]]) -> Set[bytes]:
 
     Horovod does so again for the set of all ranks, in communicators of the same names with a hash behind.
     """
-    paths = set()
+    paths: Set[bytes] = set()
     for one in ranks:
         for scope, index in (
             ("global", one["rank"]),

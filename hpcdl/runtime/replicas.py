@@ -112,7 +112,7 @@ class Replicas:
     def average(self, variables: Sequence[Any]) -> None:
         """Gives every copy the mean over all replicas; what all hold alike stays as it is, to the bit."""
         of_replicas = self.checksums(variables)
-        differing = [variables[i] for i in np.flatnonzero((of_replicas != of_replicas[0]).any(axis=0))]
+        differing = [variables[int(i)] for i in np.flatnonzero((of_replicas != of_replicas[0]).any(axis=0))]
         for variable, total in zip(differing, self.sums(differing)):
             self.set_all(variable, total / self.num_replicas)
 

@@ -189,7 +189,7 @@ class RunFolder:
 
 def columns(history: Mapping[str, Sequence[Any]]) -> Dict[str, List[float]]:
     """Gives the numbers of all epochs: of a metric with several, one for each class, say, ``f1_score[0]`` and so on."""
-    found = {}
+    found: Dict[str, List[float]] = {}
     for name, values in history.items():
         table = np.array(values).reshape(len(values), -1)
         names = [name] if table.shape[1] == 1 else [f"{name}[{i}]" for i in range(table.shape[1])]

@@ -13,7 +13,7 @@ Synopsis::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ContextManager, List, Mapping, Optional, Protocol
+from typing import Any, ContextManager, Dict, List, Mapping, Optional, Protocol
 
 import tensorflow as tf
 
@@ -32,7 +32,6 @@ class Source(Protocol):
 
     Attributes:
         rows: ``(x, y, sample_weight)`` as arrays, without Nones at the end: all of them, or a first batch.
-        batch_size: Global batch size of the data; None: the fit decides.
         has_order: Whether its rows have an order that is the same in every world.
         num_samples: Of an epoch; of data in batches, whose last one may be smaller, that many batches.
         spec: Shapes and dtypes, as JSON.
@@ -40,11 +39,14 @@ class Source(Protocol):
     """
 
     rows: Any
-    batch_size: Optional[int]
     has_order: bool
     num_samples: int
     spec: Any
     description: Any
+
+    @property
+    def batch_size(self) -> Optional[int]:
+        """Global batch size of the data; None: the fit decides."""
 
     def feed(
         self, order: Order, replicas: Replicas, epochs: Optional[int], first_step: int = 0, mark: Any = None
@@ -120,7 +122,11 @@ def open_source(
                 f"a data set gives (x, y) or (x, y, sample_weight) itself; received {type(x).__name__} and y or"
                 " sample_weight beside it; put them into its elements"
             )
-        arguments = {"what": what, "class_weight": class_weight, "steps_per_epoch": steps_per_epoch}
+        arguments: Dict[str, Any] = {
+            "what": what,
+            "class_weight": class_weight,
+            "steps_per_epoch": steps_per_epoch,
+        }
         if is_data_set:
             return Pipeline(x, reader.replicas, **arguments)
         if is_items:

@@ -188,7 +188,7 @@ def _counted(model: Any, step: Callable[[Any], Any], data: Any, parts: Parts) ->
     before = [(v, tf.identity(v)) for v in metric_variables(model)]
     logs = step(data)
     for variable, old in before:
-        variable.assign(tf.where(parts.counts > 0, tf.convert_to_tensor(variable), old))
+        variable.assign(tf.where(tf.convert_to_tensor(parts.counts) > 0, tf.convert_to_tensor(variable), old))
     return logs
 
 

@@ -18,7 +18,7 @@ import re
 import socket
 import sys
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Union
 
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.checks import whole_number
@@ -32,7 +32,7 @@ from hpcdl.runtime import bare, ending, uncaught
 from hpcdl.runtime.arguments import refuse_unknown, refuse_unnamed, verbosity
 from hpcdl.runtime.control import FromMemory, WithoutExchange
 from hpcdl.runtime.devices import pin_devices, use_threads
-from hpcdl.runtime.processes import Alone, start_horovod
+from hpcdl.runtime.processes import Alone, HorovodProcesses, start_horovod
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.tracing import timeline_environ
 from hpcdl.runtime.use import note_use
@@ -90,7 +90,7 @@ def init(
     if bench.trace and where is not None and not is_plan_only:
         os.environ.update(timeline_environ(Path(where)))
     if world.world_size == 1 or is_plan_only:
-        processes = Alone()
+        processes: Union[Alone, HorovodProcesses] = Alone()
     else:
         processes = start_horovod(topology, settings.controller, os.environ)
     for warning in (*topology.warnings, *own.warnings):
@@ -458,7 +458,7 @@ class Run(World):
         batches = resolve_batches(per_replica, global_, num_replicas=self.num_replicas)
         reader = Reader(self._replicas, self.num_replicas, self.seed, batches.per_replica_batch_size)
         source = open_source(*data, reader=reader, steps_per_epoch=steps, steps_name="steps")
-        check_said_sizes(source, *sizes, self.num_replicas)
+        check_said_sizes(source, sizes[0], sizes[1], self.num_replicas)
         return source, Order(source.num_samples, source.batch_size or batches.global_batch_size, None)
 
     def _verbosity(self, verbose: Any) -> int:

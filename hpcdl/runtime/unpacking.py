@@ -69,7 +69,7 @@ def _save(path: Path, arrays: Arrays) -> None:
     number, temporary = tempfile.mkstemp(prefix=".unpacking-", dir=path.parent)
     try:
         with open(number, "wb") as stream:
-            np.savez(stream, **plain)
+            np.savez(stream, **plain)  # type: ignore[arg-type]  # they are no allow_pickle
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

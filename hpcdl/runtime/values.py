@@ -9,7 +9,7 @@ Synopsis::
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -48,6 +48,7 @@ def check_values(model: Any, data: Any, what: str, outputs: Any = None) -> None:
 
 
 def _check_labels(loss: Any, num_classes: int, name: str, labels: np.ndarray, what: str) -> None:
+    is_wrong: Callable[[np.ndarray], Any]
     kind = kind_of_loss(loss)
     if labels.dtype.kind in "US":
         raise BadInput(
