@@ -23,7 +23,17 @@ def install() -> None:
 
 
 def _let_go_of_readers() -> None:
-    """Frees what a fit that has ended early left: in cycles of objects, or in the frames of the error that ended it."""
+    """Frees iterators over data: those that a name still leads to, and those that a fit which ended early has left.
+
+    Of a model that fit has not finished, Keras 3 keeps the one over the validation data. Others are in cycles of
+    objects, or in the frames of the error that ended the script.
+    """
     for name in ("last_exc", "last_value", "last_traceback"):
         vars(sys).pop(name, None)
+    tf = sys.modules.get("tensorflow")
+    if tf is not None:
+        iterators = (tf.data.Iterator, tf.distribute.DistributedIterator)
+        # By type(), since to ask some objects for their class makes them load what they stand for.
+        for one in [one for one in gc.get_objects() if issubclass(type(one), iterators)]:
+            vars(one).clear()
     gc.collect()

@@ -14,7 +14,7 @@ from tests.parallel.launching import PROGRAMS
 TIMEOUT_S = 120
 
 
-@pytest.mark.parametrize(("end", "status"), [("stop", 0), ("error", 1)])
+@pytest.mark.parametrize(("end", "status"), [("stop", 0), ("error", 1), ("validation", 3), ("loop", 0)])
 @pytest.mark.parametrize(
     "start",
     [

@@ -1,33 +1,24 @@
-"""Ends while Python reads its data, slowly: ``slow_reader.py END``; END: ``stop`` the fit, or an ``error``."""
+"""Ends while Python reads its data, slowly: ``slow_reader.py END``.
+
+END: ``stop`` the fit, an ``error`` in it, ``validation``: an exit in the middle of one, or ``loop``: an iterator of the
+script's own. There is no function here, since the script's names would be part of a cycle of objects then.
+"""
 
 import sys
-import time
 
-import numpy as np
 import tensorflow as tf
 
 import hpcdl
+from tests.parallel.slowly import End, Slow, slowly
 
-
-class Slow(tf.keras.utils.Sequence):
-    def __len__(self):
-        return 100
-
-    def __getitem__(self, index):
-        time.sleep(0.5 if index > 10 else 0)
-        return np.ones((4, 4)), np.ones((4,))
-
-
-class End(tf.keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        if batch == 9:
-            self.model.stop_training = True
-            if sys.argv[1] == "error":
-                raise ValueError("the cause")
-
-
+end = sys.argv[1]
 run = hpcdl.init()
+if end == "loop":
+    batches = iter(tf.data.Dataset.from_generator(slowly, output_signature=tf.TensorSpec(())).prefetch(2))
+    print(next(batches))
+    sys.exit()
 with run.scope():
     model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-run.fit(model, Slow(), shuffle=False, verbose=0, callbacks=[End()])
+data = {"validation": {"x": Slow(10), "validation_data": Slow()}}.get(end, {"x": Slow()})
+run.fit(model, shuffle=False, verbose=0, callbacks=[End(end)], **data)
