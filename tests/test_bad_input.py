@@ -108,6 +108,16 @@ CASES = {
         WORKLOAD, "--epoch", "3", said=("unknown option '--epoch'", "did you mean --epochs", "see hpcdl train")
     ),
     "an option far from all": of_train("--zzz", "1", "x.py", said=("unknown option '--zzz'", "see hpcdl train --help")),
+    "mpirun's -np": of_train("-np", "2", WORKLOAD, said=("unknown option '-np'", "use --np, or -n")),
+    "sbatch's --gres": Case(
+        ["submit", "--site", "local", "--gres=gpu:v100-32:8", WORKLOAD],
+        ("unknown option '--gres=gpu:v100-32:8'", "use --gpus-per-node"),
+    ),
+    "an option of hpcdl's behind a script": Case(
+        ["train", "mine.py", "--mine", "--dry-run"],
+        ("options stand before TARGET", "received --dry-run after mine.py", "-- mine.py --dry-run"),
+        files={"mine.py": b"print()"},
+    ),
     "an unknown switch before an option": of_train(
         "--zzz", "--np", "2", WORKLOAD, said=("unknown option '--zzz'", "see hpcdl train --help")
     ),

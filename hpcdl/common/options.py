@@ -110,6 +110,12 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def names_of(*groups: Any) -> List[str]:
+    """Lists the flags of dataclasses, short ones too."""
+    fields = [field for cls in groups for field in _fields(cls)]
+    return [name for f in fields for name in (flag(f.name), f.metadata.get("short")) if name]
+
+
 def changed(options: Any) -> Dict[str, Any]:
     """Gives the fields that differ from their defaults."""
     return {
@@ -161,7 +167,8 @@ class OptionParser:
         usage: The usage line.
         description: What the help starts with.
         epilog: What the help ends with.
-        groups: Title -> dataclass.
+        groups: Title -> dataclass; one may have an attribute ``instead``, which says for options of other programs what
+            to use here.
     """
 
     def __init__(
@@ -175,15 +182,27 @@ class OptionParser:
             argument_default=argparse.SUPPRESS,
         )
         self._fields = [field for cls in groups.values() for field in _fields(cls)]
+        self._names = names_of(*groups.values())
+        self._instead = {
+            name: use
+            for cls in groups.values()
+            for name, use in getattr(cls, "instead", {}).items()
+            if name not in self._names
+        }
         for title, cls in groups.items():
             group = self._parser.add_argument_group(title)
             for field in _fields(cls):
                 _add(group, field)
 
+    @property
+    def names(self) -> Sequence[str]:
+        """The flags, short ones too."""
+        return self._names
+
     def split(self, words: Sequence[str]) -> Tuple[List[str], Optional[str], List[str]]:
         """Splits words at the first that is neither a flag nor the value of one; None if there is none."""
         switches = {"-h", "--help"} | {flag(f.name) for f in self._fields if "is_switch" in f.metadata}
-        taking = {name for f in self._fields for name in (flag(f.name), f.metadata.get("short"))} - switches
+        taking = set(self._names) - switches
         at = 0
         while at < len(words):
             word = words[at]
@@ -203,6 +222,10 @@ class OptionParser:
         Raises:
             BadInput: A flag is unknown or its value malformed.
         """
+        for word in words:  # argparse would take -np for -n with the value p
+            use = self._instead.get(word.partition("=")[0])
+            if use is not None:
+                raise BadInput(f"unknown option {word!r}; use {use}; see {self._parser.prog} --help")
         values, strangers = self._parser.parse_known_args(list(words))
         if strangers:
             self._refuse(strangers[0])

@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.options import (
@@ -28,6 +29,7 @@ from hpcdl.common.options import (
     folder,
     from_environ,
     name_out_of,
+    names_of,
     number_from_0,
     option,
     positive_number,
@@ -113,6 +115,8 @@ class RunSettings:
 @dataclass(frozen=True)
 class LaunchOptions:
     """How the ranks are started on this machine."""
+
+    instead = {"-np": "--np, or -n"}
 
     np: Optional[int] = option(
         None, "N", "start N processes (default: 1, or the world of the launcher around)", at_least(1), "-n"
@@ -256,7 +260,9 @@ def parse_train(argv: Sequence[str], prog: str = "hpcdl train") -> TrainCommand:
     """Parses what stands after ``hpcdl train``.
 
     hpcdl's options stand before TARGET. After a script everything is the script's; after a workload or
-    ``module:function`` options are hpcdl's again. ``--help`` prints the help and leaves with SystemExit(0).
+    ``module:function`` options are hpcdl's again. Of a script, options that say how it is started are refused where
+    its text does not hold them, unless ``--`` stands before it: most likely they are hpcdl's at the wrong place.
+    ``--help`` prints the help and leaves with SystemExit(0).
 
     Args:
         argv: The words.
@@ -294,8 +300,16 @@ def train_parser(prog: str, description: str, epilog: str, further: Mapping[str,
     return OptionParser(prog, f"{prog} [OPTIONS] TARGET ...", description, epilog, groups)
 
 
-def parse_target(parser: OptionParser, argv: Sequence[str], prog: str) -> Tuple[TrainCommand, Dict[str, Any]]:
+def parse_target(
+    parser: OptionParser, argv: Sequence[str], prog: str, others: Sequence[Any] = ()
+) -> Tuple[TrainCommand, Dict[str, Any]]:
     """Parses the words of a command that takes a TARGET.
+
+    Args:
+        parser: Made by `train_parser`.
+        argv: The words.
+        prog: What the user typed before them.
+        others: Groups of options that the command has besides those of the parser.
 
     Returns:
         What is trained, and all values by field name, for the groups that only the caller knows.
@@ -314,6 +328,9 @@ def parse_target(parser: OptionParser, argv: Sequence[str], prog: str) -> Tuple[
             f" e.g. {prog} fashion_mnist/cnn_dropout"
         )
     target_kind(target)
+    if is_script and list(argv[len(before) : len(before) + 1]) != ["--"]:
+        starting = {*parser.names, *names_of(*others)} - {*names_of(RunSettings, WorkloadOptions)}
+        _refuse_misplaced(prog, target, after, starting)
     options = take(WorkloadOptions, values)
     if is_script and options != WorkloadOptions():
         flags = ", ".join(flag(name) for name in changed(options))
@@ -334,7 +351,8 @@ def parse_target(parser: OptionParser, argv: Sequence[str], prog: str) -> Tuple[
 def train_argv(command: TrainCommand) -> List[str]:
     """Writes a command as words that `parse_train` reads as the same command."""
     parts = (command.settings, command.launch, command.options)
-    return [*(word for part in parts for word in to_argv(part)), command.target, *command.script_args]
+    before = [word for part in parts for word in to_argv(part)]
+    return [*before, *(["--"] if command.script_args else []), command.target, *command.script_args]
 
 
 _DESCRIPTION = """\
@@ -354,6 +372,21 @@ examples:
   hpcdl train --np 2 --replicas-per-process 2 --strategy hybrid --oversubscribe fashion_mnist/cnn_dropout
   hpcdl train --np 2 my_module:build --data my_module:data --epochs 5
   hpcdl train --np 8 --dry-run fashion_mnist/cnn_dropout"""
+
+
+def _refuse_misplaced(prog: str, target: str, after: Sequence[str], starting: Collection[str]) -> None:
+    """Refuses hpcdl's own options behind a script, which would begin another run than the one that is meant."""
+    misplaced = [word for word in after if word.partition("=")[0] in starting]
+    if not misplaced or not os.path.isfile(target):
+        return
+    text = Path(target).read_text(encoding="utf-8", errors="replace")
+    for word in misplaced:
+        name = word.partition("=")[0]
+        if name not in text:
+            raise BadInput(
+                f"{prog}'s own options stand before TARGET; received {word} after {target}, which does not know"
+                f" {name}; write {prog} {word} ... {target}, or, if it does, {prog} ... -- {target} {word}"
+            )
 
 
 def _refuse_bare_batch_size(words: Sequence[str]) -> None:

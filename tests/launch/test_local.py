@@ -56,7 +56,7 @@ def train(*words: str, environ: Optional[Dict[str, str]] = None) -> subprocess.C
 
 
 def test_one_process_runs_without_a_launcher_and_writes_no_logs(script: str) -> None:
-    done = train("--seed", "7", script, "--np", "9")
+    done = train("--seed", "7", "--", script, "--np", "9")
     _, args, seen = json.loads(done.stdout)
     assert args == ["--np", "9"]
     assert seen["HPCDL_SEED"] == "7"
@@ -214,7 +214,7 @@ def test_what_the_user_set_in_a_variable_counts_where_no_word_was_said(
 def test_a_restart_resumes_so_fresh_is_left_out_and_all_else_stays() -> None:
     words = ["--np=2", "--restarts=1", "--fresh", "--seed=7", "script.py", "--fresh"]
     again = train_argv(resuming(parse_train(words)))
-    assert again == ["--seed=7", "--np=2", "--restarts=1", "script.py", "--fresh"]
+    assert again == ["--seed=7", "--np=2", "--restarts=1", "--", "script.py", "--fresh"]
 
 
 def test_a_rank_runs_this_python() -> None:

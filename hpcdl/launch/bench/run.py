@@ -31,7 +31,7 @@ from hpcdl.launch.bench.planning import TRACE, TRACED_STEPS, StudyPlan, describe
 from hpcdl.launch.bench.rounds import FIRST_GUESS_S, Effort, Round, run_rounds
 from hpcdl.launch.bench.site_words import SiteJobOptions, SiteStudyOptions, is_meant
 from hpcdl.launch.bench.study import read_study, summary
-from hpcdl.launch.bench.words import StudyOptions, note_strays, own_flags
+from hpcdl.launch.bench.words import StudyOptions
 from hpcdl.launch.machine import gpu_names, read_machine
 from hpcdl.launch.submission.words import PlaceOptions
 from hpcdl.launch.surroundings import processor
@@ -61,7 +61,8 @@ def main(argv: Sequence[str]) -> int:
         return site.main(argv)
     prog = "hpcdl bench"
     parser = train_parser(prog, _DESCRIPTION, _EPILOG, {"the study": StudyOptions})
-    command, values = parse_target(parser, argv, prog)
+    of_sites = (SiteStudyOptions, SiteJobOptions, PlaceOptions)
+    command, values = parse_target(parser, argv, prog, of_sites)
     options = take(StudyOptions, values)
     if command.settings.run_dir is not None:
         raise BadInput(
@@ -70,7 +71,6 @@ def main(argv: Sequence[str]) -> int:
         )
     if command.target_kind == "script":
         check_script(command.target)
-        note_strays(command, own_flags(StudyOptions, SiteStudyOptions, SiteJobOptions, PlaceOptions))
     machine = read_machine(os.environ)
     plan = plan_study(
         replace(command, settings=replace(command.settings, checkpoint_every=None)),

@@ -39,7 +39,7 @@ from hpcdl.launch.bench.ratios import FEWEST_UNPAIRED
 from hpcdl.launch.bench.rounds import round_name, shuffled
 from hpcdl.launch.bench.site_words import SiteJobOptions, SiteStudyOptions, site_parser
 from hpcdl.launch.bench.text import count
-from hpcdl.launch.bench.words import check_window, note_strays, own_flags
+from hpcdl.launch.bench.words import check_window
 from hpcdl.launch.config import Config, read_config
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
@@ -142,7 +142,6 @@ def main(argv: Sequence[str]) -> int:
     """
     prog = "hpcdl bench"
     command, values = parse_target(site_parser(prog), argv, prog)
-    note_strays(command, own_flags(SiteStudyOptions, SiteJobOptions, PlaceOptions))
     refuse_inside_job(os.environ)
     options = take(SiteStudyOptions, values)
     study, how = plan(command, options, take(SiteJobOptions, values), take(PlaceOptions, values))

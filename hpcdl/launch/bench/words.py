@@ -8,23 +8,21 @@ Synopsis::
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, FrozenSet, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 from hpcdl.common.checks import one_of, parse_whole_number
 from hpcdl.common.errors import BadInput
 from hpcdl.common.options import (
     at_least,
     file_to_write,
-    flag,
     folder_to_write,
     option,
     positive_number,
     switch,
 )
-from hpcdl.common.saying import say
-from hpcdl.common.words import TrainCommand
+from hpcdl.common.words import LaunchOptions
 from hpcdl.launch.bench.measuring import Window
 
 SCALINGS = ("weak", "strong")
@@ -80,6 +78,8 @@ def study_option() -> Any:
 class StudyOptions:
     """What a study measures, and how long."""
 
+    instead = LaunchOptions.instead
+
     np: Tuple[int, ...] = option(
         (1, 2), "LIST", "measure these numbers of ranks (default: 1,2)", counts, "-n"
     )
@@ -110,22 +110,6 @@ class StudyOptions:
         window = Window(self.untimed_steps, timed)
         check_window(window)
         return window
-
-
-def own_flags(*groups: Any) -> FrozenSet[str]:
-    """Lists the flags of some groups of options, the short ones too."""
-    of_groups = [field for group in groups for field in fields(group)]
-    names = (name for field in of_groups for name in (flag(field.name), field.metadata.get("short")))
-    return frozenset(filter(None, names))
-
-
-def note_strays(command: TrainCommand, own: FrozenSet[str]) -> None:
-    """Says which words of a script are also a study's: whoever meant those begins a study without them."""
-    strays = [word for word in command.script_args if word.partition("=")[0] in own]
-    if strays:
-        say(
-            f"{' '.join(strays)} after {command.target} goes to the script; hpcdl's own options stand before it"
-        )
 
 
 def check_window(window: Window) -> None:

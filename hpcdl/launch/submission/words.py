@@ -46,6 +46,10 @@ OWNED: Mapping[str, str] = {
 }
 
 
+#: What to say where one of them, or of mpirun's, stands among hpcdl's options.
+INSTEAD: Mapping[str, str] = {"-np": "--np, or -n", **{f"--{name}": use for name, use in OWNED.items()}}
+
+
 def one_line(what: str, text: str) -> str:
     """Reads a line of text that says something."""
     if not text or "\n" in text:
@@ -74,6 +78,8 @@ def _sbatch_arg(what: str, text: str) -> str:
 @dataclass(frozen=True)
 class JobOptions:
     """sbatch's own words."""
+
+    instead = INSTEAD
 
     account: Optional[str] = option(
         None, "NAME", "charge the job to NAME (default: of config.toml)", one_line, "-A"

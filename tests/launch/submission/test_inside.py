@@ -74,7 +74,7 @@ def test_the_ranks_are_started_inside_the_image_with_hpcdl_alone(given: Path) ->
     assert f"PYTHONPATH={lib}" in argv
     assert "HPCDL_SEED=3" in argv
     assert argv[argv.index(str(home / "tf.sif")) + 1 :][:3] == ["env", "-u", "PYTHONHOME"]
-    assert argv[-7:] == ["python3", "-m", "hpcdl.runtime", "--seed=3", "train.py", "--text", "a $b"]
+    assert argv[-8:] == ["python3", "-m", "hpcdl.runtime", "--seed=3", "--", "train.py", "--text", "a $b"]
     assert sys.executable not in argv
     # The program behind the image stays when Slurm signals all that is in the step.
     first = Path(told["environ"]["PATH"].split(os.pathsep)[0])
