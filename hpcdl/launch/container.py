@@ -72,6 +72,11 @@ def find_image(
             )
         return asked
     if asked is not None:
+        if "://" in asked:
+            raise BadInput(
+                f"an image must be a file; received {asked}; fetch it once, hpcdl container pull {asked} image.sif, and"
+                " pass --image image.sif"
+            )
         path = os.path.abspath(os.path.expanduser(asked))
         if must_exist and not os.path.exists(path):
             raise BadInput(

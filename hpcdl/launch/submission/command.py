@@ -26,7 +26,7 @@ from hpcdl.launch.submission.folders import write_handle
 from hpcdl.launch.submission.freeze import Tree, freeze
 from hpcdl.launch.submission.job import Job, write_job
 from hpcdl.launch.submission.lib import write_lib
-from hpcdl.launch.submission.preparing import prepare
+from hpcdl.launch.submission.preparing import prepare, warning_of_python, why_refused
 from hpcdl.launch.submission.words import parse_submit
 
 
@@ -49,9 +49,15 @@ def submit_main(argv: Sequence[str]) -> int:
     job, tree = prepare(command, profile, config, argv, os.environ)
     for line in plan_lines(job, profile, how):
         print(line, file=sys.stderr)
+    warning = warning_of_python(job, config)
+    if warning is not None:
+        print(warning, file=sys.stderr)
     from hpcdl.launch.submission import executors  # submitit takes a while to load
 
     if command.place.dry_run:
+        problem = why_refused(job, command, config)
+        if problem is not None:
+            print(f"here it would be refused: {problem}", file=sys.stderr)
         run = shlex.join(job.argv)
         if job.executor == "slurm":
             print("keeper runs  " + run, file=sys.stderr)

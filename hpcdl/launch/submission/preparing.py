@@ -147,16 +147,21 @@ def prepare(
         program=program(folder) if program is not None else None,
         further={**(source.to_environ() if source is not None else {}), **further},
     )
-    if not where.dry_run:
-        _check_folders(job, command.train.settings.run_dir, config.shared_folder)
+    problem = why_refused(job, command, config) if not where.dry_run else None
+    if problem is not None:
+        raise BadInput(problem)
     if layout.launcher == "here" and "CUDA_VISIBLE_DEVICES" in environ:
         given = {"CUDA_VISIBLE_DEVICES": environ["CUDA_VISIBLE_DEVICES"]}
         job = dataclasses.replace(job, environ={**job.environ, **given})
     return job, tree
 
 
-def _check_folders(job: Job, run_dir: Optional[str], shared: Optional[str]) -> None:
-    """Refuses folders that cannot be written, or that the nodes have each for itself."""
+def why_refused(job: Job, command: SubmitCommand, config: Config) -> Optional[str]:
+    """Says which folder cannot be used, or is another one on each node; None: all can.
+
+    A dry run, which may be for a cluster elsewhere, says it; a submission is refused.
+    """
+    run_dir = command.train.settings.run_dir
     used = [("the working folder", job.cwd, "stand in another one", os.R_OK)]
     used += [("the job's folder", job.folder, "pass --jobs-dir", os.W_OK)]
     if run_dir is not None:
@@ -164,15 +169,29 @@ def _check_folders(job: Job, run_dir: Optional[str], shared: Optional[str]) -> N
     for what, path, cure, mode in used:
         nearest = nearest_existing(Path(path))
         if not nearest.is_dir() or not os.access(nearest, mode):
-            raise BadInput(
-                f"{what} must be one that you may use; received {path}, and {nearest} is none; {cure}"
-            )
-        own = own_of_each_node(str(nearest), read_mounts(), shared) if job.executor == "slurm" else None
+            return f"{what} must be one that you may use; received {path}, and {nearest} is none; {cure}"
+        own = _own_of_each_node(str(nearest), job, config)
         if own is not None:
-            raise BadInput(
+            return (
                 f"{what} must be one that the nodes see; received {path}, and each machine has its own {own}; {cure}"
                 " (if the nodes do see it, name it as shared_folder in config.toml)"
             )
+    return None
+
+
+def warning_of_python(job: Job, config: Config) -> Optional[str]:
+    """Warns where the nodes have no such Python as this one, which looks after a job on its first node."""
+    own = _own_of_each_node(sys.prefix, job, config)
+    if own is None:
+        return None
+    return (
+        f"warning: {sys.executable} looks after the job, on its first node, and each machine has its own {own}; install"
+        " hpcdl in a folder that the nodes see"
+    )
+
+
+def _own_of_each_node(path: str, job: Job, config: Config) -> Optional[str]:
+    return own_of_each_node(path, read_mounts(), config.shared_folder) if job.executor == "slurm" else None
 
 
 def _with_defaults(command: SubmitCommand, config: Config) -> JobOptions:

@@ -430,6 +430,10 @@ def test_when_asks_slurm_and_submits_nothing(place: Place, capsys: pytest.Captur
         (["--site", "local", "--np", "4096", "train.py"], "needs a core"),
         (["--site", "local", "--when", "train.py"], "--when asks Slurm"),
         (["--site", "local", "--image", "x.sif", "train.py"], "not known to run images"),
+        (
+            ["--site", "small", "-A", "a", "-t", "5", "--image", "docker://a/b", "--dry-run", "train.py"],
+            "hpcdl container pull docker://a/b image.sif",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_status_2_and_nothing_is_written(
@@ -470,6 +474,15 @@ def test_a_working_folder_of_one_machine_is_refused_unless_the_user_says_that_al
     assert main([*SUBMIT, "--image", "none", "train.py"]) == 2
     assert "the working folder must be one that the nodes see" in capsys.readouterr().err.splitlines()[-1]
     assert main([*SUBMIT, "--image", "none", "--dry-run", "train.py"]) == 0
+    assert "here it would be refused: the working folder must be one" in capsys.readouterr().err
+
+
+def test_a_python_that_only_this_machine_has_is_warned_of(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", "/var/tmp/venv")
+    assert main([*SUBMIT, "--image", "none", "--dry-run", "train.py"]) == 0
+    assert "each machine has its own /var/tmp; install hpcdl in" in capsys.readouterr().err
 
 
 def test_of_a_run_folder_that_is_yet_to_be_made_an_image_sees_what_it_will_stand_in(place: Place) -> None:
