@@ -29,7 +29,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, before anything is installed
 
-from hpcdl.common.errors import HpcdlError  # noqa: E402
+from hpcdl.common.errors import BadInput, HpcdlError  # noqa: E402
 from hpcdl.runtime.rendezvous import plan_ranks  # noqa: E402
 from tools.environments import guarded  # noqa: E402
 
@@ -94,6 +94,21 @@ def meet(port: int, rank: int, world_size: int, per_node: int, counts: Dict[str,
                 _wait(port, f"/{scope.name}/{other}", counts)
                 _ask(port, "GET", f"/{scope.name}/{other}", b"", counts)
         _ask(port, "DELETE", f"/{scope.name}/{own}", b"", counts)
+
+
+def requests_without_repeats(world_size: int, per_node: int) -> int:
+    """Counts what `meet` asks for if all that a rank reads is there at once."""
+    sizes = [
+        len(scope.members) for rank in range(world_size) for scope in scopes_of(rank, world_size, per_node)
+    ]
+    # In a communicator of s ranks each writes twice, deletes once, and reads twice the addresses of s - 1; the names of
+    # those before it are (s - 1) / 2 in the mean.
+    return sum(2 * (3 + 2 * (size - 1)) + size - 1 for size in sizes) // 2
+
+
+def of_pair(requests: int, world_size: int) -> float:
+    """Shares requests out among the ordered pairs: a rank, and another one that it asks for."""
+    return requests / (world_size * (world_size - 1))
 
 
 def _wait(port: int, path: str, counts: Dict[str, int]) -> None:
@@ -222,11 +237,16 @@ def main(argv: Sequence[str]) -> int:
             what = "not there yet" if size is None else f"{size} bytes"
             print(f"{method:6} {scope:26} {what:14} {count}")
         return 0
-    print("| ranks | requests | for each pair | server, s of a core | all, s |\n|---|---|---|---|---|")
     for world_size in options.ranks:
-        took_s, server_s, requests = measure(world_size, min(options.per_node, world_size))
-        per_pair = requests / world_size**2
-        print(f"| {world_size} | {requests} | {per_pair:.1f} | {server_s:.1f} | {took_s:.1f} |", flush=True)
+        if world_size < 2:
+            raise BadInput(f"there must be 2 ranks or more; received {world_size}; e.g. measure 16 32")
+    print("| ranks | requests | without repeats | for each ordered pair | server, s of a core | all, s |")
+    print("|---|---|---|---|---|---|")
+    for world_size in options.ranks:
+        per_node = min(options.per_node, world_size)
+        took_s, server_s, requests = measure(world_size, per_node)
+        asked = f"{requests} | {requests_without_repeats(world_size, per_node)} | {of_pair(requests, world_size):.1f}"
+        print(f"| {world_size} | {asked} | {server_s:.1f} | {took_s:.1f} |", flush=True)
     return 0
 
 
