@@ -94,7 +94,8 @@ class RunSettings:
     controller: Optional[str] = option(
         None,
         "NAME",
-        "let Horovod's processes meet through mpi or gloo (default: the launcher's)",
+        "only for ranks that your own mpirun or srun starts: meet through mpi or gloo (default: mpi, or gloo where"
+        " HPCDL_RENDEZVOUS_DIR is set); for those that hpcdl starts see --launcher",
         name_out_of(("mpi", "gloo")),
     )
 
@@ -124,7 +125,8 @@ class LaunchOptions:
     launcher: str = option(
         "auto",
         "NAME",
-        "let them meet through mpi, or gloo, which needs no MPI (default: mpi, over the nodes of a Slurm job gloo)",
+        "let the ranks that hpcdl starts meet through mpi, or gloo, which needs no MPI (default: mpi, over the nodes of"
+        " a Slurm job gloo)",
         name_out_of(("auto", "mpi", "gloo")),
     )
     oversubscribe: bool = switch("allow more replicas than cores")

@@ -61,11 +61,11 @@ examples:
   hpcdl train --np 2 my_script.py --my-flag        two ranks here; what follows the script is the script's
   hpcdl train --np 2 fashion_mnist/cnn_dropout     a ready workload, no script
   hpcdl train --dry-run --np 4 my_script.py        print the plan, train nothing
-  hpcdl submit --site bridges2 -N 4 -t 8:00:00 my_script.py    the same as a Slurm job on 4 nodes
+  hpcdl submit --site bridges2 -N 4 -t 8:00:00 -A abc123p my_script.py    the same as a Slurm job on 4 nodes
   hpcdl logs -f 12345                              what rank 0 of a job writes
   hpcdl workloads                                  networks, data sets, parameters
   hpcdl data fetch mnist                           on a login node, for compute nodes without internet
-  hpcdl doctor --site bridges2 --nodes 2           will it work there?
+  hpcdl doctor --site bridges2 --nodes 2 -A abc123p    will it work there?
   hpcdl show runs/*                                what the runs here gave, and their curves
   hpcdl horovod check                              does Horovod match this TensorFlow?
 

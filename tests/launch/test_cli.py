@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import hpcdl
 from hpcdl.common.errors import BadInput, Diverged
 from hpcdl.launch.cli import COMMANDS, Command, find_command, main, render_help
+from hpcdl.launch.sites.library import load_profile, site_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,6 +129,19 @@ def test_the_help_of_every_action_ends_with_an_example(
 ) -> None:
     assert main([*words, "--help"]) == 0
     assert f"  hpcdl {' '.join(words)}" in capsys.readouterr().out.replace("example: ", "  ")
+
+
+@pytest.mark.parametrize(
+    "words", [[], *([command.name] for command in COMMANDS), ["bench", "--site", "local"]], ids=" ".join
+)
+def test_an_example_of_the_help_that_makes_a_job_names_the_account_where_the_site_wants_one(
+    words: List[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*words, "--help"])
+    for line in capsys.readouterr().out.splitlines():
+        found = re.match(r"  hpcdl (submit|bench|shell|doctor) .*--site (\w+)", line)
+        if found and (found[1] != "doctor" or "--nodes" in line) and found[2] in site_names(tmp_path):
+            assert load_profile(found[2], tmp_path).site.account_required is not True or " -A " in line, line
 
 
 def test_help_takes_less_than_150_ms() -> None:

@@ -6,7 +6,7 @@ missing, and `hpcdl bench report` reads what is done. Where no scheduler is, the
 
 Synopsis::
 
-    sys.exit(main(["--site", "bridges2", "-N", "1,2,4", "-t", "20", "--dry-run", "synthetic/resnet50"]))
+    sys.exit(main(["--site", "bridges2", "-N", "1,2,4", "-A", "abc123p", "--dry-run", "synthetic/resnet50"]))
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ What it decides is said on standard error; standard output has the job's id, or 
 
 Synopsis::
 
-    sys.exit(submit_main(["--site", "bridges2", "-N", "4", "--dry-run", "train.py"]))
+    sys.exit(submit_main(["--site", "bridges2", "-N", "4", "-A", "abc123p", "--dry-run", "train.py"]))
 """
 
 from __future__ import annotations
