@@ -12,6 +12,8 @@ import pytest
 from hpcdl.common.data_words import parse_data
 from hpcdl.common.words import parse_train, parse_train_words
 from hpcdl.launch.cli import COMMANDS, find_command, main
+from hpcdl.launch.sites.library import load_profile
+from hpcdl.launch.sites.live import Cluster, profile_text
 from hpcdl.launch.sites.profile import Container, Site, leaves
 from hpcdl.launch.submission.inside import ImageOptions
 
@@ -60,6 +62,33 @@ def test_a_submission_of_the_docs_can_be_made(
     assert main(["submit", "--dry-run", *(["--oversubscribe"] if "local" in argv else []), *argv[1:]]) == 0
     shown = capsys.readouterr()
     assert ("hpcdl.runtime" in shown.out) if "local" in argv else shown.out.startswith("#!/bin/bash")
+
+
+@pytest.mark.parametrize("name", ["mycluster", "bridges2"])
+def test_the_file_for_a_site_that_the_docs_show_is_taken(
+    name: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = TEXT.split("\n## At a cluster that hpcdl does not know\n")[1]
+    (shown,) = re.findall(r"^```toml\n(.*?)^```$", section.split("\n## ")[0], re.DOTALL | re.MULTILINE)
+    before, bracket, after = SITE.partition("[") if name == "mycluster" else ("", "", "")
+    (home / "hpcdl" / "sites" / f"{name}.toml").write_text(before + shown + bracket + after)
+    site = load_profile(name, home / "hpcdl").site
+    assert (site.account_required, site.socket_ifname, site.environ) == (True, "ib0", {"NCCL_DEBUG": "INFO"})
+    words = ["submit", "--site", name, "--image", "none", "-t", "30", "--dry-run", "train.py"]
+    assert main(words) == 2
+    assert "must name an account; received none" in capsys.readouterr().err
+    assert main([*words[:-1], "-A", "abc123p", "train.py"]) == 0
+    assert "module load python/3.12\nsource /project/abc123p/tf/bin/activate\n" in capsys.readouterr().out
+
+
+def test_what_site_init_writes_is_told_as_the_docs_do(home: Path) -> None:
+    cluster = Cluster("c", "22.05", True, True, ("pmix",), "pmix", {}, None)
+    (line,) = [
+        one for one in profile_text(cluster, "c", "h", "2026-01-01").splitlines() if one.startswith("mpi")
+    ]
+    assert f"`{line}`" in TEXT
+    (home / "hpcdl" / "sites" / "mycluster.toml").write_text('mpi = "pmi2"\n' + SITE)
+    assert load_profile("mycluster", home / "hpcdl").site.mpi == "pmi2"
 
 
 @pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[0] in ("container", "shell")], ids=" ".join)
@@ -128,7 +157,7 @@ def test_a_command_about_training_is_taken(argv: List[str]) -> None:
 def test_all_commands_of_the_docs_exist() -> None:
     assert {"submit", "logs", "jobs", "cancel", "site", "train", "doctor"} <= {argv[0] for argv in SHOWN}
     for argv in SHOWN:
-        assert find_command(argv[0], COMMANDS)
+        assert main(argv) == 0 if argv == ["--version"] else find_command(argv[0], COMMANDS)
 
 
 @pytest.mark.parametrize("argv", ABOUT_DATA, ids=" ".join)

@@ -43,6 +43,9 @@ NOT_RUN = {
     "hpcdl bench --np 1,2 --scaling weak,strong --rounds 7": "measures for half an hour",
     "hpcdl bench report docs/benchmarks/two-cores/scaling": "README.md has it, too",
     "hpcdl bench predict --step-ms 476": "docs/benchmarking.md has it, too",
+    "python3 -m venv ": "makes an environment, as tools/environments.py does",
+    "pip install ./hpcdl[launch]": "fetches packages",
+    "/project/abc123p/tf/bin/pip install tensorflow": "likewise",
     "IMAGE=/path/to/image.sif sbatch": "tests/cluster/test_jobs.py submits the batch files",
 }
 TRAININGS = [
@@ -60,7 +63,7 @@ def commands_of(page: Path):
     """Lists the commands in the blocks of a page, without the comments behind them."""
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
     lines = [line for language, block in fenced if not language for line in block.splitlines()]
-    starts = re.compile(r"(hpcdl|python|mpirun|make|[A-Z]+=\S+) (?!.*──)")
+    starts = re.compile(r"(hpcdl|python3?|[\w/]*\bpip|mpirun|make|[A-Z]+=\S+) (?!.*──)")
     return [" ".join(shlex.split(line, comments=True)) for line in lines if starts.match(line)]
 
 
