@@ -68,7 +68,7 @@ def test_a_run_whose_rank_was_killed_is_started_again_but_not_afresh(
     made: List[Any] = [json.loads(line) for line in calls.read_text().splitlines()]
     assert [fresh for _, fresh in made] == ["1", None, None]
     for argv, fresh in made:
-        assert any("fresh" in word.lower() for word in argv) is (fresh is not None)
+        assert any("--fresh" in word or "HPCDL_FRESH" in word for word in argv) is (fresh is not None)
     said = capsys.readouterr().err
     assert said.count("starting again from the last checkpoint, since rank 0 on ") == 2
     assert "(restarts left: 0)" in said
