@@ -365,7 +365,8 @@ TARGET is
   data/network       a ready workload, e.g. fashion_mnist/cnn_dropout (hpcdl workloads lists them)
   module:function    a compiled Keras model that your function returns, with --data module:function for
                      ((x_train, y_train), (x_test, y_test))
-Options of hpcdl stand before TARGET; after a workload or module:function they may follow it."""
+Options of hpcdl stand before TARGET; after a workload or module:function they may follow it. After a script those that
+say how it is started are refused, if its text does not hold them: -- before the script says that they are its own."""
 
 _EPILOG = """\
 examples:
