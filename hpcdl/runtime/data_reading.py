@@ -47,26 +47,26 @@ class DataSet:
     sha256: Mapping[str, str]
 
 
-def read(spec: Spec, files: Files, cache: Path) -> DataSet:
+def read(spec: Spec, files: Files, cache: Path, instead: Optional[str] = None) -> DataSet:
     """Reads and checks what ``find`` found.
 
     Args:
         cache: in which an archive is unpacked, once for all ranks.
+        instead: how the user gets other files than these; None: as a run, or `hpcdl data list`, does.
 
     Raises:
         BadInput: a file is damaged, foreign or not readable.
     """
+    instead = instead or f"pass --data-dir DIR with the files of {spec.name} in it"
     try:
         arrays, sha256 = checked(spec, files, cache / spec.name)
     except DamagedFile as error:
         cure = "replace it" if files.place.named_by_user else "delete it, and it is fetched again"
-        raise BadInput(
-            f"{error}; {cure}, or pass --data-dir DIR with the files of {spec.name} in it"
-        ) from error
+        raise BadInput(f"{error}; {cure}, or {instead}") from error
     except OSError as error:
         raise BadInput(
             f"{error.filename or files.paths[0]}: cannot be read ({error.strerror or error}); make it readable,"
-            f" or pass --data-dir DIR with the files of {spec.name} in it"
+            f" or {instead}"
         ) from error
     for array in arrays.values():
         for plain in (array.values, array.ends) if isinstance(array, Ragged) else (array,):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from hpcdl.common.data_sets import Form, Spec, spec_of
 from hpcdl.common.errors import BadInput
@@ -69,12 +69,13 @@ def obtain(spec: Spec, data_dir: Union[str, Path, None], environ: Mapping[str, s
     return read(spec, files, cache.folder)
 
 
-def fetch(spec: Spec, place: Place, looked_in: Sequence[Place]) -> Files:
+def fetch(spec: Spec, place: Place, looked_in: Sequence[Place], cure: Optional[str] = None) -> Files:
     """Fetches the data set into a place, unless another process has just done so.
 
     Args:
         place: hpcdl's cache, or another folder that the user chose.
         looked_in: for the message.
+        cure: what to do where the folder cannot be written; None: what a run can.
 
     Raises:
         BadInput: it cannot be had, or the folder cannot be written.
@@ -100,9 +101,10 @@ def fetch(spec: Spec, place: Place, looked_in: Sequence[Place]) -> Files:
             turn.failed(reasons)
             raise BadInput(_no_data(spec, looked_in, reasons))
     except OSError as error:
+        cure = cure or f"set HPCDL_CACHE to one, or pass --data-dir DIR with the files of {spec.name} in it"
         raise BadInput(
-            f"cannot write data into {place} ({error.strerror or error}); set HPCDL_CACHE to a folder"
-            f" that can be written, or pass --data-dir DIR with the files of {spec.name} in it"
+            f"{place.label} must be a folder that can be written; received {place.folder}"
+            f" ({error.strerror or error}); {cure}"
         ) from error
 
 

@@ -92,12 +92,14 @@ def fetch_all(command: DataCommand, environ: Mapping[str, str]) -> None:
     cache = cache_place(environ)
     for spec in map(spec_of, command.names):
         target, looked_in = cache, places(spec, None, environ)
+        cure, instead = "set HPCDL_CACHE to one, or pass --to DIR", "pass --to DIR, and it is fetched there"
         if command.to is not None:
             target = Place("--to", Path(command.to))
             looked_in = [target]
+            cure = instead = "pass another --to"
         found = find(spec, looked_in)
-        files = found or fetch(spec, target, looked_in)
-        read(spec, files, cache.folder)
+        files = found or fetch(spec, target, looked_in, cure)
+        read(spec, files, cache.folder, instead)
         how = "is there already" if found is not None else "fetched"
         size = f"{files.num_bytes / _MEGABYTE:.1f} MB"
         print(

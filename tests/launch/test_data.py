@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Callable, Tuple
+from typing import Any, Callable, List, Tuple
 
 import pytest
 
@@ -66,6 +66,33 @@ def test_without_a_network_fetch_says_in_one_line_what_failed_and_keeps_nothing(
     assert "Debian's package dataset-fashion-mnist: apt-get and dpkg-deb not found" in line
     assert "Keras' download: https://storage.googleapis.com/" in line
     assert [path.name for path in (tmp_path / "here").iterdir()] == [".fashion_mnist.lock"]
+
+
+@pytest.mark.parametrize(
+    ("words", "cache", "said"),
+    [
+        (["--to", "file/data"], "cache", "--to must be a folder that can be written; received file/data (Not a"
+         " directory); pass another --to"),
+        ([], "file", "hpcdl's cache must be a folder that can be written; received {here}/file/data (Not a"
+         " directory); set HPCDL_CACHE to one, or pass --to DIR"),
+    ],
+)  # fmt: skip
+def test_fetch_names_a_way_out_that_it_has_itself(
+    words: List[str], cache: str, said: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HPCDL_CACHE", str(tmp_path / cache))
+    assert run("data", "fetch", "mnist", *words) == (2, "", f"hpcdl: {said.format(here=tmp_path)}\n")
+
+
+def test_fetch_of_what_is_there_and_damaged_names_a_way_out_that_it_has_itself(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "imdb.npz").write_bytes(b"cut short")
+    status, _, err = run("data", "fetch", "imdb", "--to", str(tmp_path))
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert err.endswith("; delete it, and it is fetched again, or pass another --to\n")
 
 
 def test_data_without_words_shows_its_usage_and_is_bad_input(run: Run) -> None:

@@ -419,7 +419,10 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_way_out(tmp_path):
     message = bad_input(
         obtain, small_spec(), None, {"HPCDL_CACHE": str(tmp_path / "file"), "HOME": str(tmp_path)}
     )
-    assert f"cannot write data into hpcdl's cache {tmp_path / 'file' / 'data'}" in message
+    assert (
+        f"hpcdl's cache must be a folder that can be written; received {tmp_path / 'file' / 'data'} ("
+        in message
+    )
     assert "set HPCDL_CACHE" in message
 
 
