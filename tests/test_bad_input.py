@@ -194,6 +194,25 @@ CASES = {
         ("submit", "--site", "bridges3", "x.py"), ("bridges3", "bridges2"), files={"x.py": b""}
     ),
     "a run that is none": Case(("show", "nowhere"), ("RUN must be a folder", "received nowhere", "`ls runs`")),
+    "bytes of an unknown unit": Case(
+        ("bench", "allreduce", "--bytes", "4K,4Q"), ("multiple of 4", "K, M or G", "received '4Q'", "pass e.g. 4K")
+    ),
+    "bytes of half a number": Case(("bench", "allreduce", "--bytes", "6"), ("a multiple of 4", "'6'", "pass e.g. 4K")),
+    "a definition of another ending": Case(
+        ("container", "build", "cpu.txt", "x.sif"),
+        ("must be one of cpu, gpu", "ends in .def", "received 'cpu.txt'", "did you mean cpu", "rename the file"),
+    ),
+    "an image of no scheme": Case(
+        ("container", "pull", "nvcr.io/x", "tf.sif"),
+        ("must say how it is fetched", "received 'nvcr.io/x'", "pass e.g. docker://nvcr.io/x"),
+    ),
+    "an image in a folder that is not there": Case(
+        ("container", "pull", "--dry-run", "docker://x", "gone/tf.sif"),
+        ("in a folder that is there", "received gone/tf.sif", "make the folder first"),
+    ),
+    "a rank that is no number": Case(
+        ("logs", "12345", "--rank", "x"), ("--rank must be a whole number >= 0", "received 'x'", "pass")
+    ),
     # What a rank sees before TensorFlow is asked.
     "a script that is not there": of_rank(
         "gone.py", said=("a script that exists", "received gone.py", "check the path")

@@ -9,6 +9,7 @@ Synopsis::
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -90,13 +91,19 @@ def plan_pull(
     """Plans to fetch an image from a registry; nothing is touched.
 
     Raises:
-        BadInput: The file to make is not said, or is said where the site keeps images by name.
+        BadInput: The file to make is not said, or is said where the site keeps images by name; or the source does
+            not say how it is fetched.
     """
     if container.kind in BY_FILE or container.kind in (None, "none"):
         _need_by_file(container, "pull")
         if image is None:
             raise BadInput(
                 "hpcdl container pull needs the file to make; received none; e.g. ... pull docker://NAME tf.sif"
+            )
+        if not re.match(r"[a-z][a-z0-9+.-]*://.", source):
+            raise BadInput(
+                f"SOURCE must say how it is fetched, before ://; received {source!r}; pass e.g."
+                f" docker://{source or 'NAME:TAG'}, or library:// or oras:// with it"
             )
         argv = (program_of(container), "pull", *further, part_of(image), source)
         return _plan(container, argv, environ, image, room_gb)

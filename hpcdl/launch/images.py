@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Optional, Sequence, Tuple
 
 import hpcdl
-from hpcdl.common.checks import one_of, parse_whole_number
+from hpcdl.common.checks import did_you_mean, parse_whole_number
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
 from hpcdl.common.options import OneLineParser
 from hpcdl.launch.config import read_config
@@ -53,6 +53,10 @@ def main(argv: Sequence[str]) -> int:
     image = os.path.abspath(os.path.expanduser(options.image)) if options.image is not None else None
     if image is not None and os.path.exists(image) and not options.force and not options.dry_run:
         raise BadInput(f"the image must not be there yet; received {image}; pass --force to replace it")
+    if image is not None and not os.path.isdir(os.path.dirname(image)):
+        raise BadInput(
+            f"IMAGE must lie in a folder that is there; received {options.image}; make the folder first"
+        )
     with tempfile.TemporaryDirectory(prefix="hpcdl-definition-") as folder:
         if options.action == "build":
             definition, room_gb = _definition(options.source, Path(folder), options.mirror, options.dry_run)
@@ -115,7 +119,13 @@ def _carry_out(plan: Plan, dry_run: bool) -> int:
 def _definition(source: str, folder: Path, mirror: Optional[str], dry_run: bool) -> Tuple[str, int]:
     """Gives the definition file and the room that its build needs; one of hpcdl's own is written."""
     if not source.endswith(".def"):
-        recipe = RECIPES[one_of("a definition", source, tuple(RECIPES))]
+        if source not in RECIPES:
+            hint = did_you_mean(source, RECIPES)
+            raise BadInput(
+                f"DEF must be one of {', '.join(RECIPES)}, or a file whose name ends in .def; received {source!r};"
+                f" {hint}pass one of them, or rename the file"
+            )
+        recipe = RECIPES[source]
         path = folder / f"hpcdl-{source}.def"
         text = _with_mirror(recipe.render(str(Path(hpcdl.__file__).resolve().parent)), mirror, dry_run)
         path.write_text(text, encoding="utf-8")
@@ -125,7 +135,7 @@ def _definition(source: str, folder: Path, mirror: Optional[str], dry_run: bool)
     path = Path(source)
     if not path.is_file():
         raise BadInput(
-            f"a definition must be a file, or one of {', '.join(RECIPES)}; received {source}; check the path"
+            f"DEF must be a file that is there, or one of {', '.join(RECIPES)}; received {source}; check the path"
         )
     wrong = problems(path.read_text(encoding="utf-8"))
     if wrong:

@@ -134,7 +134,7 @@ def test_bad_input_is_one_line_and_touches_nothing(
     for argv, said in (
         ([*PULL, "--room", "99999999"], "an image needs room"),
         (["container", "build", "--site", "local", "cpuu", "a.sif"], "cpu"),
-        (["container", "build", "--site", "local", "none.def", "a.sif"], "a definition must be a file"),
+        (["container", "build", "--site", "local", "none.def", "a.sif"], "DEF must be a file that is there"),
         (["container", "build", "--site", "local", "wrong.def", "a.sif"], "needs From"),
         (["container", "pull", "--site", "local", "docker://a:1"], "needs the file to make"),
         (["container", "pull", "--site", "local", "docker://a:1", "wrong.def"], "must not be there yet"),

@@ -11,6 +11,7 @@ Synopsis::
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
 from hpcdl.common.exchange_times import bus_bandwidth, read_times
 from hpcdl.common.load import Load, read_busy, span
@@ -34,16 +34,19 @@ from hpcdl.launch.placement import Placement, place
 from hpcdl.launch.ranks import run_ranks
 from hpcdl.launch.surroundings import processor
 
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+_NUMBER_BYTES = 4
+
 
 def _sizes(what: str, text: str) -> Tuple[int, ...]:
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
     sizes = []
     for part in text.split(","):
-        number = part[:-1] if part[-1:] in units else part
-        size = parse_whole_number(what, number) * units.get(part[-1:], 1)
-        if size % 4:
+        match = re.fullmatch(r"([0-9]+)([KMG]?)", part)
+        size = 0 if match is None else int(match.group(1)) * _UNITS[match.group(2)]
+        if size == 0 or size % _NUMBER_BYTES:
             raise BadInput(
-                f"{what} must be of whole float32 numbers, of 4 bytes each; received {part}; pass e.g. 4K"
+                f"{what} must be bytes of whole float32 numbers, a multiple of {_NUMBER_BYTES}, with K, M or G behind"
+                f" for 2^10, 2^20 or 2^30; received {part!r}; pass e.g. 4K"
             )
         sizes.append(size)
     return tuple(sizes)

@@ -18,12 +18,13 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
+from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, BadInput
 from hpcdl.common.failures import first_failure, read_failures
 from hpcdl.common.options import OneLineParser
 from hpcdl.common.rank_start import log_path
 from hpcdl.common.records import read_run_dirs
-from hpcdl.common.saying import say
+from hpcdl.common.saying import count, say
 from hpcdl.launch.config import read_config
 from hpcdl.launch.outcome import meaning_of
 from hpcdl.launch.processes import send
@@ -83,7 +84,7 @@ def logs_main(argv: Sequence[str]) -> int:
     """Runs ``hpcdl logs JOB``."""
     parser = _parser("logs", "Show what the ranks of a job write.")
     parser.add_argument("job", metavar="JOB", help="id or folder of a job")
-    parser.add_argument("--rank", metavar="N", type=int, default=0, help="show rank N's log (default: 0)")
+    parser.add_argument("--rank", metavar="N", type=_rank, default=0, help="show rank N's log (default: 0)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the job is over")
     parser.add_argument("--first-error", action="store_true", help="show the first failing rank's traceback")
     options = parser.parse_args(list(argv))
@@ -91,7 +92,7 @@ def logs_main(argv: Sequence[str]) -> int:
     if options.first_error:
         return _first_error(job)
     world_size = job.job.layout.world_size
-    if not 0 <= options.rank < world_size:
+    if options.rank >= world_size:
         raise BadInput(
             f"--rank must be a rank of the job; received {options.rank}; it has 0 to {world_size - 1}"
         )
@@ -154,7 +155,7 @@ def job_lines(job: Submitted, state: State) -> List[str]:
     kept = read_state(job.folder)
     lines = [
         f"job        {job.job_id} {job.job.name}: {state.word} {state.words}".rstrip(),
-        f"ranks      {job.job.layout.world_size} on {job.job.layout.num_nodes} nodes, site {job.job.site}",
+        f"ranks      {job.job.layout.world_size} on {count(job.job.layout.num_nodes, 'node')}, site {job.job.site}",
         f"folder     {job.job.folder}",
     ]
     if kept.get("meaning"):
@@ -233,6 +234,10 @@ def _copy_from(log: Path, at: int) -> int:
     sys.stdout.buffer.write(data)
     sys.stdout.flush()  # a reader who has left (`| head`) ends this command
     return at + len(data)
+
+
+def _rank(text: str) -> int:
+    return parse_whole_number("--rank", text, least=0)
 
 
 def _parent(jobs_dir: Optional[str]) -> Path:
