@@ -184,6 +184,12 @@ CASES = {
         "--np", "3", WORKLOAD, said=("np must be the world size", "received np=3", "leave --np out"),
         environ={"HPCDL_RANK": "0", "HPCDL_WORLD_SIZE": "2", "HPCDL_LOCAL_RANK": "0", "HPCDL_LOCAL_WORLD_SIZE": "2"},
     ),
+    "an image outside of a job": of_train(
+        "--image", "foo.sif", WORKLOAD, said=("are for ranks", "by srun", "received --image foo.sif", "hpcdl submit")
+    ),
+    "a site outside of a job": of_train(
+        "--site", "nowhere", WORKLOAD, said=("are for ranks", "received --site nowhere", "use hpcdl submit")
+    ),
     "a variable of no meaning": of_train(
         WORKLOAD, said=("HPCDL_CONTROLLER", "'nccl'", "use one of mpi, gloo"), environ={"HPCDL_CONTROLLER": "nccl"}
     ),

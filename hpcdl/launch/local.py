@@ -26,6 +26,7 @@ from hpcdl.common.saying import say
 from hpcdl.common.topology import Topology, read_topology
 from hpcdl.common.words import RunSettings, TrainCommand, parse_train_words, train_argv
 from hpcdl.launch.alone import run_alone
+from hpcdl.launch.container import NO_IMAGE
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mpirun import Mpirun, find_mpirun, read_version
 from hpcdl.launch.outcome import Outcome
@@ -57,12 +58,9 @@ def train_main(argv: Sequence[str]) -> int:
     image = take(ImageOptions, values)
     topology = read_topology(os.environ, socket.gethostname())
     allocation = read_allocation(os.environ)
+    if topology.world_size > 1 or allocation is None:
+        _refuse_image(image)
     inside = plan_inside(image, command, os.environ)
-    if inside is not None and (topology.world_size > 1 or allocation is None):
-        raise BadInput(
-            f"--image is for ranks that hpcdl starts by srun in a Slurm job; received {image.image} outside of one, or"
-            " in a rank; use hpcdl submit or hpcdl shell, or enter the image yourself"
-        )
     argv = train_argv(command)
     if topology.world_size > 1:
         return _join(command, topology, argv)
@@ -102,6 +100,18 @@ def train_main(argv: Sequence[str]) -> int:
         return run_ranks(runtime_argv(train_argv(command)), placement, log_dir, environ, mpirun)
 
     return run_until_done(run, command, environ, log_dir)
+
+
+def _refuse_image(options: ImageOptions) -> None:
+    """Refuses what is said of an image where hpcdl starts no ranks inside one."""
+    said = [] if options.image in (None, NO_IMAGE) else [f"--image {options.image}"]
+    said += [] if options.site is None else [f"--site {options.site}"]
+    if said:
+        raise BadInput(
+            f"--image and --site are for ranks that hpcdl starts by srun in a Slurm job; received {' '.join(said)}"
+            " outside of one, or in a rank; use hpcdl submit or hpcdl shell, or leave it out and enter the image"
+            " yourself"
+        )
 
 
 def _join(command: TrainCommand, topology: Topology, argv: Sequence[str]) -> int:
