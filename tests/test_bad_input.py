@@ -200,6 +200,50 @@ CASES = {
         ("submit", "--site", "bridges3", "x.py"), ("bridges3", "bridges2"), files={"x.py": b""}
     ),
     "a run that is none": Case(("show", "nowhere"), ("RUN must be a folder", "received nowhere", "`ls runs`")),
+    "a report of nothing": Case(
+        ("bench", "report", "nothing"), ("studies and runs", "received nothing", "not there", "name another")
+    ),
+    "a report of a folder of studies": Case(
+        ("bench", "report", "bench"), ("studies and runs", "received bench", "holds such", "name them: bench/*"),
+        files={"bench/first/study.json": b"{}"},
+    ),
+    "a comparison with nothing": Case(
+        ("bench", "compare", "nothing", "nothing"), ("with a study.json", "received nothing, which is not there")
+    ),
+    "a prediction from nothing": Case(
+        ("bench", "predict", "--num-replicas", "4"), ("takes studies, a --table", "received none of them", "pass one")
+    ),
+    "a prediction from two kinds": Case(
+        ("bench", "predict", "bench/first", "--table", "x.csv", "--num-replicas", "4"),
+        ("takes studies, a --table", "received bench/first and --table x.csv", "pass one"),
+    ),
+    "a table without its columns": Case(
+        ("bench", "predict", "--table", "x.csv", "--num-replicas", "4"),
+        ("the columns replicas,samples_per_second", "received x.csv", "the columns ranks,rate", "name them in"),
+        files={"x.csv": b"ranks,rate\n1,100\n"},
+    ),
+    "a table without a number": Case(
+        ("bench", "predict", "--table", "x.csv", "--num-replicas", "4"),
+        ("samples_per_second in line 2 of x.csv must be a number > 0", "received 'fast'", "pass"),
+        files={"x.csv": b"replicas,samples_per_second\n1,fast\n"},
+    ),
+    "a table of no rows": Case(
+        ("bench", "predict", "--table", "x.csv", "--num-replicas", "4"),
+        ("at least 2 different counts", "received none", "measure at more counts"),
+        files={"x.csv": b"replicas,samples_per_second\n"},
+    ),
+    "a study to go on with that is damaged": Case(
+        ("bench", "--study", "st", "--dry-run", "--np", "1", WORKLOAD), ("st/study.json is damaged", "measure"),
+        files={"st/study.json": b"{"},
+    ),
+    "a study at a site to go on with that is damaged": Case(
+        ("bench", "--site", "bridges2", "-N", "1", "-A", "x", "--study", "st", "--dry-run", WORKLOAD),
+        ("st/study.json is damaged", "measure the study"), files={"st/study.json": b"{"},
+    ),
+    "a run that says nothing": Case(
+        ("show", "run"), ("received run/run.json, which is damaged", "lacks status, config", "name another"),
+        files={"run/run.json": b'{"schema_version": 1}'},
+    ),
     "bytes of an unknown unit": Case(
         ("bench", "allreduce", "--bytes", "4K,4Q"), ("multiple of 4", "K, M or G", "received '4Q'", "pass e.g. 4K")
     ),
@@ -402,7 +446,7 @@ def test_is_one_line_with_status_2_and_nothing_written(name, tmp_path, monkeypat
     if case.script is not None:
         (tmp_path / "train.py").write_text(SCRIPT + case.script)
     for path, content in case.files.items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
     for variable, value in case.environ.items():
         monkeypatch.setenv(variable, value)

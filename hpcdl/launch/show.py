@@ -147,7 +147,7 @@ def read_run(path: Path) -> RunFiles:
     """Reads what a run has written so far.
 
     Raises:
-        BadInput: Its files cannot be read, or a later hpcdl wrote them.
+        BadInput: Its files cannot be read, are damaged, or a later hpcdl wrote them.
     """
     try:
         record = read_json(path / "run.json")
@@ -157,6 +157,12 @@ def read_run(path: Path) -> RunFiles:
             f"a run's files must be readable; received {path}: {problem}; name another run"
         ) from problem
     check_schema(record, SCHEMA_VERSION, path / "run.json")
+    lacking = [name for name in ("status", "config", "topology") if name not in record]
+    if lacking:
+        raise BadInput(
+            f"a run.json must say how a run went; received {path}/run.json, which is damaged: it lacks"
+            f" {', '.join(lacking)}; name another run"
+        )
     return RunFiles(path, record, history)
 
 

@@ -29,28 +29,45 @@ def new_folder(target: str) -> Path:
     return Path("bench") / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
 
 
-def open_study(folder: Path, mine: Mapping[str, Any], argv: Sequence[str]) -> None:
-    """Begins a study, or makes sure that it is this one which goes on.
+def check_study(folder: Path, mine: Mapping[str, Any]) -> bool:
+    """Makes sure that a study may begin in a folder, or is the one that goes on there; nothing is written.
 
     Args:
         folder: It need not exist.
         mine: What is measured.
-        argv: The words as they were typed.
+
+    Returns:
+        Whether it goes on.
 
     Raises:
         BadInput: Another study lies there, or one that cannot be read.
     """
-    path = folder / "study.json"
-    if path.exists():
-        found = read_record(folder)
-        as_read: Dict[str, Any] = json.loads(json.dumps(mine))
-        differ = [name for name in mine if name != "rounds" and found.get(name) != as_read[name]]
-        if differ:
-            said = ", ".join(_both(name, found.get(name), as_read[name]) for name in differ)
-            raise BadInput(
-                f"a study goes on with what it began; received {folder}, which differs in {said};"
-                " pass another --study, or the same options"
-            )
+    if not (folder / "study.json").exists():
+        return False
+    found = read_record(folder)
+    as_read: Dict[str, Any] = json.loads(json.dumps(mine))
+    differ = [name for name in mine if name != "rounds" and found.get(name) != as_read[name]]
+    if differ:
+        said = ", ".join(_both(name, found.get(name), as_read[name]) for name in differ)
+        raise BadInput(
+            f"a study goes on with what it began; received {folder}, which differs in {said};"
+            " pass another --study, or the same options"
+        )
+    return True
+
+
+def open_study(folder: Path, mine: Mapping[str, Any], argv: Sequence[str]) -> None:
+    """Begins a study, or makes sure that it is this one which goes on.
+
+    Args:
+        folder: As for `check_study`.
+        mine: What is measured.
+        argv: The words as they were typed.
+
+    Raises:
+        BadInput: As `check_study`.
+    """
+    if check_study(folder, mine):
         return
     folder.mkdir(parents=True, exist_ok=True)
     source = own_source()
@@ -63,7 +80,7 @@ def open_study(folder: Path, mine: Mapping[str, Any], argv: Sequence[str]) -> No
         "source": None if source is None else asdict(source),
         **mine,
     }
-    write_json(path, record)
+    write_json(folder / "study.json", record)
 
 
 def _both(name: str, there: Any, here: Any) -> str:

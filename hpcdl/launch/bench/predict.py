@@ -63,10 +63,15 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     wanted = [parse_whole_number("--num-replicas", part) for part in options.num_replicas.split(",")]
     given = _given(options)
-    if sum([bool(options.studies), options.table is not None, given is not None]) != 1:
+    said = [
+        *([", ".join(map(str, options.studies))] if options.studies else []),
+        *([f"--table {options.table}"] if options.table is not None else []),
+        *([f"--step-ms {options.step_ms}"] if given is not None else []),
+    ]
+    if len(said) != 1:
         raise BadInput(
-            "hpcdl bench predict takes studies, a --table, or --step-ms with what belongs to it; received none or"
-            " several; pass one"
+            "hpcdl bench predict takes studies, a --table, or --step-ms with what belongs to it; received"
+            f" {' and '.join(said) or 'none of them'}; pass one of the three"
         )
     if given is not None:
         print(_as_json(tree_of_given(given, wanted)) if options.json else render_given(given, wanted))
@@ -92,6 +97,8 @@ _GIVEN = (
     ("ranks_per_node", "N", "N ranks share that network where they send at once: not in a ring (default: 1)"),
     ("inside_gb_per_s", "GB", "they reach each other with GB gigabytes a second: adds a hierarchy"),
 )
+#: Of a table.
+_COLUMNS = ("replicas", "samples_per_second")
 _NEEDED = tuple(name for name, _, _ in _GIVEN[:3])
 
 
@@ -135,16 +142,28 @@ def read_table(path: Path) -> List[Measured]:
     Raises:
         BadInput: The file is no such table.
     """
+    rule = f"--table must be CSV with the columns {','.join(_COLUMNS)}"
+    rows: List[Measured] = []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [
-                Measured(int(row["replicas"]), float(row["samples_per_second"]))
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise BadInput(
-            f"--table must be CSV with the columns replicas,samples_per_second; received {path}: {problem}"
-        ) from problem
+            table = csv.DictReader(file)
+            columns = list(table.fieldnames or ())
+            if not set(_COLUMNS) <= set(columns):
+                found = f"the columns {','.join(columns)}" if columns else "no columns"
+                raise BadInput(f"{rule}; received {path}, which has {found}; name them in its first line")
+            for row in table:
+                of_count, of_rate = ((row[name] or "").strip() for name in _COLUMNS)
+                where = f"in line {table.line_num} of {path}"
+                rows.append(
+                    Measured(
+                        parse_whole_number(f"{_COLUMNS[0]} {where}", of_count),
+                        parse_number(f"{_COLUMNS[1]} {where}", of_rate),
+                    )
+                )
+    except OSError as problem:
+        raise BadInput(f"{rule}; received {path} ({problem.strerror or problem}); name another") from problem
+    except (UnicodeDecodeError, csv.Error) as problem:
+        raise BadInput(f"{rule}; received {path} ({problem}); write it as UTF-8 text") from problem
     return rows
 
 

@@ -26,7 +26,7 @@ from hpcdl.common.words import check_script, parse_target, train_parser
 from hpcdl.launch.bench import site
 from hpcdl.launch.bench.batches import check_batches, check_batches_taken
 from hpcdl.launch.bench.measuring import Window, measure
-from hpcdl.launch.bench.opening import new_folder, open_study
+from hpcdl.launch.bench.opening import check_study, new_folder, open_study
 from hpcdl.launch.bench.planning import TRACE, TRACED_STEPS, StudyPlan, describe, plan_study, traced_point
 from hpcdl.launch.bench.rounds import FIRST_GUESS_S, Effort, Round, run_rounds
 from hpcdl.launch.bench.site_words import SiteJobOptions, SiteStudyOptions, is_meant
@@ -82,9 +82,6 @@ def main(argv: Sequence[str]) -> int:
     )
     for warning in check_batches(command, plan.points):
         say(warning)
-    print(describe(plan, FIRST_GUESS_S), flush=True)
-    if options.dry_run:
-        return EXIT_DONE
     folder = (options.study or new_folder(command.target)).resolve()
     on = {
         "processor": processor(),
@@ -92,7 +89,12 @@ def main(argv: Sequence[str]) -> int:
         "num_gpus": machine.num_gpus,
         "gpu_kind": _gpu_kind() if machine.num_gpus else None,
     }
-    open_study(folder, {**plan.to_json(), **on}, argv)
+    mine = {**plan.to_json(), **on}
+    check_study(folder, mine)
+    print(describe(plan, FIRST_GUESS_S), flush=True)
+    if options.dry_run:
+        return EXIT_DONE
+    open_study(folder, mine, argv)
     effort = Effort(plan.rounds, 2 * plan.rounds, lock=options.lock, timeout_s=60 * options.timeout_min)
     if options.quick:
         effort = replace(effort, most_rounds=plan.rounds, wait_s=0.0)

@@ -193,7 +193,8 @@ def _by_count(measured: Sequence[Measured]) -> List[Measured]:
         by_count.setdefault(point.num_replicas, []).append(point)
     if len(by_count) < 2:
         raise BadInput(
-            f"a model needs at least 2 different counts of replicas; received {sorted(by_count)}; measure one more"
+            "a model needs at least 2 different counts of replicas; received"
+            f" {', '.join(map(str, by_count)) or 'none'}; measure at more counts"
         )
     points = []
     for count, of_count in sorted(by_count.items()):

@@ -25,7 +25,7 @@ from hpcdl.common.saying import say
 from hpcdl.common.words import LaunchOptions, TrainCommand, parse_target, train_argv
 from hpcdl.launch.bench.batches import check_batches
 from hpcdl.launch.bench.measuring import SCHEMA_VERSION, Window
-from hpcdl.launch.bench.opening import new_folder, open_study
+from hpcdl.launch.bench.opening import check_study, new_folder, open_study
 from hpcdl.launch.bench.planning import (
     TRACE,
     PlannedPoint,
@@ -145,6 +145,8 @@ def main(argv: Sequence[str]) -> int:
     refuse_inside_job(os.environ)
     options = take(SiteStudyOptions, values)
     study, how = plan(command, options, take(SiteJobOptions, values), take(PlaceOptions, values))
+    folder = (options.study or new_folder(command.target)).resolve()
+    check_study(folder, study.to_json())
     for line in describe(study, how):
         print(line)
     hours = study.all_node_hours()
@@ -153,7 +155,6 @@ def main(argv: Sequence[str]) -> int:
             f"the study must take at most {options.max_node_hours:g} node-hours; it may take {hours:g}; pass fewer"
             " nodes, a smaller --repeat or a shorter --time"
         )
-    folder = (options.study or new_folder(command.target)).resolve()
     _check_jobs(study, folder, argv)
     if study.place.dry_run:
         return EXIT_DONE

@@ -47,9 +47,23 @@ def read_sources(paths: Sequence[Path]) -> Sources:
             sums.append(read_sums(path))
         elif (path / "run.json").is_file() and not (path / "study.json").is_file():
             runs.append(read_run(path))
-        else:
+        elif (path / "study.json").exists():
             studies.append(read_study(path))
+        else:
+            raise BadInput(
+                "a report is made of folders of studies and runs, and of files of hpcdl bench allreduce; received"
+                f" {path}, which {_what_else(path)}"
+            )
     return Sources(_told_apart(studies), tuple(runs), tuple(sums))
+
+
+def _what_else(path: Path) -> str:
+    """Says what a path is that holds no record, and what to name instead."""
+    if not path.is_dir():
+        return "is not there; name another"
+    if any((one / name).exists() for one in path.glob("*") for name in ("study.json", "run.json")):
+        return f"holds such folders; name them: {path}/*"
+    return "has neither a study.json nor a run.json; name another"
 
 
 def _told_apart(studies: Sequence[Study]) -> Tuple[Study, ...]:

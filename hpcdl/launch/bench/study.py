@@ -85,10 +85,18 @@ def read_record(folder: Path) -> Dict[str, Any]:
     """
     try:
         record = read_json(folder / "study.json")
-    except (OSError, ValueError) as problem:
+    except FileNotFoundError as problem:
+        why = "has none" if folder.is_dir() else "is not there"
         raise BadInput(
-            f"a study is a folder with a study.json; received {folder}: {problem}; `hpcdl bench` makes one"
+            f"a study is a folder with a study.json; received {folder}, which {why}; `hpcdl bench` makes one"
         ) from problem
+    except OSError as problem:
+        raise BadInput(
+            f"a study is a folder with a study.json; received {folder}, in which it cannot be read"
+            f" ({problem.strerror or problem}); make it readable, or name another folder"
+        ) from problem
+    except ValueError as problem:
+        raise BadInput(f"{folder}/study.json is damaged: {problem}; measure the study again") from problem
     if record.get("kind") != "study":
         raise BadInput(
             f"a study.json must be of a study; received {folder}, of kind {record.get('kind')!r}; name another folder"

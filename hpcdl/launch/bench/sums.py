@@ -31,7 +31,8 @@ def read_sums(path: Path) -> Dict[str, Any]:
         record = read_json(path)
     except (OSError, ValueError) as problem:
         raise BadInput(
-            f"a file must be a record of `hpcdl bench allreduce`; received {path}: {problem}"
+            f"a file must be a record of `hpcdl bench allreduce`; received {path}"
+            f" ({getattr(problem, 'strerror', None) or problem}); leave it out"
         ) from problem
     if record.get("kind") != "allreduce":
         raise BadInput(
