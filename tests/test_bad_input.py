@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 
 from hpcdl.launch.cli import main as hpcdl_main
+from hpcdl.launch.submission.job import SCHEMA_VERSION as JOB_SCHEMA
 from hpcdl.runtime.__main__ import main as rank_main
 from hpcdl.runtime.idx import idx_header
 from tests.parallel.test_functions import MODULE
@@ -260,6 +261,18 @@ CASES = {
         ("container", "pull", "--dry-run", "docker://x", "gone/tf.sif"),
         ("in a folder that is there", "received gone/tf.sif", "make the folder first"),
     ),
+    "a job that is damaged": Case(
+        ("jobs", "hpcdl-jobs/one"), ("hpcdl-jobs/one/job.json is damaged", "submit the job again"),
+        files={"hpcdl-jobs/one/job.json": b"{", "hpcdl-jobs/one/handle.json": b'{"job_id": "7"}'},
+    ),
+    "a job that is damaged, by its id": Case(
+        ("logs", "7"), ("hpcdl-jobs/one/job.json is damaged", "KeyError: 'layout'", "submit the job again"),
+        files={
+            "hpcdl-jobs/one/job.json": b'{"schema_version": %d}' % JOB_SCHEMA,
+            "hpcdl-jobs/one/handle.json": b'{"job_id": "7"}',
+        },
+    ),
+    "a job that is not there": Case(("jobs", "8"), ("no job 8 in", "jobs there: none", "pass --jobs-dir")),
     "a rank that is no number": Case(
         ("logs", "12345", "--rank", "x"), ("--rank must be a whole number >= 0", "received 'x'", "pass")
     ),

@@ -101,17 +101,19 @@ def find_job(name: str, parent: Path) -> Submitted:
     """Finds a job by its id, or by its folder.
 
     Raises:
-        BadInput: There is none.
+        BadInput: There is none, or its files are damaged.
     """
     folder = Path(name)
-    if (folder / "handle.json").exists():
-        only = _submitted(folder)
-        if only is not None:
-            return only
+    if any((folder / file).exists() for file in ("handle.json", "job.json")):
+        return _read_submitted(folder)
     jobs = find_jobs(parent)
     for one in reversed(jobs):  # an id of a local job is a process id, which comes again
         if name in (one.job_id, one.folder.name, *one.earlier):
             return one
+    for path in sorted(parent.glob("*/handle.json"), reverse=True):  # those that `find_jobs` leaves out
+        handle = _read_handle(path.parent) or {}
+        if name in (handle.get("job_id"), path.parent.name):
+            return _read_submitted(path.parent)
     known = ", ".join(one.job_id for one in jobs[-8:]) or "none"
     raise BadInput(f"no job {name} in {parent}; jobs there: {known}; pass --jobs-dir, or the job's folder")
 
@@ -164,19 +166,36 @@ def is_said_to_be_over(submitted: Submitted) -> bool:
 
 
 def _submitted(folder: Path) -> Optional[Submitted]:
+    try:
+        return _read_submitted(folder)
+    except BadInput:
+        return None  # being written, damaged, or of another version
+
+
+def _read_submitted(folder: Path) -> Submitted:
+    """Reads the folder of a job.
+
+    Raises:
+        BadInput: It was not handed over, is damaged, or of another version.
+    """
+    job = read_job(folder)
     handle = _read_handle(folder)
     if handle is None:
-        return None
+        raise BadInput(
+            f"a job that was handed over has a handle.json; received {folder}, where there is none that can be read;"
+            " submit the job again"
+        )
     try:
-        job = read_job(folder)
-    except BadInput:
-        return None  # being written, or of another version
-    process = None
-    is_here = handle["host"] == socket.gethostname()
-    if handle["start_ticks"] is not None and is_here:
-        process = Process(int(handle["job_id"]), int(handle["start_ticks"]))
-    elsewhere = handle["host"] if job.executor == "local" and not is_here else None
-    return Submitted(handle["job_id"], job, process, elsewhere, tuple(handle.get("earlier", ())))
+        process = None
+        is_here = handle["host"] == socket.gethostname()
+        if handle["start_ticks"] is not None and is_here:
+            process = Process(int(handle["job_id"]), int(handle["start_ticks"]))
+        elsewhere = handle["host"] if job.executor == "local" and not is_here else None
+        return Submitted(str(handle["job_id"]), job, process, elsewhere, tuple(handle.get("earlier", ())))
+    except (KeyError, TypeError, ValueError) as problem:
+        raise BadInput(
+            f"{folder / 'handle.json'} is damaged: {type(problem).__name__}: {problem}; submit the job again"
+        ) from problem
 
 
 def _read_handle(folder: Path) -> Optional[Dict[str, Any]]:

@@ -10,7 +10,6 @@ Synopsis::
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import types
@@ -20,7 +19,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.cache import cache_folder
 from hpcdl.common.errors import BadInput
-from hpcdl.common.records import write_json
+from hpcdl.common.records import read_json, write_json
 from hpcdl.common.words import TrainCommand, train_argv
 from hpcdl.launch.container import BY_FILE, enter_argv
 from hpcdl.launch.paths import nearest_existing
@@ -233,21 +232,29 @@ def read_job(folder: Path) -> Job:
     """Reads what `write_job` wrote.
 
     Raises:
-        BadInput: The folder is not a job's, or of a newer hpcdl.
+        BadInput: The folder is not a job's, is damaged, or of a newer hpcdl.
     """
     path = folder / "job.json"
     try:
-        tree: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+        tree: Dict[str, Any] = read_json(path)
+    except OSError as problem:
         raise BadInput(
-            f"{folder} must be the folder of a job; received: {problem}; see `hpcdl jobs`"
+            f"the folder of a job has a job.json; received {folder}, where it cannot be read"
+            f" ({problem.strerror or problem}); see `hpcdl jobs`"
         ) from problem
+    except ValueError as problem:
+        raise BadInput(f"{path} is damaged: {problem}; submit the job again") from problem
     version = tree.pop("schema_version", None)
     if version != SCHEMA_VERSION:
         raise BadInput(f"{path} must have schema version {SCHEMA_VERSION}; received {version}; update hpcdl")
-    tree["layout"] = Layout(**_tuples(tree["layout"]))
-    tree["options"] = JobOptions(**_tuples(tree["options"]))
-    return Job(**_tuples(tree))
+    try:
+        tree["layout"] = Layout(**_tuples(tree["layout"]))
+        tree["options"] = JobOptions(**_tuples(tree["options"]))
+        return Job(**_tuples(tree))
+    except (KeyError, TypeError, AttributeError) as problem:
+        raise BadInput(
+            f"{path} is damaged: {type(problem).__name__}: {problem}; submit the job again"
+        ) from problem
 
 
 def _tuples(tree: Mapping[str, Any]) -> Dict[str, Any]:
