@@ -17,6 +17,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence
 from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import BadInput
 from hpcdl.common.launchers import expand_tasks_per_node
+from hpcdl.common.saying import count
 from hpcdl.launch.container import LIBRARIES_FOR_IMAGES
 from hpcdl.launch.submission.accounting import ask_slurm
 from hpcdl.launch.submission.binding import rank_environ
@@ -96,8 +97,9 @@ def lay_out_allocation(
     each = wanted // nodes
     if each > allocation.cores_per_node:
         raise BadInput(
-            f"every rank needs a core; received np={wanted} on {nodes} nodes with {allocation.cores_per_node} cores of"
-            f" job {allocation.job_id}; pass fewer, or ask Slurm for more (--oversubscribe is for ranks on one machine)"
+            f"every rank needs a core; received np={wanted} on {count(nodes, 'node')} with"
+            f" {count(allocation.cores_per_node, 'core')} of job {allocation.job_id}; pass fewer, or ask Slurm for more"
+            " (--oversubscribe is for ranks on one machine)"
         )
     cores = allocation.cores_per_node // each
     return Layout(

@@ -81,9 +81,10 @@ def cost(site: Site, layout: Layout) -> Optional[str]:
     unit = site.charge_unit or "units"
     if site.charge_per == "gpu-hour":
         number = layout.num_nodes * layout.gpus_per_node
-        what = f"{number} GPUs x {hours:g} h x {factor:g} per GPU-hour"
+        what = f"{count(number, 'GPU')} x {hours:g} h x {factor:g} per GPU-hour"
     else:
-        number, what = layout.num_nodes, f"{layout.num_nodes} nodes x {hours:g} h x {factor:g} per node-hour"
+        number = layout.num_nodes
+        what = f"{count(number, 'node')} x {hours:g} h x {factor:g} per node-hour"
     return f"at most {number * hours * factor:g} {unit} ({what})"
 
 

@@ -14,6 +14,7 @@ from typing import List, Optional, Tuple
 
 from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
+from hpcdl.common.saying import count
 from hpcdl.launch.amounts import hours_of, minutes_of
 from hpcdl.launch.sites.profile import Gpu, Queue, Site
 from hpcdl.launch.submission.words import JobOptions
@@ -94,8 +95,8 @@ def choose_gpus(site: Site, queue: Queue, job: JobOptions) -> Tuple[Optional[Gpu
         number = kind.per_node if queue.max_gpus is None else min(kind.per_node, queue.max_gpus)
     if queue.max_gpus is not None and number * job.nodes > queue.max_gpus:
         raise BadInput(
-            f"{queue.partition or queue.qos} allows {queue.max_gpus} GPUs in a job; received {job.nodes} nodes x"
-            f" {number}; pass fewer, or another --partition"
+            f"{queue.partition or queue.qos} allows {queue.max_gpus} GPUs in a job; received"
+            f" {count(job.nodes, 'node')} x {number}; pass fewer, or another --partition"
         )
     if queue.whole_nodes and kind.per_node is not None and 0 < number < kind.per_node:
         raise BadInput(
@@ -160,8 +161,8 @@ def _check_limits(name: str, queue: Queue, nodes: int, time_limit_min: int, site
         raise BadInput(f"{where} takes jobs of {lower}{upper} nodes; received {nodes}; pass another --nodes")
     if queue.max_min is not None and time_limit_min > queue.max_min:
         raise BadInput(
-            f"{where} allows {hours_of(queue.max_min)} h for {nodes} nodes; received {hours_of(time_limit_min)} h;"
-            " pass a shorter --time: the run goes on where it stopped"
+            f"{where} allows {hours_of(queue.max_min)} h for {count(nodes, 'node')}; received"
+            f" {hours_of(time_limit_min)} h; pass a shorter --time: the run goes on where it stopped"
         )
 
 

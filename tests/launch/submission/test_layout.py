@@ -81,7 +81,7 @@ def test_a_qos_alone_names_a_queue() -> None:
     [
         ("bridges2", {"partition": "GPUs"}, "unknown partition 'GPUs' of PSC Bridges-2; did you mean GPU"),
         ("bridges2", {"nodes": 5}, "GPU of PSC Bridges-2 takes jobs of 1 to 4 nodes; received 5"),
-        ("bridges2", {"time": "49:00:00"}, "allows 48:00 h for 1 nodes; received 49:00 h"),
+        ("bridges2", {"time": "49:00:00"}, "allows 48:00 h for 1 node; received 49:00 h"),
         ("bridges2", {"gpus_per_node": "v100:8"}, "received 'v100:8'; did you mean v100-"),
         ("bridges2", {"gpus_per_node": "h100-80:9"}, "must be what a node of GPU has"),
         ("bridges2", {"gpus_per_node": "4"}, "gives whole nodes only, of 8 GPUs here; received 4"),

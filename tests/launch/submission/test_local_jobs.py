@@ -89,6 +89,7 @@ def test_a_job_runs_in_the_background_and_is_seen_done(user: User) -> None:
     assert lines(user, "jobs")[0].split() == [job_id, "done", "train"]
     listed = json.loads("\n".join(lines(user, "jobs", "--json")))
     assert [(one["job_id"], one["state"], one["num_ranks"]) for one in listed] == [(job_id, "done", 2)]
+    assert "ranks      2 on 1 node, site local" in lines(user, "jobs", job_id)
     asked = json.loads("\n".join(lines(user, "jobs", job_id, "--json")))
     assert {**listed[0], "runs": []}.items() <= asked.items()
     assert asked["keeper"]["exit_status"] == 0
