@@ -201,6 +201,19 @@ CASES = {
         ("submit", "--site", "bridges3", "x.py"), ("bridges3", "bridges2"), files={"x.py": b""}
     ),
     "a run that is none": Case(("show", "nowhere"), ("RUN must be a folder", "received nowhere", "`ls runs`")),
+    "a study without a target": Case(
+        ("bench", "--np", "1,2"), ("hpcdl bench run needs a TARGET", "received none", "e.g. hpcdl bench run ")
+    ),
+    "a study with an unknown option": Case(
+        ("bench", "--np", "1,2", "--zzz", WORKLOAD), ("unknown option '--zzz'", "see hpcdl bench run --help")
+    ),
+    "a study here with the words of one at a site": Case(
+        ("bench", "--np", "1,2", "-t", "20", WORKLOAD), ("-t belongs to a study at a site", "add --site NAME")
+    ),
+    "a study at a site with an unknown option": Case(
+        ("bench", "--site", "bridges2", "-N", "1,2", "--zzz", WORKLOAD),
+        ("unknown option '--zzz'", "see hpcdl bench --site NAME --help"),
+    ),
     "a report of nothing": Case(
         ("bench", "report", "nothing"), ("studies and runs", "received nothing", "not there", "name another")
     ),

@@ -74,6 +74,7 @@ def _help() -> str:
             "",
             *_EXAMPLES,
             "",
-            "`hpcdl bench PART --help` tells more.",
+            "Options: `hpcdl bench run --help` of a study here, `hpcdl bench --site NAME --help` of one at a site,",
+            "`hpcdl bench PART --help` of another part.",
         ]
     )

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Optional, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, BadInput
-from hpcdl.common.options import take
+from hpcdl.common.options import OptionParser, names_of, take
 from hpcdl.common.probe import ask_nvidia_smi, read_gpus
 from hpcdl.common.saying import say
 from hpcdl.common.words import check_script, parse_target, train_parser
@@ -29,18 +29,21 @@ from hpcdl.launch.bench.measuring import Window, measure
 from hpcdl.launch.bench.opening import check_study, new_folder, open_study
 from hpcdl.launch.bench.planning import TRACE, TRACED_STEPS, StudyPlan, describe, plan_study, traced_point
 from hpcdl.launch.bench.rounds import FIRST_GUESS_S, Effort, Round, run_rounds
-from hpcdl.launch.bench.site_words import SiteJobOptions, SiteStudyOptions, is_meant
+from hpcdl.launch.bench.site_words import SiteJobOptions, SiteStudyOptions, hpcdl_words, is_meant
 from hpcdl.launch.bench.study import read_study, summary
 from hpcdl.launch.bench.words import StudyOptions
 from hpcdl.launch.machine import gpu_names, read_machine
 from hpcdl.launch.submission.words import PlaceOptions
 from hpcdl.launch.surroundings import processor
 
+#: Options that only a study at a site has.
+_OF_SITES = (SiteStudyOptions, SiteJobOptions, PlaceOptions)
 _DESCRIPTION = """\
 Measure how the training of TARGET scales on this machine: the loop of run.fit itself, cut short.
 
 Each point is measured once per round, in launches of its own and in a new order each time; figures are medians over
-the rounds with their 95 % intervals. Every rank has the same cores at all points.
+the rounds with their 95 % intervals. Every rank has the same cores at all points. Runs have
+their folders in that of the study: --run-dir is not taken.
 
 At a site, one job for each point: see hpcdl bench --site NAME --help."""
 _EPILOG = """\
@@ -59,10 +62,10 @@ def main(argv: Sequence[str]) -> int:
     """
     if is_meant(argv):
         return site.main(argv)
-    prog = "hpcdl bench"
+    prog = "hpcdl bench run"  # whose help has the options; that of hpcdl bench lists the parts
     parser = train_parser(prog, _DESCRIPTION, _EPILOG, {"the study": StudyOptions})
-    of_sites = (SiteStudyOptions, SiteJobOptions, PlaceOptions)
-    command, values = parse_target(parser, argv, prog, of_sites)
+    _refuse_words_of_sites(parser, argv)
+    command, values = parse_target(parser, argv, prog, _OF_SITES)
     options = take(StudyOptions, values)
     if command.settings.run_dir is not None:
         raise BadInput(
@@ -107,6 +110,23 @@ def main(argv: Sequence[str]) -> int:
     print("\n" + summary(read_study(folder)))
     print(f"study: {folder}")
     return EXIT_DONE
+
+
+def _refuse_words_of_sites(parser: OptionParser, argv: Sequence[str]) -> None:
+    """Says of a word that only a study at a site has what is missing for it.
+
+    Raises:
+        BadInput: There is one.
+    """
+    refused_there = {"--jobs-dir", "--when"}
+    of_sites = {*names_of(*_OF_SITES)} - refused_there - {*parser.names}
+    for word in hpcdl_words(parser, argv):
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]  # -t20
+        if name in of_sites:
+            raise BadInput(
+                f"{name} belongs to a study at a site; received {word} without --site; add --site NAME, or see"
+                " hpcdl bench run --help"
+            )
 
 
 def _gpu_kind() -> Optional[str]:

@@ -140,7 +140,7 @@ def main(argv: Sequence[str]) -> int:
         BadInput: The words are wrong, the site does not allow them, or the study is too dear; nothing was submitted.
         HpcdlError: A job that ran here failed.
     """
-    prog = "hpcdl bench"
+    prog = "hpcdl bench --site NAME"  # whose help has the options; that of hpcdl bench lists the parts
     command, values = parse_target(site_parser(prog), argv, prog)
     refuse_inside_job(os.environ)
     options = take(SiteStudyOptions, values)

@@ -29,7 +29,8 @@ from hpcdl.launch.submission.words import JobOptions, PlaceOptions
 
 _DESCRIPTION = """\
 Measure how the training of TARGET scales at a site: one job for each point and repeat. The same command again submits
-what is missing; hpcdl bench report reads what is done."""
+what is missing; hpcdl bench report reads what is done. Runs and jobs have their folders in
+that of the study: --run-dir, --jobs-dir and --when are not taken."""
 _EPILOG = """\
 examples:
   hpcdl bench --site bridges2 -N 1,2,4 -t 20 -A abc123p --dry-run synthetic/resnet50
@@ -90,10 +91,15 @@ class SiteJobOptions(JobOptions):
 
 def is_meant(argv: Sequence[str]) -> bool:
     """Says whether the words of ``hpcdl bench run`` ask for a site."""
-    before, target, after = site_parser("hpcdl bench").split(argv)
-    is_script = target is not None and target.endswith(".py")
-    words = [*before, *(() if is_script else after)]
+    words = hpcdl_words(site_parser("hpcdl bench"), argv)
     return any(word.partition("=")[0] in ("--site", "--nodes") or word.startswith("-N") for word in words)
+
+
+def hpcdl_words(parser: OptionParser, argv: Sequence[str]) -> List[str]:
+    """Gives the words beside TARGET that are no script's own."""
+    before, target, after = parser.split(argv)
+    is_script = target is not None and target.endswith(".py")
+    return [*before, *(() if is_script else after)]
 
 
 def site_parser(prog: str) -> OptionParser:

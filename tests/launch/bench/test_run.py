@@ -33,7 +33,7 @@ def test_words_of_a_study_after_a_script_are_refused_unless_it_knows_them(bench,
     Path("my_script.py").touch()
     status, said, error = bench("my_script.py", "--mine", word, "2")
     assert (status, said) == (EXIT_BAD_INPUT, "")
-    assert "hpcdl bench's own options stand before TARGET; received " + word in error
+    assert "hpcdl bench run's own options stand before TARGET; received " + word in error
     Path("my_script.py").write_text(f"# takes {word.partition('=')[0]}")
     status, said, error = bench("my_script.py", "--mine", word, "2")
     assert (status, error) == (EXIT_DONE, "")
