@@ -255,13 +255,17 @@ CASES = {
         ("st/study.json is damaged", "measure the study"), files={"st/study.json": b"{"},
     ),
     "a run that says nothing": Case(
-        ("show", "run"), ("received run/run.json, which is damaged", "lacks status, config", "name another"),
+        ("show", "run"), ("received run/run.json, which is damaged", "lacks a status", "name another"),
         files={"run/run.json": b'{"schema_version": 1}'},
     ),
-    "bytes of an unknown unit": Case(
-        ("bench", "allreduce", "--bytes", "4K,4Q"), ("multiple of 4", "K, M or G", "received '4Q'", "pass e.g. 4K")
+    "a run of another form": Case(
+        ("show", "run"), ("received run/run.json, which is damaged", "its config is no object", "name another"),
+        files={"run/run.json": b'{"status": "done", "config": []}'},
     ),
-    "bytes of half a number": Case(("bench", "allreduce", "--bytes", "6"), ("a multiple of 4", "'6'", "pass e.g. 4K")),
+    "bytes of an unknown unit": Case(
+        ("bench", "allreduce", "--bytes", "4K,4Q"), ("multiples of 4", "K, M or G", "received '4Q'", "pass e.g. 4K")
+    ),
+    "bytes of half a number": Case(("bench", "allreduce", "--bytes", "6"), ("multiples of 4", "'6'", "pass e.g. 4K")),
     "a definition of another ending": Case(
         ("container", "build", "cpu.txt", "x.sif"),
         ("must be one of cpu, gpu", "ends in .def", "received 'cpu.txt'", "did you mean cpu", "rename the file"),

@@ -157,11 +157,11 @@ def read_run(path: Path) -> RunFiles:
             f"a run's files must be readable; received {path}: {problem}; name another run"
         ) from problem
     check_schema(record, SCHEMA_VERSION, path / "run.json")
-    lacking = [name for name in ("status", "config", "topology") if name not in record]
-    if lacking:
+    damaged = [name for name in ("config", "topology") if not isinstance(record.get(name, {}), dict)]
+    if "status" not in record or damaged:
+        wrong = f"its {damaged[0]} is no object" if damaged else "it lacks a status"
         raise BadInput(
-            f"a run.json must say how a run went; received {path}/run.json, which is damaged: it lacks"
-            f" {', '.join(lacking)}; name another run"
+            f"a run.json must say how a run went; received {path}/run.json, which is damaged: {wrong}; name another run"
         )
     return RunFiles(path, record, history)
 

@@ -45,8 +45,8 @@ def _sizes(what: str, text: str) -> Tuple[int, ...]:
         size = 0 if match is None else int(match.group(1)) * _UNITS[match.group(2)]
         if size == 0 or size % _NUMBER_BYTES:
             raise BadInput(
-                f"{what} must be bytes of whole float32 numbers, a multiple of {_NUMBER_BYTES}, with K, M or G behind"
-                f" for 2^10, 2^20 or 2^30; received {part!r}; pass e.g. 4K"
+                f"{what} must list sizes of whole float32 numbers, in bytes: multiples of {_NUMBER_BYTES},"
+                f" with K, M or G behind for 2^10, 2^20 or 2^30; received {part!r}; pass e.g. 4K"
             )
         sizes.append(size)
     return tuple(sizes)
