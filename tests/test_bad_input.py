@@ -275,7 +275,7 @@ CASES = {
         ("must say how it is fetched", "received 'nvcr.io/x'", "pass e.g. docker://nvcr.io/x"),
     ),
     "an image in a folder that is not there": Case(
-        ("container", "pull", "--dry-run", "docker://x", "gone/tf.sif"),
+        ("container", "pull", "docker://x", "gone/tf.sif"),
         ("in a folder that is there", "received gone/tf.sif", "make the folder first"),
     ),
     "a job that is damaged": Case(

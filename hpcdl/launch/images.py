@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     image = os.path.abspath(os.path.expanduser(options.image)) if options.image is not None else None
     if image is not None and os.path.exists(image) and not options.force and not options.dry_run:
         raise BadInput(f"the image must not be there yet; received {image}; pass --force to replace it")
-    if image is not None and not os.path.isdir(os.path.dirname(image)):
+    if image is not None and not options.dry_run and not os.path.isdir(os.path.dirname(image)):
         raise BadInput(
             f"IMAGE must lie in a folder that is there; received {options.image}; make the folder first"
         )
