@@ -12,7 +12,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -122,7 +122,8 @@ class Fit:
         """Trains, or goes on with what is in the run folder.
 
         Raises:
-            BadInput: The ranks differ, or the folder belongs to another run.
+            BadInput: The ranks differ, the folder belongs to another run, or no time is left for the first fit of this
+                process.
             SystemExit: With status 85, on all ranks: stopped in order to be started again.
         """
         agreement.check(
@@ -132,18 +133,33 @@ class Fit:
         time_left = TimeLeft(self.end_time)
         folder = RunFolder(self.run_dir, self.keep_checkpoints)
 
-        def open_folder() -> Optional[Dict[str, Any]]:
-            time_left.check()
+        def open_folder() -> Dict[str, Any]:
+            # A start that has done nothing would be followed by one that gets no further: its end is bad input.
+            if not self.signals.had_a_fit:
+                time_left.check()
+            elif self.signals.received is not None or time_left.is_too_short():
+                return {"is_leaving": True}
             before = folder.open(self.identity, self.is_fresh, architecture(self.model))
             note_run_dir(os.environ, self.run_dir)
-            return before
+            return {"is_leaving": False, "before": before}
 
         try:
-            record = from_rank_0(self.replicas.processes, open_folder)
+            answer = from_rank_0(self.replicas.processes, open_folder)
+            if answer["is_leaving"]:
+                if self.topology.is_rank_0:
+                    say(f"stopped before {self.run_dir} begins, to be started again")
+                self._leave()
             with self.signals:
-                return self._run_in(folder, record, time_left)
+                return self._run_in(folder, answer["before"], time_left)
         finally:
             folder.close()
+
+    def _leave(self) -> NoReturn:
+        """Ends this process, and all others, in order to be started again."""
+        # A launcher ends the others as soon as one has left: nobody leaves before rank 0 has written.
+        self.replicas.processes.barrier()
+        self.replicas.processes.shutdown()
+        raise SystemExit(EXIT_REQUEUE) from None
 
     def _run_in(self, folder: RunFolder, before: Optional[Dict[str, Any]], time_left: TimeLeft) -> Done:
         is_writer = self.topology.is_rank_0
@@ -191,10 +207,7 @@ class Fit:
             if is_writer:
                 _write_or_say(folder, {**record, "status": "stopped", "ended": now()})
                 say(f"saved and stopped, to be started again; {self.run_dir} holds the run")
-            # A launcher ends the others as soon as one has left: nobody leaves before rank 0 has written.
-            self.replicas.processes.barrier()
-            self.replicas.processes.shutdown()
-            raise SystemExit(EXIT_REQUEUE) from None
+            self._leave()
         except BaseException as error:
             if is_writer:
                 said = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -31,10 +31,11 @@ WISHES = ("leave", "save", "end")
 
 
 class StopSignals:
-    """Notes the signals that ask a run to save and to leave, for as long as the context lasts.
+    """Notes the signals that ask a run to save and to leave, for as long as the context lasts: that of a fit.
 
     Attributes:
         received: The first such signal; None if there was none.
+        had_a_fit: Whether there was a fit of this run before, in this process.
     """
 
     _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
@@ -42,6 +43,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: Optional[int] = None
+        self.had_a_fit = False
         self._previous: Dict[int, Any] = {}
 
     def listen(self) -> None:
@@ -63,6 +65,7 @@ class StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous = {}
+        self.had_a_fit = True
 
     def _note(self, number: int, frame: Any) -> None:
         # A second signal must not shorten what the first one started: Slurm sends each twice.
@@ -130,13 +133,17 @@ class TimeLeft:
         self._last_look = now
         return self._end is not None and now >= self._end - self.margin_s
 
+    def is_too_short(self) -> bool:
+        """Says whether it is too short for a single step; a look before the first one, and no chance to stop."""
+        return self._end is not None and self._clock() >= self._end - self.margin_s
+
     def check(self) -> None:
         """Refuses an end that leaves no time for a single step.
 
         Raises:
             BadInput: It is over, or nearly so.
         """
-        if self._end is not None and self._clock() >= self._end - self.margin_s:
+        if self._end is not None and self.is_too_short():
             raise BadInput(
                 f"the end time must be in the future, by {self.margin_s:.0f} s and what a step takes; received"
                 f" {self._end:.0f}, which is {self._end - self._clock():.0f} s from now; pass a later --end-time"

@@ -103,6 +103,14 @@ def test_a_run_stops_before_its_end_time_with_a_checkpoint(tmp_path):
 
 
 @NEWEST_ONLY
+def test_all_ranks_leave_together_where_a_later_fit_has_no_time_left(tmp_path):
+    done = survive(tmp_path, "out", "--late-fit", np=2, status=EXIT_REQUEUE)
+    assert (done.stdout + done.stderr).count("stopped before run/fit-2 begins, to be started again") == 1
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "done"
+    assert not (tmp_path / "run" / "fit-2").exists()
+
+
+@NEWEST_ONLY
 def test_on_other_replicas_a_run_goes_on_with_the_same_batches_and_says_so(tmp_path):
     unbroken, as_many, fewer = (tmp_path / name for name in ("unbroken", "as-many", "fewer"))
     exact = ["--dropout", "0", "--policy", "float64"]

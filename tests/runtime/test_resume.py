@@ -6,19 +6,21 @@ import fcntl
 import json
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import hpcdl
-from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.errors import EXIT_REQUEUE, BadInput, HpcdlError
 from hpcdl.common.records import read_history
 from hpcdl.runtime import run_folder
 from hpcdl.runtime.monitoring import WatchedNames
 from hpcdl.runtime.processes import Alone
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.state import capture, restore
+from tests.runtime.runs import Twins, make_run
 
 keras = tf.keras
 RNG = np.random.default_rng(0)
@@ -345,6 +347,60 @@ def test_each_fit_of_a_script_has_a_folder_of_its_own(tmp_path):
     assert record(tmp_path / "run")["config"]["epochs"] == 1
     assert record(tmp_path / "run" / "fit-2")["config"]["epochs"] == 2
     assert_same(script(), first)
+
+
+class Parting(Twins):
+    """Rank 0 of two, which notes what the ranks do before they leave."""
+
+    def __init__(self):
+        self.did = []
+
+    def barrier(self):
+        self.did.append("barrier")
+
+    def shutdown(self):
+        self.did.append("shutdown")
+
+
+@pytest.mark.parametrize(("why", "processes"), [("time", Parting()), ("signal", Alone())])
+def test_a_fit_that_would_begin_when_it_is_time_to_stop_is_left_to_the_next_start(
+    why, processes, tmp_path, monkeypatch, capfd
+):
+    class Late(keras.callbacks.Callback):
+        """Lets the time to stop come when the fit is at its end anyway."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            if why == "signal":
+                os.kill(os.getpid(), signal.SIGUSR1)
+            else:
+                monkeypatch.setenv("HPCDL_END_TIME", str(time.time() + 5))
+
+    def script(*callbacks):
+        run = make_run(tmp_path / "run", processes)
+        with run.scope():
+            model = build()
+        for _ in range(2):
+            run.fit(model, X, Y, global_batch_size=8, epochs=1, verbose=0, callbacks=list(callbacks))
+
+    with pytest.raises(SystemExit) as end:
+        script(Late())
+    assert end.value.code == EXIT_REQUEUE
+    if processes.size > 1:
+        assert processes.did == ["barrier", "shutdown"]
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("hpcdl: ")]
+    assert said == [f"hpcdl: stopped before {tmp_path / 'run' / 'fit-2'} begins, to be started again"]
+    assert record(tmp_path / "run")["status"] == "done"
+    assert not (tmp_path / "run" / "fit-2").exists()
+    monkeypatch.delenv("HPCDL_END_TIME", raising=False)
+    script()
+    assert record(tmp_path / "run" / "fit-2")["status"] == "done"
+
+
+def test_the_first_fit_of_a_start_is_refused_where_no_time_is_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("HPCDL_END_TIME", str(time.time() + 5))
+    with pytest.raises(BadInput, match="end time must be in the future"):
+        train(tmp_path / "run", epochs=1)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):

@@ -112,6 +112,26 @@ def test_an_end_in_the_past_is_refused():
     TimeLeft(1100.0, clock).check()
 
 
+def test_a_look_before_the_first_step_is_no_chance_to_stop():
+    clock = Clock()
+    left = TimeLeft(1100.0, clock)
+    assert not left.is_too_short()
+    clock.now += 20  # Keras compiles
+    assert not left.is_over()
+    assert left.margin_s == 10
+    clock.now = 1095
+    assert left.is_too_short()
+    assert not TimeLeft(None, clock).is_too_short()
+
+
+def test_signals_know_whether_they_were_of_a_fit_before():
+    signals = StopSignals()
+    assert not signals.had_a_fit
+    with signals:
+        pass
+    assert signals.had_a_fit
+
+
 def test_alone_a_wish_needs_no_exchange():
     wishes = Wishes(Alone())
     assert not wishes.must_ride
