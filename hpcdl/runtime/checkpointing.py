@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional
 
 from hpcdl.common.errors import HpcdlError
@@ -160,14 +161,28 @@ class Checkpointing:
                 **self.describe(steps_done),
             }
             try:
-                self.folder.checkpoints.save(steps_done, meta, {**arrays, **of_callbacks})
-                self.folder.write_history(meta["history"])
+                saved = self.folder.checkpoints.save(steps_done, meta, {**arrays, **of_callbacks})
             except OSError as problem:
                 said = f"cannot write the checkpoint of step {steps_done} to {self.folder.path}: {problem.strerror}"
                 if must:
                     raise HpcdlError(f"{said}; the one before it is the last") from problem
                 say(f"{said}; training goes on")
+            else:
+                _tidy(self.folder, saved, steps_done, meta)
         self._saved_at = time.monotonic()
         self.steps_at_save = steps_done
         self.wishes.set("save", False)
         self.time_left.note_save(self._saved_at - started)
+
+
+def _tidy(folder: RunFolder, saved: Path, steps_done: int, meta: Mapping[str, Any]) -> None:
+    """Does what belongs to a checkpoint and is not needed to go on from it; it may fail."""
+    written = f"the checkpoint of step {steps_done} is written, but"
+    try:
+        folder.checkpoints.prune(saved, meta["best_by"])
+    except OSError as problem:
+        say(f"{written} older ones remain in {folder.path}: {problem.strerror}")
+    try:
+        folder.write_history(meta["history"])
+    except OSError as problem:
+        say(f"{written} not the history in {folder.path}: {problem.strerror}")

@@ -7,7 +7,8 @@ leaves half-written has none. Nothing in it is a pickle.
 Synopsis::
 
     store = Store(run_dir / "checkpoints", keep_last=3)
-    store.save(step=930, meta={"epoch": 2, "step": 460}, arrays={"weights": w})
+    saved = store.save(step=930, meta={"epoch": 2, "step": 460, "best_by": "min:loss"}, arrays={"weights": w})
+    store.prune(saved, best_by="min:loss")
     found = store.newest(is_usable=lambda meta: None, say=print)
     if found is not None:
         print(found.meta, found.arrays()["weights"].shape)
@@ -64,13 +65,15 @@ class Store:
         self._keep_last = keep_last
 
     def save(self, step: int, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
-        """Writes a checkpoint, then removes those that need not be kept.
+        """Writes a checkpoint.
 
         Args:
             step: Steps done since the start of the run; it names the checkpoint.
-            meta: JSON. Of the checkpoints with this ``meta["best_by"]`` the one with the least finite
-                ``meta["score"]`` is not removed.
+            meta: JSON; of it `prune` reads ``best_by`` and ``score``.
             arrays: By name.
+
+        Returns:
+            Its folder.
 
         Raises:
             OSError: It cannot be written; the earlier checkpoints are as they were.
@@ -92,8 +95,28 @@ class Store:
         _write_synced(final / f".{_COMMIT}.tmp", json.dumps(digests, indent=1) + "\n")
         os.replace(str(final / f".{_COMMIT}.tmp"), str(final / _COMMIT))
         _sync_folder(final)
-        self._prune(final, meta.get("best_by"))
         return final
+
+    def prune(self, newest: Path, best_by: Optional[str]) -> None:
+        """Removes the checkpoints that need not be kept.
+
+        Args:
+            newest: What `save` gave last; it is kept.
+            best_by: Of the checkpoints with this ``meta["best_by"]`` the one with the least finite ``meta["score"]`` is
+                kept besides the last ones.
+
+        Raises:
+            OSError: One cannot be removed; none of those that are kept is touched.
+        """
+        folders = self._folders()
+        keep = {newest, *folders[-self._keep_last :]}
+        scores = {folder: _score(folder, best_by) for folder in folders}
+        scored = {folder: score for folder, score in scores.items() if score is not None}
+        if scored:
+            keep.add(min(scored, key=lambda folder: (scored[folder], folder)))
+        for folder in folders:
+            if folder not in keep:
+                _remove(folder)
 
     def newest(
         self, is_usable: Callable[[Mapping[str, Any]], Optional[str]], say: Callable[[str], None]
@@ -130,17 +153,6 @@ class Store:
     def _remove_leftovers(self) -> None:
         for path in self.folder.glob(".step-*.tmp"):
             shutil.rmtree(str(path))
-
-    def _prune(self, newest: Path, best_by: Optional[str]) -> None:
-        folders = self._folders()
-        keep = {newest, *folders[-self._keep_last :]}
-        scores = {folder: _score(folder, best_by) for folder in folders}
-        scored = {folder: score for folder, score in scores.items() if score is not None}
-        if scored:
-            keep.add(min(scored, key=lambda folder: (scored[folder], folder)))
-        for folder in folders:
-            if folder not in keep:
-                _remove(folder)
 
 
 def _damage(folder: Path) -> Optional[str]:

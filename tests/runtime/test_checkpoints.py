@@ -20,7 +20,9 @@ def store(tmp_path):
 
 
 def save(store, step, **meta):
-    return store.save(step, {"step": step, **meta}, {"w": np.full((3, 2), step, np.float32)})
+    saved = store.save(step, {"step": step, **meta}, {"w": np.full((3, 2), step, np.float32)})
+    store.prune(saved, meta.get("best_by"))
+    return saved
 
 
 def newest(store, is_usable=lambda meta: None):

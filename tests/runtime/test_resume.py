@@ -15,7 +15,7 @@ import tensorflow as tf
 import hpcdl
 from hpcdl.common.errors import EXIT_REQUEUE, BadInput, HpcdlError
 from hpcdl.common.records import read_history
-from hpcdl.runtime import run_folder
+from hpcdl.runtime import checkpoints, run_folder
 from hpcdl.runtime.monitoring import WatchedNames
 from hpcdl.runtime.processes import Alone
 from hpcdl.runtime.replicas import Replicas
@@ -521,13 +521,41 @@ def test_what_all_replicas_held_alike_stays_so_on_another_number_of_them():
         np.testing.assert_array_equal(mine, was)
 
 
+def full(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
 def test_a_full_disk_is_said_and_does_not_end_the_training(tmp_path, monkeypatch, capfd):
-    from hpcdl.runtime import checkpoints
-
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(checkpoints.np, "savez", full)
     train(tmp_path / "run", epochs=1)
     assert "cannot write the checkpoint of step 7" in capfd.readouterr().err
     assert record(tmp_path / "run")["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "words"),
+    [
+        (run_folder.RunFolder, "write_history", "is written, but not the history in"),
+        (checkpoints, "_remove", "is written, but older ones remain in"),
+    ],
+)
+def test_what_fails_after_a_checkpoint_is_written_does_not_hide_it(
+    owner, name, words, unbroken, tmp_path, monkeypatch, capfd
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, full)
+        with pytest.raises(SystemExit) as end:
+            train(tmp_path / "run", callbacks=[SignalAt(0, 3)], checkpoint_every="4steps", keep_checkpoints=1)
+    assert end.value.code == EXIT_REQUEUE
+    said = capfd.readouterr().err
+    assert f"the checkpoint of step 5 {words} {tmp_path / 'run'}: No space left on device" in said
+    assert "cannot write the checkpoint" not in said
+    assert record(tmp_path / "run")["status"] == "stopped"
+    assert_same(train(tmp_path / "run"), unbroken)
+
+
+def test_a_run_that_must_be_saved_and_cannot_be_has_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints.np, "savez", full)
+    with pytest.raises(HpcdlError, match="the checkpoint of step 5 .*; the one before it is the last"):
+        train(tmp_path / "run", callbacks=[SignalAt(0, 3)], checkpoint_every="never")
+    assert record(tmp_path / "run")["status"] == "failed"
