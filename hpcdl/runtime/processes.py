@@ -21,7 +21,7 @@ from typing import Any, Callable, Dict, List, Mapping, MutableMapping, Optional,
 
 import numpy as np
 
-from hpcdl.common.errors import BadInput
+from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.common.releases import release
 from hpcdl.common.topology import Topology
 from hpcdl.runtime.connecting import Limit
@@ -177,16 +177,25 @@ def from_rank_0(processes: Any, work: Callable[[], Any]) -> Any:
 
     Raises:
         BadInput: Rank 0 raised it; all others do too.
+        HpcdlError: On the others: rank 0 has met another error, which it raises itself. Whoever catches it on all ranks
+            finds them at the same collective.
     """
-    answer: Dict[str, Any] = {}
+    sent = ""
     if processes.rank == 0:
         try:
-            answer = {"result": work()}
+            sent = json.dumps({"result": work()})
         except BadInput as problem:
-            answer = {"bad_input": str(problem)}
-    answer = json.loads(processes.broadcast_bytes(json.dumps(answer).encode()))
+            sent = json.dumps({"bad_input": str(problem)})
+        except Exception as problem:
+            said = f"rank 0 failed: {type(problem).__name__}: {problem}".splitlines()[0]
+            said = str(problem) if isinstance(problem, HpcdlError) else said
+            processes.broadcast_bytes(json.dumps({"failed": said}).encode())
+            raise
+    answer = json.loads(processes.broadcast_bytes(sent.encode()))
     if "bad_input" in answer:
         raise BadInput(answer["bad_input"])
+    if "failed" in answer:
+        raise HpcdlError(answer["failed"])
     return answer["result"]
 
 

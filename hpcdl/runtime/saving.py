@@ -29,7 +29,7 @@ def save_model(model: Any, path: Path) -> Optional[str]:
         model.save(str(temporary))
         os.replace(str(temporary), str(path))
     except (NotImplementedError, ValueError, TypeError, AttributeError) as problem:
-        return f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
+        return _words(problem)
     finally:
         temporary.unlink(missing_ok=True)
     return None
@@ -51,11 +51,16 @@ def save_on_rank_0(processes: Any, model: Any, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return save_model(model, path)
-        except OSError as problem:
-            return f"{type(problem).__name__}: {problem.strerror}"
+        except Exception as problem:  # of whatever kind: all ranks raise the same one
+            return _words(problem)
 
     problem = from_rank_0(processes, save)
     if problem is not None:
         raise HpcdlError(
             f"the model could not be saved as {path}: {problem}; nothing is left there of this attempt"
         )
+
+
+def _words(problem: Exception) -> str:
+    said = (isinstance(problem, OSError) and problem.strerror) or str(problem)
+    return f"{type(problem).__name__}: {said}".splitlines()[0]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import List
+from typing import Any, Callable, List
 
 import pytest
 
-from hpcdl.common.errors import BadInput
+from hpcdl.common.errors import BadInput, Diverged, HpcdlError
 from hpcdl.common.topology import Topology
-from hpcdl.runtime.processes import check_meeting
+from hpcdl.runtime.processes import check_meeting, from_rank_0
 from hpcdl.runtime.rendezvous import meets_by_gloo
+from hpcdl.runtime.saving import save_on_rank_0
 
 FOLDER = {"HPCDL_RENDEZVOUS_DIR": "/shared/meet"}
 SERVER = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_GLOO_RENDEZVOUS_ADDR": "10.0.0.1"}
@@ -139,3 +142,87 @@ def test_an_mpi_that_does_not_connect_the_ranks_ends_with_a_line_and_a_report(tm
     report = json.loads((tmp_path / "rank-0001.json").read_text())
     assert (report["hostname"], report["exit_status"]) == ("n1", 1)
     assert report["error"] in stuck.stderr
+
+
+class Played:
+    """A rank of two that are threads."""
+
+    size = 2
+
+    def __init__(self, rank: int, sent: queue.Queue) -> None:
+        self.rank, self._sent = rank, sent
+
+    def broadcast_bytes(self, content: bytes) -> bytes:
+        if self.rank == 0:
+            self._sent.put(content)
+            return content
+        return self._sent.get(timeout=10)
+
+
+def outcomes(do: Callable[[Any], Any]) -> List[Any]:
+    """Gives what a collective returns or raises, on each rank; after it both still understand each other."""
+    sent: queue.Queue = queue.Queue()
+
+    def play(rank: int) -> Any:
+        processes = Played(rank, sent)
+        try:
+            found = do(processes)
+        except Exception as error:
+            found = error
+        assert from_rank_0(processes, lambda: "the next one") == "the next one"
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(play, (0, 1)))
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def work(*args: Any) -> Any:
+        raise error
+
+    return work
+
+
+def test_what_rank_0_finds_is_known_to_all() -> None:
+    assert outcomes(lambda processes: from_rank_0(processes, lambda: {"a": [1]})) == [{"a": [1]}, {"a": [1]}]
+
+
+@pytest.mark.parametrize(
+    ("error", "on_the_others", "said"),
+    [
+        (BadInput("pass another"), BadInput, "pass another"),
+        (Diverged("ranks differ"), HpcdlError, "ranks differ"),
+        (
+            RuntimeError("Unable to serialize\nit"),
+            HpcdlError,
+            "rank 0 failed: RuntimeError: Unable to serialize",
+        ),
+        (RecursionError(), HpcdlError, "rank 0 failed: RecursionError: "),
+    ],
+)
+def test_what_rank_0_meets_ends_the_wait_of_the_others(error, on_the_others, said) -> None:
+    first, second = outcomes(lambda processes: from_rank_0(processes, raising(error)))
+    assert (type(first), str(first)) == (type(error), str(error))
+    assert (type(second), str(second)) == (on_the_others, said)
+
+
+def test_a_find_that_cannot_be_sent_ends_the_wait_of_the_others() -> None:
+    first, second = outcomes(lambda processes: from_rank_0(processes, lambda: {1, 2}))
+    assert isinstance(first, TypeError)
+    assert str(second) == "rank 0 failed: TypeError: Object of type set is not JSON serializable"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Unable to serialize\nit"), KeyError("a"), OSError(28, "No space"), OSError("h5")]
+)
+def test_a_model_that_cannot_be_saved_is_the_same_error_on_all_ranks(error, tmp_path) -> None:
+    class Model:
+        save = staticmethod(raising(error))
+
+    path = tmp_path / "new" / "m.keras"
+    both = outcomes(lambda processes: save_on_rank_0(processes, Model(), path))
+    assert [type(one) for one in both] == [HpcdlError, HpcdlError]
+    assert str(both[0]) == str(both[1])
+    words = {RuntimeError: "Unable to serialize", KeyError: "'a'"}.get(type(error), error.args[-1])
+    assert f"could not be saved as {path}: {type(error).__name__}: {words}; nothing is left" in str(both[0])
+    assert list(path.parent.iterdir()) == []
