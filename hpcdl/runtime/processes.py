@@ -16,6 +16,7 @@ import contextlib
 import io
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, MutableMapping, Optional, Sequence, Tuple
 
@@ -30,6 +31,8 @@ from hpcdl.runtime.rendezvous import await_ranks, gloo_environ, meets_by_gloo
 
 #: Tensors from this size on are exchanged one by one, without a copy; smaller ones together, up to it.
 EXCHANGE_BYTES = 4 * 2**20
+#: How long the others let rank 0 report first what only it has met: of several reports the earliest one is told.
+_GIVE_WAY_S = 2.0
 
 
 class Alone:
@@ -195,6 +198,7 @@ def from_rank_0(processes: Any, work: Callable[[], Any]) -> Any:
     if "bad_input" in answer:
         raise BadInput(answer["bad_input"])
     if "failed" in answer:
+        time.sleep(_GIVE_WAY_S)
         raise HpcdlError(answer["failed"])
     return answer["result"]
 

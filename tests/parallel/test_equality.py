@@ -154,6 +154,15 @@ def test_ranks_that_would_save_at_other_steps_are_stopped_before_one_waits_for_t
     assert "rank 1 differs from rank 0 in checkpoint_every" in done.stderr
 
 
+@NEWEST_ONLY
+def test_what_rank_0_alone_meets_is_told_by_itself_with_its_traceback(tmp_path):
+    done = run_program(tmp_path, "perturbed.py", "error", np=2, status=1)
+    assert "rank 0 on " in done.stderr
+    assert "in look\n" in done.stderr
+    assert "TypeError: " in done.stderr
+    assert "rank 0 failed: TypeError" not in done.stderr
+
+
 @WORLDS_OF_TWO
 def test_replicas_with_statistics_of_their_own_end_an_epoch_with_equal_averages(num_ranks, replicas, results):
     ranks = results("run", "own-statistics", num_ranks, replicas)

@@ -200,13 +200,15 @@ def test_what_rank_0_finds_is_known_to_all() -> None:
         (RecursionError(), HpcdlError, "rank 0 failed: RecursionError: "),
     ],
 )
-def test_what_rank_0_meets_ends_the_wait_of_the_others(error, on_the_others, said) -> None:
+def test_what_rank_0_meets_ends_the_wait_of_the_others(error, on_the_others, said, monkeypatch) -> None:
+    monkeypatch.setattr("hpcdl.runtime.processes._GIVE_WAY_S", 0)
     first, second = outcomes(lambda processes: from_rank_0(processes, raising(error)))
     assert (type(first), str(first)) == (type(error), str(error))
     assert (type(second), str(second)) == (on_the_others, said)
 
 
-def test_a_find_that_cannot_be_sent_ends_the_wait_of_the_others() -> None:
+def test_a_find_that_cannot_be_sent_ends_the_wait_of_the_others(monkeypatch) -> None:
+    monkeypatch.setattr("hpcdl.runtime.processes._GIVE_WAY_S", 0)
     first, second = outcomes(lambda processes: from_rank_0(processes, lambda: {1, 2}))
     assert isinstance(first, TypeError)
     assert str(second) == "rank 0 failed: TypeError: Object of type set is not JSON serializable"

@@ -1,7 +1,8 @@
 """Changes something on rank 1 in the middle of `run.fit`, where the guard must stop the run: ``perturbed.py WHAT``.
 
 WHAT: ``weight`` (after step 5), ``copy`` (replica 1's of a weight, likewise) or ``average`` (a moving average, while
-the epoch's end is validated). Or what rank 1 is told otherwise than rank 0: ``interval`` (of checkpoints).
+the epoch's end is validated). Or what rank 1 is told otherwise than rank 0: ``interval`` (of checkpoints). Or what
+rank 0 alone meets: ``error`` (as it looks for a checkpoint).
 """
 
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 import hpcdl
+from hpcdl.runtime.checkpoints import Store
 from hpcdl.runtime.keras_edge import plain_variable, seed_variables
 
 IS_KERAS_3 = hasattr(tf.keras, "ops")
@@ -64,4 +66,6 @@ x = np.random.default_rng(0).normal(size=(400, 4))
 data = {"validation_data": (x[:8], x[:8, 0]), "epochs": 2}
 if what == "interval" and run.rank == 1:
     data["checkpoint_every"] = "never"
+if what == "error":
+    Store.newest = None  # a TypeError, on rank 0
 run.fit(model, x, x[:, 0], global_batch_size=2, verbose=0, callbacks=[Perturb()], **data)
