@@ -25,7 +25,8 @@ from hpcdl.launch.mpirun import Mpirun, RankEnd, end_of_returncode, first_end
 from hpcdl.launch.outcome import Outcome, conclude
 from hpcdl.launch.placement import Placement, StartLine, rendezvous_dir, start_lines
 from hpcdl.launch.processes import Process, end_with_parent, identify, members, send
-from hpcdl.launch.watch import Interrupts, LogFollower, watch, write_to_stdout
+from hpcdl.launch.stdout import write_to_stdout
+from hpcdl.launch.watch import Interrupts, LogFollower, once_started, watch_and_end
 
 #: mpirun removes its files and leaves when its ranks are gone; it gets this long to do so.
 _MPIRUN_LEAVES_S = 2.0
@@ -40,15 +41,18 @@ def run_ranks(
     environ: Mapping[str, str],
     mpirun: Optional[Mpirun] = None,
 ) -> Outcome:
-    """Runs a command as ranks until nothing of it is left; rank 0 writes to this process' standard output."""
+    """Runs a command as ranks until nothing of it is left; rank 0 writes to this process' standard output.
+
+    Raises:
+        RanksLost: They were up, and could not be watched to their end.
+    """
     with Interrupts() as interrupts:
         follower = LogFollower(log_path(log_dir, 0), failure_path(log_dir, 0), write_to_stdout)
         ranks = start_ranks(rank_command, placement, log_dir, environ, mpirun)
-        try:
-            stopped_by = watch(ranks, follower, interrupts)
-        finally:
-            ranks.kill()  # whatever went wrong here, and whatever the ranks themselves have started
-    return conclude(ranks.ends(), read_failures(log_dir), stopped_by, ranks.had_to_kill)
+        with once_started():
+            stopped_by = watch_and_end(ranks, follower, interrupts)
+            ends, failures = ranks.ends(), read_failures(log_dir)
+    return conclude(ends, failures, stopped_by, ranks.had_to_kill)
 
 
 class Ranks:

@@ -2,26 +2,32 @@
 
 Synopsis::
 
-    with Interrupts() as interrupts:
-        stopped_by = watch(ranks, LogFollower(log, report, write), interrupts)
+    with Interrupts() as interrupts, once_started():
+        stopped_by = watch_and_end(ranks, LogFollower(log, report, write), interrupts)
+    stopped_by = stopped_by or first_wish(interrupts.take())
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sys
 import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Tuple, Type
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple, Type
 
+from hpcdl.common.errors import HpcdlError
 from hpcdl.common.failures import read_failure
 
 _POLL_S = 0.05
+#: The signals that ask for the end.
+_WISHES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CHUNK_BYTES = 1 << 16
+#: So many chunks are shown before the ranks are looked after again, however fast they write.
+_CHUNKS = 16
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Patience:
         after_interrupt_s: Ctrl-C.
         after_term_s: The ranks were asked to stop and to save, which takes as long as a checkpoint takes.
         term_to_kill_s: Between SIGTERM and SIGKILL.
+        reader_s: A reader of the output who has paused, once somebody has asked for the end.
     """
 
     after_failure_s: float = 3.0
@@ -41,6 +48,26 @@ class Patience:
     after_interrupt_s: float = 10.0
     after_term_s: float = 300.0
     term_to_kill_s: float = 5.0
+    reader_s: float = 2.0
+
+
+class RanksLost(HpcdlError):
+    """The ranks were up, and something here kept them from being watched to their end."""
+
+
+@contextlib.contextmanager
+def once_started() -> Iterator[None]:
+    """Tells an error that comes while ranks are up from one for which there are none.
+
+    Raises:
+        RanksLost: In place of an OSError.
+    """
+    try:
+        yield
+    except OSError as problem:
+        raise RanksLost(
+            f"the ranks were ended, as they could not be watched any more: {problem}"
+        ) from problem
 
 
 class Watched(Protocol):
@@ -107,43 +134,37 @@ class LogFollower:
     Args:
         log: The file; it need not exist yet. What is in it now is not shown.
         report: Where the rank would report a failure.
-        write: Takes the bytes.
+        write: Takes the bytes, or as many of the first ones as there is room for, and says how many.
     """
 
-    def __init__(self, log: Path, report: Path, write: Callable[[bytes], None]) -> None:
+    def __init__(self, log: Path, report: Path, write: Callable[[bytes], int]) -> None:
         self._log = log
         self._report = report
         self._write = write
         self._shown_to = log.stat().st_size if log.exists() else 0
 
-    def copy(self) -> None:
-        """Copies what is new."""
+    def copy(self) -> bool:
+        """Copies what is new, as far as there is room for it; of very much, some.
+
+        Returns:
+            Whether that was all.
+        """
         if not self._log.exists():
-            return
+            return True
         with open(str(self._log), "rb") as file:
             file.seek(self._shown_to)
-            chunk = file.read(_CHUNK_BYTES)
-            while chunk:
-                failure = read_failure(self._report)
+            for _ in range(_CHUNKS):
+                chunk = file.read(_CHUNK_BYTES)
+                failure = read_failure(self._report) if chunk else None
                 if failure is not None and failure.is_failure and failure.log_bytes is not None:
                     chunk = chunk[: max(0, failure.log_bytes - self._shown_to)]
-                if chunk:
-                    self._write(chunk)
-                self._shown_to += len(chunk)
-                chunk = file.read(_CHUNK_BYTES) if chunk else b""
-
-
-def write_to_stdout(data: bytes) -> None:
-    """Passes on what a rank has written; a reader who has left does not end the run."""
-    try:
-        sys.stdout.flush()
-        while data:
-            data = data[os.write(1, data) :]
-    except BrokenPipeError:
-        # Whoever read has left (`| head`). The run's log has everything.
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, 1)
-        os.close(nothing)
+                if not chunk:
+                    return True
+                taken = self._write(chunk)
+                self._shown_to += taken
+                if taken < len(chunk):
+                    return False
+        return False
 
 
 def tail(path: Path, num_lines: int) -> List[str]:
@@ -207,8 +228,35 @@ def watch(
             else:
                 ranks.signal(number)
         sleep(_POLL_S)
-    follower.copy()
     return stopped_by
+
+
+def watch_and_end(
+    ranks: Watched, follower: LogFollower, interrupts: Interrupts, patience: Patience = Patience()
+) -> Optional[int]:
+    """Waits until all ranks have ended, ends whatever is left of them, and shows the rest of the log.
+
+    A reader who has paused is waited for, unless somebody asks for the end, or has done so.
+
+    Returns:
+        The signal that asked for the end, as `watch` gives it.
+    """
+    try:
+        stopped_by = watch(ranks, follower, interrupts, patience)
+    finally:
+        ranks.kill()  # whatever went wrong here, and whatever the ranks themselves have started
+    until = float("inf") if stopped_by is None else time.monotonic() + patience.reader_s
+    while not follower.copy() and time.monotonic() < until:
+        wish = first_wish(interrupts.take())
+        if wish is not None:
+            return stopped_by or wish
+        time.sleep(_POLL_S)
+    return stopped_by
+
+
+def first_wish(numbers: Sequence[int]) -> Optional[int]:
+    """Picks the first signal that asks for the end; None if none of them does."""
+    return next((number for number in numbers if number in _WISHES), None)
 
 
 class _Agenda:

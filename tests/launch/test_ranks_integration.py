@@ -18,6 +18,9 @@ from typing import Any, Callable, Dict, List, Optional
 import pytest
 
 from hpcdl.launch.machine import read_machine
+from hpcdl.launch.placement import Placement
+from hpcdl.launch.ranks import run_ranks
+from hpcdl.launch.watch import RanksLost
 from tests.bare import needs_mpirun
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -405,3 +408,11 @@ def test_restarts_are_limited(train: Train, launcher: str) -> None:
     done = train.run("sys.exit(7)", "-n", "2", "--oversubscribe", "--launcher", launcher, "--restarts", "2")
     assert done.returncode == 7
     assert done.stderr.count("starting again") == 2
+
+
+def test_that_ranks_could_not_be_watched_is_told_from_a_start_that_failed(tmp_path: Path) -> None:
+    code = "import os, time; os.mkdir(os.environ['HPCDL_STATUS_DIR'] + '/rank-0000.json'); time.sleep(60)"
+    with pytest.raises(
+        RanksLost, match="^the ranks were ended, as they could not be watched any more: .*Is a dir"
+    ):
+        run_ranks([sys.executable, "-c", code], Placement(1, 1, None, False), tmp_path, os.environ)

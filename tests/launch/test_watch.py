@@ -154,7 +154,12 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
 @pytest.fixture
 def followed(tmp_path: Path) -> Tuple[Path, Callable[[], LogFollower], List[bytes]]:
     log, shown = tmp_path / "rank-0000.log", []  # type: ignore[var-annotated]
-    return log, lambda: LogFollower(log, failure_path(tmp_path, 0), shown.append), shown
+
+    def write(data: bytes) -> int:
+        shown.append(data)
+        return len(data)
+
+    return log, lambda: LogFollower(log, failure_path(tmp_path, 0), write), shown
 
 
 Followed = Tuple[Path, Callable[[], LogFollower], List[bytes]]

@@ -29,13 +29,14 @@ from hpcdl.launch.outcome import Outcome, meaning, render, summary
 from hpcdl.launch.placement import place
 from hpcdl.launch.ranks import run_ranks
 from hpcdl.launch.sites.live import run_text
+from hpcdl.launch.stdout import write_to_stdout
 from hpcdl.launch.submission.executors import submit
 from hpcdl.launch.submission.folders import write_handle
 from hpcdl.launch.submission.job import Job, read_job
 from hpcdl.launch.submission.srun import run_step
 from hpcdl.launch.submission.state import read_state, write_state
 from hpcdl.launch.surroundings import describe_environment
-from hpcdl.launch.watch import tail, write_to_stdout
+from hpcdl.launch.watch import RanksLost, tail
 
 #: submitit's word, from a task of its local executor, for "start me again".
 _LOCAL_REQUEUE = 144
@@ -69,7 +70,8 @@ def keep(folder: str) -> None:
     try:
         outcome = _run(job, image_environ(state["image"]) if state["image"] is not None else {})
     except (OSError, HpcdlError) as problem:
-        words = _why_not_started(problem, job, state["host"])
+        is_lost = isinstance(problem, RanksLost)
+        words = str(problem) if is_lost else _why_not_started(problem, job, state["host"])
         write_state(path, {**state, "state": "failed", "ended": time.time(), "words": words})
         print(f"hpcdl: {words}", flush=True)
         sys.exit(problem.exit_status if isinstance(problem, HpcdlError) else EXIT_FAILED)

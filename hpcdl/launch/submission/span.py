@@ -20,6 +20,7 @@ from hpcdl.launch.outcome import Outcome
 from hpcdl.launch.placement import rendezvous_dir, shell_line, without_world
 from hpcdl.launch.sites.live import parse_mpi_types, run_text
 from hpcdl.launch.starting import log_folder, print_plan, run_until_done, said_environ, with_source
+from hpcdl.launch.stdout import write_to_stdout
 from hpcdl.launch.submission.allocation import (
     Allocation,
     choose_mpi_type,
@@ -31,7 +32,6 @@ from hpcdl.launch.submission.argv import srun_argv
 from hpcdl.launch.submission.explain import describe
 from hpcdl.launch.submission.inside import Inside
 from hpcdl.launch.submission.srun import run_step
-from hpcdl.launch.watch import write_to_stdout
 
 
 def span(command: TrainCommand, allocation: Allocation, inside: Optional[Inside]) -> int:

@@ -24,7 +24,7 @@ from hpcdl.launch.mpirun import RankEnd, end_of_returncode
 from hpcdl.launch.outcome import Outcome, conclude
 from hpcdl.launch.processes import end_with_parent
 from hpcdl.launch.ranks import forget_earlier_start
-from hpcdl.launch.watch import Interrupts, LogFollower, Patience, watch
+from hpcdl.launch.watch import Interrupts, LogFollower, Patience, once_started, watch_and_end
 
 _ABORT_PAUSE_S = 0.2
 #: srun gets this long to end the step on all nodes before it is ended itself.
@@ -111,10 +111,14 @@ def run_step(
     environ: Mapping[str, str],
     log_dir: Path,
     cwd: str,
-    write: Callable[[bytes], None],
+    write: Callable[[bytes], int],
     patience: Optional[Patience] = None,
 ) -> Outcome:
-    """Starts the ranks and stays until nothing of them is left; what rank 0 writes is passed to ``write``."""
+    """Starts the ranks and stays until nothing of them is left; what rank 0 writes is passed to ``write``.
+
+    Raises:
+        RanksLost: They were up, and could not be watched to their end.
+    """
     log_dir.mkdir(parents=True, exist_ok=True)
     forget_earlier_start(log_dir)
     launcher_log = log_dir / "launcher.log"
@@ -135,11 +139,10 @@ def run_step(
             preexec_fn=end_with_parent(),  # at SIGTERM srun ends the step on all nodes
         )
         step = Step(child, log_dir, launcher_log, start)
-        try:
-            stopped_by = watch(step, follower, interrupts, patience or Patience())
-        finally:
-            step.kill()
-    return conclude(step.ends(), read_failures(log_dir), stopped_by, step.had_to_kill)
+        with once_started():
+            stopped_by = watch_and_end(step, follower, interrupts, patience or Patience())
+            ends, failures = step.ends(), read_failures(log_dir)
+    return conclude(ends, failures, stopped_by, step.had_to_kill)
 
 
 _SAID = re.compile(r"^srun: error: (\S+): tasks? (\S+): (.+?)\s*$", re.MULTILINE)

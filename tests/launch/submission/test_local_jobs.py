@@ -28,6 +28,9 @@ if what == "fail" and rank == 1:
 if what == "die" and rank == 1:
     print("NCCL WARN Call to ibv_create_qp failed", flush=True)
     os.kill(os.getpid(), 9)
+if what == "unseen":  # the launcher cannot read its report
+    os.mkdir(os.path.join(os.environ["HPCDL_STATUS_DIR"], "rank-0000.json"))
+    time.sleep(60)
 if what == "wait":
     import signal
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(85))
@@ -144,6 +147,15 @@ def test_the_debug_executor_runs_here_and_now_and_has_the_runs_status(user: User
     )
     assert failed.returncode == 1
     assert "ValueError: boom" in failed.stdout
+
+
+def test_a_run_that_cannot_be_watched_is_not_said_to_have_had_no_ranks(user: User) -> None:
+    done = user.types(
+        "submit", "--site", "local", "--executor", "debug", "--oversubscribe", "train.py", "unseen"
+    )
+    assert done.returncode == 1
+    assert user.state()["state"] == "failed"
+    assert user.state()["words"].startswith("the ranks were ended, as they could not be watched any more: ")
 
 
 def test_unknown_jobs_and_ranks_are_bad_input(user: User) -> None:

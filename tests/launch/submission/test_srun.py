@@ -46,7 +46,12 @@ def step(tmp_path: Path, program: str) -> Tuple[Outcome, bytes]:
     shown: List[bytes] = []
     argv = [sys.executable, "-c", textwrap.dedent(program)]
     patience = Patience(after_failure_s=0.2, term_to_kill_s=0.2)
-    outcome = run_step(argv, {"PYTHONPATH": ROOT}, tmp_path / "logs", str(tmp_path), shown.append, patience)
+
+    def write(data: bytes) -> int:
+        shown.append(data)
+        return len(data)
+
+    outcome = run_step(argv, {"PYTHONPATH": ROOT}, tmp_path / "logs", str(tmp_path), write, patience)
     return outcome, b"".join(shown)
 
 
@@ -83,7 +88,7 @@ def test_a_step_ends_where_who_watches_it_is_killed(tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 from hpcdl.launch.submission.srun import run_step
-run_step([sys.executable, "-c", {program!r}], os.environ, Path("logs"), ".", print)
+run_step([sys.executable, "-c", {program!r}], os.environ, Path("logs"), ".", len)
 """
     environ = {**os.environ, "PYTHONPATH": ROOT}
     with subprocess.Popen([sys.executable, "-c", watching], cwd=tmp_path, env=environ) as keeper:
