@@ -26,7 +26,7 @@ from hpcdl.launch.outcome import Outcome, conclude
 from hpcdl.launch.placement import Placement, StartLine, rendezvous_dir, start_lines
 from hpcdl.launch.processes import Process, end_with_parent, identify, members, send
 from hpcdl.launch.stdout import write_to_stdout
-from hpcdl.launch.watch import Interrupts, LogFollower, once_started, watch_and_end
+from hpcdl.launch.watch import Interrupts, LogFollower, first_wish, once_started, watch_and_end
 
 #: mpirun removes its files and leaves when its ranks are gone; it gets this long to do so.
 _MPIRUN_LEAVES_S = 2.0
@@ -52,6 +52,8 @@ def run_ranks(
         with once_started():
             stopped_by = watch_and_end(ranks, follower, interrupts)
             ends, failures = ranks.ends(), read_failures(log_dir)
+    # A signal that came since nobody looked at any, as what was left of the ranks was ended, counts too.
+    stopped_by = stopped_by or first_wish(interrupts.take())
     return conclude(ends, failures, stopped_by, ranks.had_to_kill)
 
 

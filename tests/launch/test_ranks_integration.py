@@ -19,7 +19,7 @@ import pytest
 
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.placement import Placement
-from hpcdl.launch.ranks import run_ranks
+from hpcdl.launch.ranks import Ranks, run_ranks
 from hpcdl.launch.watch import RanksLost
 from tests.bare import needs_mpirun
 
@@ -408,6 +408,27 @@ def test_restarts_are_limited(train: Train, launcher: str) -> None:
     done = train.run("sys.exit(7)", "-n", "2", "--oversubscribe", "--launcher", launcher, "--restarts", "2")
     assert done.returncode == 7
     assert done.stderr.count("starting again") == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_wish_to_end_that_comes_as_the_last_of_a_failed_run_is_ended_counts(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill = Ranks.kill
+
+    def interrupted(ranks: Ranks) -> None:
+        os.kill(os.getpid(), number)
+        kill(ranks)
+
+    monkeypatch.setattr(Ranks, "kill", interrupted)
+    before = signal.signal(number, signal.default_int_handler)  # it may be ignored, as a shell's & has it
+    argv = [sys.executable, "-c", "raise SystemExit(7)"]
+    try:
+        outcome = run_ranks(argv, Placement(1, 1, None, False), tmp_path, os.environ)
+    finally:
+        signal.signal(number, before)
+    assert (outcome.status, outcome.stopped_by) == (128 + number, number)
+    assert not outcome.can_restart
 
 
 def test_that_ranks_could_not_be_watched_is_told_from_a_start_that_failed(tmp_path: Path) -> None:

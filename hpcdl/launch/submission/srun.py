@@ -24,7 +24,7 @@ from hpcdl.launch.mpirun import RankEnd, end_of_returncode
 from hpcdl.launch.outcome import Outcome, conclude
 from hpcdl.launch.processes import end_with_parent
 from hpcdl.launch.ranks import forget_earlier_start
-from hpcdl.launch.watch import Interrupts, LogFollower, Patience, once_started, watch_and_end
+from hpcdl.launch.watch import Interrupts, LogFollower, Patience, first_wish, once_started, watch_and_end
 
 _ABORT_PAUSE_S = 0.2
 #: srun gets this long to end the step on all nodes before it is ended itself.
@@ -142,6 +142,7 @@ def run_step(
         with once_started():
             stopped_by = watch_and_end(step, follower, interrupts, patience or Patience())
             ends, failures = step.ends(), read_failures(log_dir)
+    stopped_by = stopped_by or first_wish(interrupts.take())  # which came as the step was ended
     return conclude(ends, failures, stopped_by, step.had_to_kill)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ import pytest
 from hpcdl.common.failures import write_failure
 from hpcdl.launch.outcome import Outcome
 from hpcdl.launch.processes import identify
-from hpcdl.launch.submission.srun import parse_ends, run_step
+from hpcdl.launch.submission.srun import Step, parse_ends, run_step
 from hpcdl.launch.watch import Patience
 
 ROOT = str(Path(__file__).resolve().parents[3])
@@ -123,3 +124,23 @@ def test_a_rank_that_dies_without_a_word_ends_the_others(tmp_path: Path) -> None
     )
     assert outcome.end is not None
     assert (outcome.status, outcome.end.rank) == (137, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_wish_to_end_that_comes_as_the_step_is_ended_counts(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As scancel may: the ranks have left to be requeued, which nobody wants any more.
+    kill = Step.kill
+
+    def interrupted(step: Step) -> None:
+        os.kill(os.getpid(), number)
+        kill(step)
+
+    monkeypatch.setattr(Step, "kill", interrupted)
+    before = signal.signal(number, signal.default_int_handler)  # it may be ignored, as a shell's & has it
+    try:
+        outcome, _ = step(tmp_path, "raise SystemExit(85)")
+    finally:
+        signal.signal(number, before)
+    assert outcome.stopped_by == number
