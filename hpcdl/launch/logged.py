@@ -16,9 +16,11 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
-from typing import Callable, Iterator, List, Mapping, Optional, Sequence, TextIO
+from types import FrameType, TracebackType
+from typing import Callable, Iterator, List, Mapping, Optional, Sequence, TextIO, Type
 
 from hpcdl.common.errors import HpcdlError
 
@@ -104,6 +106,7 @@ def run_logged(
 
     Raises:
         HpcdlError: It did not exit with 0; the telling lines of the log have been shown.
+        SystemExit: SIGTERM or SIGHUP came; the command has been ended.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     started = clock()
@@ -162,24 +165,76 @@ def _tail(log: Path, begin: int, num_bytes: int = 20_000) -> str:
 def _own_session(
     argv: Sequence[str], sink: int, environ: Optional[Mapping[str, str]], cwd: Optional[Path]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Starts a command as a session of its own, and ends all of it if we leave early (Ctrl-C)."""
-    try:
-        child = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env=None if environ is None else dict(environ),
-            cwd=cwd,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise HpcdlError(f"cannot start {argv[0]}: {error.strerror or error}") from error
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            _end_session(child)
+    """Starts a command as a session of its own, and ends all of it if we leave early (Ctrl-C, SIGTERM, SIGHUP)."""
+    with _Stops() as stops:
+        try:
+            child = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=None if environ is None else dict(environ),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise HpcdlError(f"cannot start {argv[0]}: {error.strerror or error}") from error
+        try:
+            stops.let_in()
+            yield child
+        finally:
+            stops.keep_out()
+            if child.poll() is None:
+                _end_session(child)
+
+
+class _Stops:
+    """Makes SIGTERM and SIGHUP end this process as SystemExit, so that what it has begun is cleared away.
+
+    A signal that comes while they are kept out is heeded as soon as they are let in, or at the end. One that is
+    ignored or has a handler stays with that, and only the main thread may have any.
+    """
+
+    def __init__(self) -> None:
+        self._own: List[int] = []
+        self._came: Optional[int] = None
+        self._are_let_in = False
+
+    def __enter__(self) -> _Stops:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) == signal.SIG_DFL:
+                    signal.signal(number, self._note)
+                    self._own.append(number)
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        for number in self._own:
+            signal.signal(number, signal.SIG_DFL)
+        if self._came is not None and kind is not SystemExit:
+            self._leave(self._came)
+
+    def let_in(self) -> None:
+        self._are_let_in = True
+        if self._came is not None:
+            self._leave(self._came)
+
+    def keep_out(self) -> None:
+        self._are_let_in = False
+
+    def _note(self, number: int, frame: Optional[FrameType]) -> None:
+        self._came = self._came or number
+        if self._are_let_in:
+            self._leave(self._came)
+
+    def _leave(self, number: int) -> None:
+        self._are_let_in = False  # another one must not cut the clearing away short
+        raise SystemExit(128 + number)
 
 
 def _end_session(child: subprocess.Popen[bytes]) -> None:

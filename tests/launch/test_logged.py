@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -64,24 +65,68 @@ def test_a_command_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
         run_logged(["/no/such/tool"], title="x", log=tmp_path / "x.log", screen=Screen(io.StringIO()))
 
 
-def test_ctrl_c_ends_the_command_and_its_children(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_ends_the_command_and_its_children_and_leaves_no_temporary_folder(
+    number: int, tmp_path: Path
+) -> None:
     pid_file = tmp_path / "pid"
     code = f"""
-import signal, sys
+import signal, sys, tempfile
 from pathlib import Path
 from hpcdl.launch.logged import Screen, run_logged
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests with & has it ignored
-run_logged(["sh", "-c", "sleep 60 & echo $! > {pid_file}; wait"], title="x", log=Path("{tmp_path}/x.log"),
-           screen=Screen(sys.stderr))
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as nohup has this one
+with tempfile.TemporaryDirectory(dir="{tmp_path}", prefix="building-"):
+    run_logged(["sh", "-c", "sleep 60 & echo $! > {pid_file}; wait"], title="x", log=Path("{tmp_path}/x.log"),
+               screen=Screen(sys.stderr))
 """
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as child:
         try:
             grandchild = int(_wait_for_text(pid_file))
-            child.send_signal(signal.SIGINT)
-            child.wait(10)
+            child.send_signal(number)
+            status = child.wait(10)
         finally:
             child.kill()
     assert _ends_within(grandchild, seconds=5)
+    assert list(tmp_path.glob("building-*")) == []
+    assert status == (-signal.SIGINT if number == signal.SIGINT else 128 + number)
+
+
+def test_a_stop_that_comes_again_does_not_spare_a_command_that_ignores_it(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    code = f"""
+import sys
+from pathlib import Path
+from hpcdl.launch import logged
+logged._GRACE_SECONDS = 2.0
+command = "trap '' TERM; echo $$ > {pid_file}; while :; do sleep 0.1; done"
+logged.run_logged(["sh", "-c", command], title="x", log=Path("{tmp_path}/x.log"), screen=logged.Screen(sys.stderr))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as child:
+        try:
+            command = int(_wait_for_text(pid_file))
+            for _ in range(2):
+                child.send_signal(signal.SIGTERM)
+                time.sleep(0.5)
+            assert child.wait(10) == 128 + signal.SIGTERM
+        finally:
+            child.kill()
+    assert _ends_within(command, seconds=1)
+
+
+def test_handlers_of_signals_are_left_as_they_were(tmp_path: Path) -> None:
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    run_logged(["true"], title="x", log=tmp_path / "x.log", screen=Screen(io.StringIO()))
+    with pytest.raises(HpcdlError):
+        run_logged(["/no/such/tool"], title="x", log=tmp_path / "x.log", screen=Screen(io.StringIO()))
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_command_may_be_run_from_another_thread(tmp_path: Path) -> None:
+    screen = Screen(io.StringIO())
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(run_logged, ["true"], title="x", log=tmp_path / "x.log", screen=screen).result()
 
 
 def test_in_a_file_progress_is_a_line_every_20_seconds() -> None:
