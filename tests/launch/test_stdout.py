@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -91,7 +92,10 @@ class Reader:
     """Who reads what the launcher writes, and may not do it."""
 
     def __init__(self, kind: str) -> None:
-        self.end, self.written = pty.openpty() if kind == "terminal" else os.pipe()
+        if kind == "socket":
+            self.end, self.written = (end.detach() for end in socket.socketpair())
+        else:
+            self.end, self.written = pty.openpty() if kind == "terminal" else os.pipe()
 
     def read(self) -> bytes:
         """Reads to the end; as it was written, though a terminal ends its lines with two characters."""
@@ -130,7 +134,7 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
             process.wait()
 
 
-@pytest.fixture(params=["pipe", "terminal"])
+@pytest.fixture(params=["pipe", "terminal", "socket"])
 def reader(request: pytest.FixtureRequest) -> Iterator[Reader]:
     reader = Reader(request.param)
     yield reader
@@ -178,6 +182,24 @@ def test_a_reader_who_leaves_does_not_end_the_run(launcher: Launcher) -> None:
     os.close(written)
     assert process.wait(TIMEOUT_S) == 0
     assert launcher.outcome() == [0, None]
+
+
+def test_what_has_no_room_is_not_waited_for(reader: Reader) -> None:
+    # Writes of many lengths, since a terminal takes the first part of one and waits with the rest.
+    code = """
+import sys
+from hpcdl.launch.stdout import write_to_stdout
+length = 1
+while write_to_stdout(b"line\\n" * length) == 5 * length:
+    length = 1 + length * 7 % 1999
+sys.exit(7)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=reader.written)
+    try:
+        assert process.wait(TIMEOUT_S) == 7
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_signals_are_passed_on_while_nobody_reads(launcher: Launcher, reader: Reader) -> None:

@@ -202,6 +202,20 @@ def test_the_copy_ends_where_the_rank_reported_its_failure(followed: Followed, t
     assert b"".join(shown) == b"step 1\nstep 2\n"
 
 
+def test_what_there_was_no_room_for_is_shown_later_up_to_the_failure(tmp_path: Path) -> None:
+    log, shown = tmp_path / "rank-0000.log", []  # type: ignore[var-annotated]
+
+    def write(data: bytes) -> int:
+        shown.append(data[:4])
+        return len(data[:4])
+
+    follower = LogFollower(log, failure_path(tmp_path, 0), write)
+    log.write_bytes(b"step 1\nTraceback ...\n")
+    report(tmp_path, len(b"step 1\n"))
+    assert [follower.copy(), follower.copy(), follower.copy()] == [False, True, True]
+    assert shown == [b"step", b" 1\n"]
+
+
 def report(folder: Path, log_bytes: int) -> None:
     assert write_failure(folder, rank=0, hostname="n", exit_status=1, error="x")
     path = failure_path(folder, 0)
