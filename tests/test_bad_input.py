@@ -114,6 +114,11 @@ CASES = {
         ["submit", "--site", "local", "--gres=gpu:v100-32:8", WORKLOAD],
         ("unknown option '--gres=gpu:v100-32:8'", "use --gpus-per-node"),
     ),
+    "a number of nodes behind a script": Case(
+        ["submit", "--site", "local", "mine.py", "-N4"],
+        ("options stand before TARGET", "received -N4 after mine.py", "-- mine.py -N4"),
+        files={"mine.py": b"# takes --Name -Number"},
+    ),
     "an option of hpcdl's behind a script": Case(
         ["train", "mine.py", "--mine", "--dry-run"],
         ("options stand before TARGET", "received --dry-run after mine.py", "-- mine.py --dry-run"),

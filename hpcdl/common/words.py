@@ -352,9 +352,15 @@ def parse_target(
 
 def train_argv(command: TrainCommand) -> List[str]:
     """Writes a command as words that `parse_train` reads as the same command."""
+    words = train_words(command)
+    num_of_target = 1 + len(command.script_args)
+    return [*words[:-num_of_target], "--", *words[-num_of_target:]] if command.script_args else words
+
+
+def train_words(command: TrainCommand) -> List[str]:
+    """Writes a command as a person would, for records: what follows a script is not marked as its own."""
     parts = (command.settings, command.launch, command.options)
-    before = [word for part in parts for word in to_argv(part)]
-    return [*before, *(["--"] if command.script_args else []), command.target, *command.script_args]
+    return [*(word for part in parts for word in to_argv(part)), command.target, *command.script_args]
 
 
 _DESCRIPTION = """\
@@ -379,17 +385,28 @@ examples:
 
 def _refuse_misplaced(prog: str, target: str, after: Sequence[str], starting: Collection[str]) -> None:
     """Refuses hpcdl's own options behind a script, which would begin another run than the one that is meant."""
-    misplaced = [word for word in after if word.partition("=")[0] in starting]
+    # of -n4 and --np=4
+    names = {word: word[:2] if re.fullmatch(r"-\w\d+", word) else word.partition("=")[0] for word in after}
+    misplaced = [word for word in after if names[word] in starting]
     if not misplaced or not os.path.isfile(target):
         return
     text = Path(target).read_text(encoding="utf-8", errors="replace")
     for word in misplaced:
-        name = word.partition("=")[0]
-        if name not in text:
+        name = names[word]
+        if not _is_in(text, name):
             raise BadInput(
                 f"{prog}'s own options stand before TARGET; received {word} after {target}, which does not know"
                 f" {name}; write {prog} {word} ... {target}, or, if it does, {prog} ... -- {target} {word}"
             )
+
+
+def _is_in(text: str, name: str) -> bool:
+    """Says whether the text of a script holds an option: as ``--log-dir``, as log_dir or in quotes without dashes."""
+    bare = re.escape(name.lstrip("-"))
+    forms = [rf"(?<![\w-]){re.escape(name)}(?![\w-])", rf"""["']{bare}["']"""]
+    if "-" in bare:
+        forms.append(rf"\b{name[2:].replace('-', '_')}\b")
+    return re.search("|".join(forms), text) is not None
 
 
 def _refuse_bare_batch_size(words: Sequence[str]) -> None:

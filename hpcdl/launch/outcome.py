@@ -69,6 +69,7 @@ def conclude(
     failures: Sequence[Failure],
     stopped_by: Optional[int] = None,
     had_to_kill: bool = False,
+    came_late: Optional[int] = None,
 ) -> Outcome:
     """Decides which rank was the cause, and the exit status.
 
@@ -81,6 +82,7 @@ def conclude(
         failures: The reports of the ranks.
         stopped_by: The signal that asked for the end, if one did.
         had_to_kill: Whether the launcher killed ranks that did not end by themselves.
+        came_late: A signal that asked for the end when no rank ran any more; it counts unless all is done.
     """
     reported = {failure.rank for failure in failures}
     bad = [end for end in ends if end.exit_status not in (EXIT_DONE, EXIT_REQUEUE)]
@@ -90,6 +92,8 @@ def conclude(
     statuses = {end.exit_status for end in ends}
     agreed = statuses.pop() if statuses in ({EXIT_DONE}, {EXIT_REQUEUE}) and not had_to_kill else None
 
+    if stopped_by is None and agreed != EXIT_DONE:
+        stopped_by = came_late
     if stopped_by is not None:
         if stopped_by != signal.SIGINT:
             if agreed is not None and not failures:

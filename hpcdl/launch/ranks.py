@@ -52,9 +52,7 @@ def run_ranks(
         with once_started():
             stopped_by = watch_and_end(ranks, follower, interrupts)
             ends, failures = ranks.ends(), read_failures(log_dir)
-    # A signal that came since nobody looked at any, as what was left of the ranks was ended, counts too.
-    stopped_by = stopped_by or first_wish(interrupts.take())
-    return conclude(ends, failures, stopped_by, ranks.had_to_kill)
+    return conclude(ends, failures, stopped_by, ranks.had_to_kill, first_wish(interrupts.take()))
 
 
 class Ranks:

@@ -182,7 +182,7 @@ def _row(run: RunFiles, metrics: Sequence[str]) -> List[str]:
     rate = run.record.get("samples_per_second")
     return [
         str(run.path),
-        str(run.record.get("status", "?")),
+        str(run.record["status"]),
         world,
         str(config.get("global_batch_size", "?")),
         f"{num_epochs}/{config.get('epochs', '?')}",

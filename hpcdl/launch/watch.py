@@ -4,7 +4,7 @@ Synopsis::
 
     with Interrupts() as interrupts, once_started():
         stopped_by = watch_and_end(ranks, LogFollower(log, report, write), interrupts)
-    stopped_by = stopped_by or first_wish(interrupts.take())
+    came_late = first_wish(interrupts.take())
 """
 
 from __future__ import annotations
@@ -115,6 +115,10 @@ class Interrupts:
 
     def _note(self, number: int, frame: Optional[FrameType]) -> None:
         self._received.append(number)
+
+    def noted(self) -> Sequence[int]:
+        """Gives the signals that nobody has taken yet."""
+        return tuple(self._received)
 
     def take(self) -> List[int]:
         """Gives the signals that came since the last call."""
@@ -247,9 +251,8 @@ def watch_and_end(
         ranks.kill()  # whatever went wrong here, and whatever the ranks themselves have started
     until = float("inf") if stopped_by is None else time.monotonic() + patience.reader_s
     while not follower.copy() and time.monotonic() < until:
-        wish = first_wish(interrupts.take())
-        if wish is not None:
-            return stopped_by or wish
+        if first_wish(interrupts.noted()) is not None:
+            break
         time.sleep(_POLL_S)
     return stopped_by
 

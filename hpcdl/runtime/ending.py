@@ -30,10 +30,16 @@ def _let_go_of_readers() -> None:
     """
     for name in ("last_exc", "last_value", "last_traceback"):
         vars(sys).pop(name, None)
-    tf = sys.modules.get("tensorflow")
-    if tf is not None:
-        iterators = (tf.data.Iterator, tf.distribute.DistributedIterator)
-        # By type(), since to ask some objects for their class makes them load what they stand for.
-        for one in [one for one in gc.get_objects() if issubclass(type(one), iterators)]:
-            vars(one).clear()
     gc.collect()
+    tf = sys.modules.get("tensorflow")
+    if tf is None:
+        return
+    gc.unfreeze()  # among what `init` kept from the collector may be iterators
+    everything = gc.get_objects()
+    iterators = (tf.data.Iterator, tf.distribute.DistributedIterator)
+    # By type(), since to ask some objects for their class makes them load what they stand for.
+    kinds = {kind for kind in set(map(type, everything)) if issubclass(kind, iterators)}
+    for one in everything:
+        if type(one) in kinds:
+            vars(one).clear()
+    gc.freeze()  # or Python would go through all of it once more

@@ -38,6 +38,9 @@ from hpcdl.runtime.tracing import timeline_environ
 from hpcdl.runtime.use import note_use
 from hpcdl.runtime.world import World
 
+#: Python itself begins with some hundred objects that its collector leaves alone.
+_OBJECTS_OF_PYTHON = 10_000
+
 
 def init(
     strategy: str = "auto", replicas: Optional[int] = None, seed: int = 0, run_dir: Optional[str] = None
@@ -99,9 +102,7 @@ def init(
     tf.keras.utils.set_random_seed(seed)
     if not hasattr(tf.keras, "ops"):  # Keras 2: random layers draw from generators whose state can be kept
         tf.keras.backend.experimental.enable_tf_random_generator()
-    # TensorFlow and Keras stay until the end: to look through their million objects again and again, and at the exit,
-    # would cost a rank half a second and more.
-    gc.freeze()
+    _keep_from_collector()
     control = FromMemory if bench.cached_input else WithoutExchange
     replicas_of = control if bench.cached_input or bench.without_exchange else Replicas
     return Run(
@@ -114,6 +115,16 @@ def init(
         settings,
         bench,
     )
+
+
+def _keep_from_collector() -> None:
+    """Takes what is there from Python's garbage collector: TensorFlow's million objects, which stay until the end.
+
+    To look through them again and again, and at the exit, costs a rank half a second and more. Once is enough: another
+    time there may be models, which would stay for good.
+    """
+    if gc.get_freeze_count() < _OBJECTS_OF_PYTHON:
+        gc.freeze()
 
 
 def _check_backend(environ: Mapping[str, str]) -> None:

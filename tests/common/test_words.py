@@ -18,6 +18,7 @@ from hpcdl.common.words import (
     parse_train,
     target_kind,
     train_argv,
+    train_words,
 )
 
 WORKLOAD = "fashion_mnist/cnn_dropout"
@@ -266,3 +267,32 @@ def test_an_option_that_may_be_repeated_is_read_and_written_as_often_as_it_stand
     assert values.word == ("b", "a")
     assert to_argv(values) == ["--word=b", "--word=a"]
     assert take(Many, parser.parse([])) == Many()
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "is_known"),
+    [
+        ("add_argument('--np')", "--np=3", True),
+        ("import numpy as np", "--np", False),
+        ("add_argument('--num-layers', '-l')", "-n", False),
+        ("add_argument('-n', type=int)", "-n4", True),
+        ("class Options:\n    log_dir: str", "--log-dir", True),
+        ("DEFINE_integer('restarts', 0)", "--restarts", True),
+        ("parser.add_argument('-name')", "-name", True),
+        ("", "--epochs", True),
+    ],
+)
+def test_behind_a_script_an_option_of_starting_is_the_scripts_where_it_knows_it(
+    text, word, is_known, tmp_path
+):
+    script = tmp_path / "train.py"
+    script.write_text(text)
+    if is_known:
+        assert parse_train([str(script), word]).script_args == (word,)
+    else:
+        with pytest.raises(BadInput, match="stand before TARGET; received " + word):
+            parse_train([str(script), word])
+    marked = parse_train(["--", str(script), word])
+    assert marked.script_args == (word,)
+    assert parse_train(train_argv(marked)) == marked
+    assert train_words(marked) == [str(script), word]

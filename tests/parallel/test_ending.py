@@ -14,18 +14,21 @@ from tests.parallel.launching import PROGRAMS
 TIMEOUT_S = 120
 
 
-@pytest.mark.parametrize(("end", "status"), [("stop", 0), ("error", 1), ("validation", 3), ("loop", 0)])
+BY_ITSELF = ()
+UNDER_HPCDL = ("-m", "hpcdl", "train", "--replicas-per-process", "2", "--oversubscribe")
+ENDS = {"stop": 0, "error": 1, "validation": 3, "loop": 0}
+
+
 @pytest.mark.parametrize(
-    "start",
+    ("start", "end", "status"),
     [
-        ("a script by itself",),
-        ("hpcdl train", "-m", "hpcdl", "train", "--replicas-per-process", "2", "--oversubscribe"),
+        *((start, end, status) for start in (BY_ITSELF, UNDER_HPCDL) for end, status in ENDS.items()),
+        (BY_ITSELF, "older", 0),
     ],
-    ids=lambda words: words[0],
 )
 def test_a_process_ends_while_its_data_are_being_read(start, end, status, tmp_path):
     done = subprocess.run(
-        [sys.executable, *start[1:], str(PROGRAMS / "slow_reader.py"), end],
+        [sys.executable, *start, str(PROGRAMS / "slow_reader.py"), end],
         env=environ_of_script(),
         cwd=str(tmp_path),
         capture_output=True,

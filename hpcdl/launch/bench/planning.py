@@ -27,7 +27,7 @@ from hpcdl.common.bench import BenchSettings
 from hpcdl.common.checks import one_of, whole_number
 from hpcdl.common.errors import BadInput
 from hpcdl.common.topology import Topology, choose_strategy
-from hpcdl.common.words import LaunchOptions, TrainCommand, train_argv
+from hpcdl.common.words import LaunchOptions, TrainCommand, train_argv, train_words
 from hpcdl.launch.bench.measuring import Point, Start, Window, World
 from hpcdl.launch.bench.words import SCALINGS, StudyOptions
 from hpcdl.launch.machine import Machine
@@ -126,7 +126,7 @@ class StudyPlan:
         """Gives what the study's record keeps."""
         return {
             "target": self.command.target,
-            "command": train_argv(self.command),
+            "command": train_words(self.command),
             "window": asdict(self.window),
             "rounds": self.rounds,
             "points": [asdict(p) for p in self.points],

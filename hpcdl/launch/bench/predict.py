@@ -145,7 +145,7 @@ def read_table(path: Path) -> List[Measured]:
     rule = f"--table must be CSV with the columns {','.join(_COLUMNS)}"
     rows: List[Measured] = []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             columns = list(table.fieldnames or ())
             if not set(_COLUMNS) <= set(columns):

@@ -22,7 +22,7 @@ from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
 from hpcdl.common.options import take
 from hpcdl.common.records import read_json, write_json
 from hpcdl.common.saying import say
-from hpcdl.common.words import LaunchOptions, TrainCommand, parse_target, train_argv
+from hpcdl.common.words import LaunchOptions, TrainCommand, parse_target, train_words
 from hpcdl.launch.bench.batches import check_batches
 from hpcdl.launch.bench.measuring import SCHEMA_VERSION, Window
 from hpcdl.launch.bench.opening import check_study, new_folder, open_study
@@ -104,7 +104,7 @@ class SiteStudy:
         return {
             "site": self.profile.name,
             "target": self.command.target,
-            "command": train_argv(self.command),
+            "command": train_words(self.command),
             "window": asdict(self.window),
             "rounds": self.repeat,
             "points": [asdict(point) for point in self.points],

@@ -180,11 +180,13 @@ def _read_submitted(folder: Path) -> Submitted:
     """
     job = read_job(folder)
     handle = _read_handle(folder)
-    if handle is None:
+    if handle is None and not (folder / "handle.json").exists():
         raise BadInput(
-            f"a job that was handed over has a handle.json; received {folder}, where there is none that can be read;"
-            " submit the job again"
+            f"a job that was handed over has a handle.json; received {folder}, which has none: it ran at once"
+            f" (--executor debug), or is being submitted just now; see {folder}/logs"
         )
+    if handle is None:
+        raise BadInput(f"{folder / 'handle.json'} is damaged; submit the job again")
     try:
         process = None
         is_here = handle["host"] == socket.gethostname()
@@ -201,7 +203,7 @@ def _read_submitted(folder: Path) -> Submitted:
 def _read_handle(folder: Path) -> Optional[Dict[str, Any]]:
     try:
         return dict(json.loads((folder / "handle.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return None
 
 

@@ -142,8 +142,7 @@ def run_step(
         with once_started():
             stopped_by = watch_and_end(step, follower, interrupts, patience or Patience())
             ends, failures = step.ends(), read_failures(log_dir)
-    stopped_by = stopped_by or first_wish(interrupts.take())  # which came as the step was ended
-    return conclude(ends, failures, stopped_by, step.had_to_kill)
+    return conclude(ends, failures, stopped_by, step.had_to_kill, first_wish(interrupts.take()))
 
 
 _SAID = re.compile(r"^srun: error: (\S+): tasks? (\S+): (.+?)\s*$", re.MULTILINE)

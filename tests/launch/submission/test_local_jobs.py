@@ -147,6 +147,8 @@ def test_the_debug_executor_runs_here_and_now_and_has_the_runs_status(user: User
     )
     assert failed.returncode == 1
     assert "ValueError: boom" in failed.stdout
+    (one, _) = sorted((user.folder / "hpcdl-jobs").iterdir())
+    assert "has none: it ran at once (--executor debug)" in user.types("jobs", str(one)).stderr
 
 
 def test_a_run_that_cannot_be_watched_is_not_said_to_have_had_no_ranks(user: User) -> None:
