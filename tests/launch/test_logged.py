@@ -76,6 +76,7 @@ from pathlib import Path
 from hpcdl.launch.logged import Screen, run_logged
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests with & has it ignored
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as nohup has this one
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which is coverage's where that is measured
 with tempfile.TemporaryDirectory(dir="{tmp_path}", prefix="building-"):
     run_logged(["sh", "-c", "sleep 60 & echo $! > {pid_file}; wait"], title="x", log=Path("{tmp_path}/x.log"),
                screen=Screen(sys.stderr))
@@ -95,9 +96,10 @@ with tempfile.TemporaryDirectory(dir="{tmp_path}", prefix="building-"):
 def test_a_stop_that_comes_again_does_not_spare_a_command_that_ignores_it(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     code = f"""
-import sys
+import signal, sys
 from pathlib import Path
 from hpcdl.launch import logged
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which is coverage's where that is measured
 logged._GRACE_SECONDS = 2.0
 command = "trap '' TERM; echo $$ > {pid_file}; while :; do sleep 0.1; done"
 logged.run_logged(["sh", "-c", command], title="x", log=Path("{tmp_path}/x.log"), screen=logged.Screen(sys.stderr))

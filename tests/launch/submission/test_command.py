@@ -120,6 +120,7 @@ def test_the_dry_run_is_the_file_that_is_submitted_but_for_folder_and_time(
 def test_more_than_the_account_has_left_is_a_warning_and_the_job_is_submitted(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(sys, "prefix", str(place.folder))  # a Python below /tmp is warned of as well
     argv = [*SUBMIT, "--image", "none", "-N", "2", "train.py"]  # 2 nodes x 2 GPUs x 30 minutes
     monkeypatch.setenv("STAND_IN_left", "gres/gpu=6120|gres/gpu=6000|gres/gpu=0")
     assert main(argv) == 0
