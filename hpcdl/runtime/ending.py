@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import atexit
 import gc
-import sys
+from typing import Any, Type
 
 
 def install() -> None:
@@ -23,23 +23,23 @@ def install() -> None:
 
 
 def _let_go_of_readers() -> None:
-    """Frees iterators over data: those that a name still leads to, and those that a fit which ended early has left.
+    """Empties the iterators over data, whoever still leads to them.
 
-    Of a model that fit has not finished, Keras 3 keeps the one over the validation data. Others are in cycles of
-    objects, or in the frames of the error that ended the script.
+    A script's names may; of a model that fit has not finished, Keras 3 keeps the one over the validation data; others
+    are in cycles of objects, or in the frames of the error that ended the script. Nothing else is freed here, since a
+    thread that reads may be at work in it.
     """
-    for name in ("last_exc", "last_value", "last_traceback"):
-        vars(sys).pop(name, None)
-    gc.collect()
-    tf = sys.modules.get("tensorflow")
-    if tf is None:
-        return
     gc.unfreeze()  # among what `init` kept from the collector may be iterators
     everything = gc.get_objects()
-    iterators = (tf.data.Iterator, tf.distribute.DistributedIterator)
     # By type(), since to ask some objects for their class makes them load what they stand for.
-    kinds = {kind for kind in set(map(type, everything)) if issubclass(kind, iterators)}
+    kinds = {kind for kind in set(map(type, everything)) if _is_iterator(kind)}
     for one in everything:
         if type(one) in kinds:
             vars(one).clear()
     gc.freeze()  # or Python would go through all of it once more
+
+
+def _is_iterator(kind: Type[Any]) -> bool:
+    """Says whether objects are TensorFlow's iterators: of data sets, and what reads ahead for several devices."""
+    is_tensorflows = str(kind.__module__).startswith("tensorflow.")
+    return is_tensorflows and kind.__name__.endswith("Iterator") and kind.__dictoffset__ != 0
