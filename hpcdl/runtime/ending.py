@@ -41,5 +41,5 @@ def _let_go_of_readers() -> None:
 
 def _is_iterator(kind: Type[Any]) -> bool:
     """Says whether objects are TensorFlow's iterators: of data sets, and what reads ahead for several devices."""
-    is_tensorflows = str(kind.__module__).startswith("tensorflow.")
+    is_tensorflows = str(getattr(kind, "__module__", "")).startswith("tensorflow.")
     return is_tensorflows and kind.__name__.endswith("Iterator") and kind.__dictoffset__ != 0
