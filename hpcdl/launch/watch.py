@@ -36,7 +36,8 @@ class Patience:
 
     Attributes:
         after_failure_s: Another rank failed; survivors usually notice within a second.
-        after_requeue_s: Another rank left with a checkpoint written, as all had agreed to.
+        after_requeue_s: Another rank left with a checkpoint written, as all had agreed to; little time is left to the
+            job, and all that the others have to do is to end.
         after_interrupt_s: Ctrl-C.
         after_term_s: The ranks were asked to stop and to save, which takes as long as a checkpoint takes.
         term_to_kill_s: Between SIGTERM and SIGKILL.
@@ -44,7 +45,7 @@ class Patience:
     """
 
     after_failure_s: float = 3.0
-    after_requeue_s: float = 60.0
+    after_requeue_s: float = 5.0
     after_interrupt_s: float = 10.0
     after_term_s: float = 300.0
     term_to_kill_s: float = 5.0

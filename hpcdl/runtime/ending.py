@@ -29,14 +29,12 @@ def _let_go_of_readers() -> None:
     are in cycles of objects, or in the frames of the error that ended the script. Nothing else is freed here, since a
     thread that reads may be at work in it.
     """
-    gc.unfreeze()  # among what `init` kept from the collector may be iterators
     everything = gc.get_objects()
     # By type(), since to ask some objects for their class makes them load what they stand for.
     kinds = {kind for kind in set(map(type, everything)) if _is_iterator(kind)}
     for one in everything:
         if type(one) in kinds:
             vars(one).clear()
-    gc.freeze()  # or Python would go through all of it once more
 
 
 def _is_iterator(kind: Type[Any]) -> bool:

@@ -12,7 +12,6 @@ Synopsis::
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 import re
 import socket
@@ -37,9 +36,6 @@ from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.tracing import timeline_environ
 from hpcdl.runtime.use import note_use
 from hpcdl.runtime.world import World
-
-#: Python itself begins with some hundred objects that its collector leaves alone.
-_OBJECTS_OF_PYTHON = 10_000
 
 
 def init(
@@ -102,7 +98,6 @@ def init(
     tf.keras.utils.set_random_seed(seed)
     if not hasattr(tf.keras, "ops"):  # Keras 2: random layers draw from generators whose state can be kept
         tf.keras.backend.experimental.enable_tf_random_generator()
-    _keep_from_collector()
     control = FromMemory if bench.cached_input else WithoutExchange
     replicas_of = control if bench.cached_input or bench.without_exchange else Replicas
     return Run(
@@ -115,16 +110,6 @@ def init(
         settings,
         bench,
     )
-
-
-def _keep_from_collector() -> None:
-    """Takes what is there from Python's garbage collector: TensorFlow's million objects, which stay until the end.
-
-    To look through them again and again, and at the exit, costs a rank half a second and more. Once is enough: another
-    time there may be models, which would stay for good.
-    """
-    if gc.get_freeze_count() < _OBJECTS_OF_PYTHON:
-        gc.freeze()
 
 
 def _check_backend(environ: Mapping[str, str]) -> None:
