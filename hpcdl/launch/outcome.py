@@ -28,6 +28,8 @@ from hpcdl.launch.mpirun import RankEnd
 
 #: Signals that follow from another rank's death: Horovod's C++ gives up by SIGABRT, a launcher sends SIGTERM.
 _OFTEN_A_CONSEQUENCE = (signal.SIGABRT, signal.SIGTERM, signal.SIGINT)
+#: Signals of a rank that stayed behind when others had left to be requeued: the launcher's, or Horovod's C++ gave up.
+_ENDED_FOR_STAYING = (signal.SIGABRT, signal.SIGTERM, signal.SIGKILL)
 _TRACEBACK_LINES = 24
 _LOG_LINES = 8
 #: So much of a log is searched for what is known.
@@ -91,6 +93,11 @@ def conclude(
     first = first_failure(failures)
     statuses = {end.exit_status for end in ends}
     agreed = statuses.pop() if statuses in ({EXIT_DONE}, {EXIT_REQUEUE}) and not had_to_kill else None
+    others = [end for end in ends if end.exit_status != EXIT_REQUEUE]
+    if len(others) < len(ends) and not failures and all(end.signal in _ENDED_FOR_STAYING for end in others):
+        agreed = (
+            EXIT_REQUEUE  # a rank leaves so when all have saved: those that stayed behind had only to end
+        )
 
     if stopped_by is None and agreed != EXIT_DONE:
         stopped_by = came_late
@@ -101,6 +108,8 @@ def conclude(
             if first is not None and not first.is_consequence and first.exit_status < 128:
                 return Outcome(first.exit_status, failure=first, stopped_by=stopped_by)
         return Outcome(128 + stopped_by, stopped_by=stopped_by)
+    if agreed == EXIT_REQUEUE:
+        return Outcome(agreed)
     if crashed:
         return Outcome(crashed[0].exit_status, end=crashed[0])
     if first is not None and not first.is_consequence:
@@ -111,7 +120,7 @@ def conclude(
         return Outcome(first.exit_status, failure=first)
     if agreed is not None:
         return Outcome(agreed)
-    # Some ranks are done and some want to be requeued, or one had to be killed for staying behind.
+    # Some ranks are done and some want to be requeued, or one of a run that is done had to be killed.
     odd = next((end for end in ends if end.exit_status == EXIT_REQUEUE), None)
     return Outcome(EXIT_FAILED, end=odd)
 

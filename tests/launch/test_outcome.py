@@ -8,6 +8,7 @@ from typing import List, Optional, Sequence
 
 import pytest
 
+from hpcdl.common.errors import EXIT_REQUEUE
 from hpcdl.common.failures import Failure
 from hpcdl.common.rank_start import STARTED_AGAIN
 from hpcdl.launch.mpirun import RankEnd
@@ -79,7 +80,7 @@ def test_if_only_some_ranks_want_to_be_requeued_the_run_has_failed() -> None:
 
 
 def test_ranks_that_had_to_be_killed_make_no_success() -> None:
-    assert conclude([RankEnd(0, 85)], [], had_to_kill=True).status == 1
+    assert conclude([RankEnd(0, 0)], [], had_to_kill=True).status == 1
     assert conclude([], [], had_to_kill=True).status == 1
 
 
@@ -182,3 +183,11 @@ def test_a_job_whose_time_was_over_is_told_from_one_that_was_cancelled() -> None
 def test_bad_input_says_by_itself_what_to_do() -> None:
     refused = Failure(1, "n1", 1, 1.0, 2, "no: Permission denied; pass another --run-dir")
     assert render(Outcome(2, failure=refused), "vm", LOGS, no_tail) == f"hpcdl: {refused.error}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_rank_that_stayed_behind_does_not_spoil_what_all_had_saved_for(number: int) -> None:
+    ends = [RankEnd(0, EXIT_REQUEUE), RankEnd(1, 128 + number, number)]
+    assert conclude(ends, []).status == EXIT_REQUEUE
+    assert conclude(ends[:1], [], had_to_kill=True).status == EXIT_REQUEUE
+    assert conclude([RankEnd(0, 0), ends[1]], []).status == 128 + number
