@@ -108,7 +108,7 @@ def conclude(
             if first is not None and not first.is_consequence and first.exit_status < 128:
                 return Outcome(first.exit_status, failure=first, stopped_by=stopped_by)
         return Outcome(128 + stopped_by, stopped_by=stopped_by)
-    if agreed == EXIT_REQUEUE:
+    if agreed == EXIT_REQUEUE and not failures:
         return Outcome(agreed)
     if crashed:
         return Outcome(crashed[0].exit_status, end=crashed[0])
