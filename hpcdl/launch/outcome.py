@@ -93,11 +93,10 @@ def conclude(
     first = first_failure(failures)
     statuses = {end.exit_status for end in ends}
     agreed = statuses.pop() if statuses in ({EXIT_DONE}, {EXIT_REQUEUE}) and not had_to_kill else None
+    # A rank leaves to be requeued when all have saved: those that stayed behind had only to end.
     others = [end for end in ends if end.exit_status != EXIT_REQUEUE]
     if len(others) < len(ends) and not failures and all(end.signal in _ENDED_FOR_STAYING for end in others):
-        agreed = (
-            EXIT_REQUEUE  # a rank leaves so when all have saved: those that stayed behind had only to end
-        )
+        agreed = EXIT_REQUEUE
 
     if stopped_by is None and agreed != EXIT_DONE:
         stopped_by = came_late

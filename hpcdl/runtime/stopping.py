@@ -131,11 +131,14 @@ class TimeLeft:
         if self._last_look is not None:
             self._longest_pause_s = max(self._longest_pause_s, now - self._last_look)
         self._last_look = now
-        return self._end is not None and now >= self._end - self.margin_s
+        return self._is_near(now)
 
     def is_too_short(self) -> bool:
         """Says whether it is too short for a single step; a look before the first one, and no chance to stop."""
-        return self._end is not None and self._clock() >= self._end - self.margin_s
+        return self._is_near(self._clock())
+
+    def _is_near(self, now: float) -> bool:
+        return self._end is not None and now >= self._end - self.margin_s
 
     def check(self) -> None:
         """Refuses an end that leaves no time for a single step.
