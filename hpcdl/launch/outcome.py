@@ -29,7 +29,8 @@ from hpcdl.launch.mpirun import RankEnd
 #: Signals that follow from another rank's death: Horovod's C++ gives up by SIGABRT, a launcher sends SIGTERM.
 _OFTEN_A_CONSEQUENCE = (signal.SIGABRT, signal.SIGTERM, signal.SIGINT)
 #: Signals of a rank that stayed behind when others had left to be requeued: the launcher's, or Horovod's C++ gave up.
-_ENDED_FOR_STAYING = (signal.SIGABRT, signal.SIGTERM, signal.SIGKILL)
+#: Not SIGKILL: whom the launcher kills is not among the ends, so it came from outside.
+_ENDED_FOR_STAYING = (signal.SIGABRT, signal.SIGTERM)
 _TRACEBACK_LINES = 24
 _LOG_LINES = 8
 #: So much of a log is searched for what is known.
@@ -93,9 +94,7 @@ def conclude(
     first = first_failure(failures)
     statuses = {end.exit_status for end in ends}
     agreed = statuses.pop() if statuses in ({EXIT_DONE}, {EXIT_REQUEUE}) and not had_to_kill else None
-    # A rank leaves to be requeued when all have saved: those that stayed behind had only to end.
-    others = [end for end in ends if end.exit_status != EXIT_REQUEUE]
-    if len(others) < len(ends) and not failures and all(end.signal in _ENDED_FOR_STAYING for end in others):
+    if _left_for_requeue(ends) and not failures:
         agreed = EXIT_REQUEUE
 
     if stopped_by is None and agreed != EXIT_DONE:
@@ -122,6 +121,16 @@ def conclude(
     # Some ranks are done and some want to be requeued, or one of a run that is done had to be killed.
     odd = next((end for end in ends if end.exit_status == EXIT_REQUEUE), None)
     return Outcome(EXIT_FAILED, end=odd)
+
+
+def _left_for_requeue(ends: Sequence[RankEnd]) -> bool:
+    """Whether all had saved when the first left, so that those that stayed behind had only to end.
+
+    A rank that another one's death has stopped may save what it has and leave so too, but later than that death.
+    """
+    if not ends or ends[0].exit_status != EXIT_REQUEUE:
+        return False
+    return all(end.exit_status == EXIT_REQUEUE or end.signal in _ENDED_FOR_STAYING for end in ends)
 
 
 def summary(outcome: Outcome, hostname: str) -> str:

@@ -185,9 +185,21 @@ def test_bad_input_says_by_itself_what_to_do() -> None:
     assert render(Outcome(2, failure=refused), "vm", LOGS, no_tail) == f"hpcdl: {refused.error}"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGABRT])
 def test_a_rank_that_stayed_behind_does_not_spoil_what_all_had_saved_for(number: int) -> None:
     ends = [RankEnd(0, EXIT_REQUEUE), RankEnd(1, 128 + number, number)]
     assert conclude(ends, []).status == EXIT_REQUEUE
     assert conclude(ends[:1], [], had_to_kill=True).status == EXIT_REQUEUE
     assert conclude([RankEnd(0, 0), ends[1]], []).status == 128 + number
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT])
+def test_a_death_is_the_cause_where_the_others_left_to_be_requeued_after_it(number: int) -> None:
+    died = RankEnd(2, 128 + number, number)
+    others = [RankEnd(rank, EXIT_REQUEUE) for rank in (3, 1, 0)]
+    assert conclude([died, *others], []) == Outcome(128 + number, end=died)
+
+
+def test_a_kill_from_outside_is_told_even_if_another_rank_had_left_to_be_requeued() -> None:
+    killed = RankEnd(1, 128 + signal.SIGKILL, signal.SIGKILL)
+    assert conclude([RankEnd(0, EXIT_REQUEUE), killed], []) == Outcome(137, end=killed)
