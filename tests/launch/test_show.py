@@ -92,6 +92,43 @@ def test_the_curves_are_drawn_into_the_run(tmp_path, capsys):
     assert sorted(p.name for p in run.iterdir()) == ["curves.png", "history.csv", "run.json"]
 
 
+def lines_of(runs, tmp_path, monkeypatch):
+    """Draws, and gives the lines of each panel: colour, style, epochs and values by label."""
+    from matplotlib.figure import Figure
+
+    figures, plain = [], Figure.savefig
+
+    def savefig(self, *arguments, **more):
+        figures.append(self)
+        return plain(self, *arguments, **more)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    draw([read_run(run) for run in runs], tmp_path / "curves.png")
+    (figure,) = figures
+    return {
+        axes.get_ylabel(): {
+            line.get_label(): (line.get_color(), line.get_linestyle(), *map(list, line.get_data()))
+            for line in axes.get_lines()
+        }
+        for axes in figure.axes
+    }
+
+
+def test_each_run_has_a_line_of_training_and_one_of_test_in_each_panel(tmp_path, monkeypatch):
+    second = {"loss": [0.75, 0.5], "val_loss": [0.875, 0.625]}
+    runs = [make(tmp_path / "first"), make(tmp_path / "second", second)]
+    epochs = [1, 2, 3]
+    assert lines_of(runs, tmp_path, monkeypatch) == {
+        "loss": {
+            "first, train": ("C0", "-", epochs, HISTORY["loss"]),
+            "first, test": ("C0", "--", epochs, HISTORY["val_loss"]),
+            "second, train": ("C1", "-", epochs[:2], second["loss"]),
+            "second, test": ("C1", "--", epochs[:2], second["val_loss"]),
+        },
+        "accuracy": {"first, test": ("C0", "--", epochs, HISTORY["val_accuracy"])},
+    }
+
+
 def test_of_one_epoch_the_axis_has_no_fractions(tmp_path):
     run = make(tmp_path / "first", {"loss": [0.5], "val_loss": [0.6]})
     draw([read_run(run)], tmp_path / "one.svg")
