@@ -6,7 +6,7 @@ one that ended. ``history.csv`` has a row for each epoch.
 Synopsis::
 
     write_json(run_dir / "run.json", {"schema_version": SCHEMA_VERSION, "status": "running", ...})
-    write_history(run_dir / "history.csv", {"loss": [0.5, 0.4], "val_loss": [0.6, 0.5]})
+    write_history(run_dir / "history.csv", {"loss": [0.5, 0.4], "val_loss": [None, 0.5]})
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import io
 import json
 import os
 import re
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.files import replace_text
@@ -74,17 +75,17 @@ def check_schema(record: Mapping[str, Any], known: int, path: object) -> None:
         )
 
 
-def write_history(path: Path, history: Mapping[str, Sequence[float]]) -> None:
-    """Writes one row for each epoch, counted from 1: the values of all metrics."""
+def write_history(path: Path, history: Mapping[str, Sequence[Optional[float]]]) -> None:
+    """Writes one row for each epoch, counted from 1: the values of all metrics; of None an empty cell."""
     table = io.StringIO()
     rows = csv.writer(table)
     rows.writerow(["epoch", *history])
-    rows.writerows([epoch, *values] for epoch, values in enumerate(zip(*history.values()), start=1))
+    rows.writerows([epoch, *values] for epoch, values in enumerate(zip_longest(*history.values()), start=1))
     replace_text(path, table.getvalue())
 
 
-def read_history(path: Path) -> Dict[str, List[float]]:
-    """Reads what `write_history` wrote: the values of each epoch, by name.
+def read_history(path: Path) -> Dict[str, List[Optional[float]]]:
+    """Reads what `write_history` wrote: a value for each epoch, by name; None where the epoch had none.
 
     Raises:
         ValueError: It is not such a table.
@@ -93,15 +94,20 @@ def read_history(path: Path) -> Dict[str, List[float]]:
         head, *rows = list(csv.reader(file)) or [[]]
     if head[:1] != ["epoch"] or any(len(row) != len(head) for row in rows):
         raise ValueError(f"{path.name} is not a table with a column of epochs")
-    return {name: [float(row[i]) for row in rows] for i, name in enumerate(head) if i > 0}
+    return {name: [float(row[i]) if row[i] else None for row in rows] for i, name in enumerate(head) if i > 0}
 
 
-def one_of_each(history: Mapping[str, Sequence[float]]) -> Dict[str, List[float]]:
+def one_of_each(history: Mapping[str, Sequence[Optional[float]]]) -> Dict[str, List[Optional[float]]]:
     """Gives one value for each metric and epoch: the mean of those in columns ``f1_score[0]``, ``f1_score[1]``, ...."""
-    parts: Dict[str, List[Sequence[float]]] = {}
+    parts: Dict[str, List[Sequence[Optional[float]]]] = {}
     for name, values in history.items():
         parts.setdefault(re.sub(r"\[\d+\]$", "", name), []).append(values)
-    return {name: [sum(row) / len(row) for row in zip(*of_name)] for name, of_name in parts.items()}
+    return {name: [_mean(row) for row in zip(*of_name)] for name, of_name in parts.items()}
+
+
+def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
 
 
 def note_run_dir(environ: Mapping[str, str], run_dir: Path) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OneLineParser
@@ -36,15 +36,15 @@ class RunFiles:
     Attributes:
         path: The run folder.
         record: Of ``run.json``.
-        history: Values of each epoch that is done, by name; empty before the first one.
+        history: A value for each epoch that is done, by name, None where it had none; empty before the first epoch.
     """
 
     path: Path
     record: Mapping[str, Any]
-    history: Mapping[str, List[float]]
+    history: Mapping[str, List[Optional[float]]]
 
     @property
-    def metrics(self) -> Mapping[str, List[float]]:
+    def metrics(self) -> Mapping[str, List[Optional[float]]]:
         """One value for each metric and epoch."""
         return one_of_each(self.history)
 
@@ -177,8 +177,8 @@ def _row(run: RunFiles, metrics: Sequence[str]) -> List[str]:
     config, topology = run.record.get("config", {}), run.record.get("topology", {})
     size, replicas = topology.get("world_size", "?"), config.get("replicas_per_process", "?")
     world = f"{config.get('strategy', '?')} {size} x {replicas}"
-    values_of = run.metrics
-    num_epochs = max(map(len, values_of.values()), default=0)
+    last = {name: values[-1] for name, values in run.metrics.items() if values}
+    num_epochs = max(map(len, run.history.values()), default=0)
     rate = run.record.get("samples_per_second")
     return [
         str(run.path),
@@ -186,7 +186,7 @@ def _row(run: RunFiles, metrics: Sequence[str]) -> List[str]:
         world,
         str(config.get("global_batch_size", "?")),
         f"{num_epochs}/{config.get('epochs', '?')}",
-        *(f"{values_of[name][-1]:.4g}" if values_of.get(name) else "-" for name in metrics),
+        *("-" if last.get(name) is None else f"{last[name]:.4g}" for name in metrics),
         "-" if rate is None else f"{rate:.0f}",
     ]
 
@@ -221,12 +221,11 @@ def draw(runs: Sequence[RunFiles], target: Path) -> None:
             )  # of curves that lie over each other all can be seen
             # One epoch is a point, of which a line's style tells nothing.
             for prefix, style, marker, what in (("", "-", "o", "train"), ("val_", "--", "s", "test")):
-                values = run.metrics.get(prefix + metric)
-                if values:
-                    epochs = range(1, len(values) + 1)
+                values = enumerate(run.metrics.get(prefix + metric, []), start=1)
+                points = [(epoch, value) for epoch, value in values if value is not None]
+                if points:
                     axes.plot(
-                        epochs,
-                        values,
+                        *zip(*points),
                         style,
                         color=f"C{i % 10}",
                         linewidth=width,

@@ -7,6 +7,7 @@ import pytest
 from hpcdl.common.records import (
     note_run_dir,
     one_of_each,
+    read_history,
     read_json,
     read_run_dirs,
     write_history,
@@ -30,10 +31,22 @@ def test_a_history_has_a_row_for_each_epoch(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("missing", [[], [None, None]])
+def test_a_value_that_an_epoch_lacks_is_an_empty_cell(missing, tmp_path):
+    write_history(tmp_path / "history.csv", {"loss": [0.9, 0.8, 0.7], "val_loss": [*missing, 0.75]})
+    assert read_history(tmp_path / "history.csv") == {
+        "loss": [0.9, 0.8, 0.7],
+        "val_loss": [None, None, 0.75] if missing else [0.75, None, None],
+    }
+    rows = (tmp_path / "history.csv").read_text().split()
+    assert rows[1:] == (["1,0.9,", "2,0.8,", "3,0.7,0.75"] if missing else ["1,0.9,0.75", "2,0.8,", "3,0.7,"])
+
+
 def test_of_a_metric_with_several_columns_one_value_is_their_mean():
     history = {"loss": [0.5, 0.25], "f1[0]": [0.25, 0.5], "f1[1]": [0.75, 1.0], "top[k]": [1.0, 2.0]}
     assert one_of_each(history) == {"loss": [0.5, 0.25], "f1": [0.5, 0.75], "top[k]": [1.0, 2.0]}
     assert one_of_each({}) == {}
+    assert one_of_each({"f1[0]": [None, 0.5], "f1[1]": [None, 1.0]}) == {"f1": [None, 0.75]}
 
 
 def test_who_started_the_ranks_can_find_the_run(tmp_path):

@@ -64,6 +64,11 @@ def test_a_metric_with_many_values_is_one_column_and_one_panel(tmp_path):
     assert _panels([run]) == ["loss", "f1"]
 
 
+def test_a_metric_that_the_last_epoch_lacks_has_no_last_value(tmp_path):
+    run = read_run(make(tmp_path / "first", {"loss": [0.5, 0.25], "val_loss": [0.6, None]}))
+    assert render([run]).splitlines()[1].split()[-4:] == ["2/3", "0.25", "-", "3210"]
+
+
 def test_a_folder_of_runs_stands_for_them(tmp_path):
     first, second = make(tmp_path / "runs" / "a"), make(tmp_path / "runs" / "b")
     assert find_runs([tmp_path / "runs"]) == [first, second]
@@ -129,6 +134,13 @@ def test_each_run_has_a_line_of_training_and_one_of_test_in_each_panel(tmp_path,
     }
 
 
+def test_a_value_is_drawn_at_its_epoch(tmp_path, monkeypatch):
+    run = make(tmp_path / "first", {"loss": [0.5, 0.25, 0.125], "val_loss": [None, 0.5, None]})
+    (lines,) = lines_of([run], tmp_path, monkeypatch).values()
+    assert lines["first, train"][2:] == ([1, 2, 3], [0.5, 0.25, 0.125])
+    assert lines["first, test"][2:] == ([2], [0.5])
+
+
 def test_of_one_epoch_the_axis_has_no_fractions(tmp_path):
     run = make(tmp_path / "first", {"loss": [0.5], "val_loss": [0.6]})
     draw([read_run(run)], tmp_path / "one.svg")
@@ -151,6 +163,12 @@ def test_json_has_records_and_histories(tmp_path, capsys):
     assert main(["--json", str(run)]) == 0
     (shown,) = json.loads(capsys.readouterr().out)
     assert shown == {"path": str(run), "record": RECORD, "history": HISTORY}
+
+
+def test_a_value_that_an_epoch_lacks_is_null_in_json(tmp_path, capsys):
+    history = {"loss": [0.5, 0.25], "val_loss": [None, 0.6]}
+    assert main(["--json", str(make(tmp_path / "first", history))]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["history"] == history
 
 
 @pytest.mark.parametrize("damage", ["{", "[]"])

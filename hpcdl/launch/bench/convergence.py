@@ -139,7 +139,9 @@ def _row(count: int, runs: Sequence[RunFiles], target: Target, first: Optional[R
 def _to_target(run: RunFiles, target: Target) -> Optional[Tuple[int, Optional[float]]]:
     """Gives the epochs to the target and their seconds (None for a run that was resumed); None: not reached."""
     values = run.history.get(target.metric, [])
-    epochs = next((i for i, value in enumerate(values, start=1) if target.is_reached(value)), None)
+    epochs = next(
+        (i for i, value in enumerate(values, start=1) if value is not None and target.is_reached(value)), None
+    )
     if epochs is None:
         return None
     seconds = run.record.get("epoch_seconds", [])

@@ -34,7 +34,9 @@ def read_records(log_dir: Path) -> List[Mapping[str, Any]]:
 
 
 def describe_run(
-    record: Mapping[str, Any], history: Mapping[str, Sequence[float]], recent: Optional[float] = None
+    record: Mapping[str, Any],
+    history: Mapping[str, Sequence[Optional[float]]],
+    recent: Optional[float] = None,
 ) -> str:
     """Says how far a run is.
 
@@ -44,12 +46,13 @@ def describe_run(
         recent: The samples/s of its last steps, which are news until the record has those of the whole run.
     """
     parts = [str(record.get("status", "unknown"))]
-    saved = min((len(values) for values in history.values()), default=0)
+    saved = max(map(len, history.values()), default=0)
     epochs = record.get("config", {}).get("epochs")
     if epochs is not None:
         parts.append(f"{saved} of {epochs} epochs saved")
     if saved:
-        parts += [f"{name} {values[-1]:.4g}" for name, values in one_of_each(history).items()]
+        last = {name: values[-1] for name, values in one_of_each(history).items()}
+        parts += [f"{name} {value:.4g}" for name, value in last.items() if value is not None]
     rate = recent or record.get("samples_per_second")
     if rate:
         parts.append(f"{rate:.0f} samples/s")

@@ -176,7 +176,8 @@ def test_a_campaign_has_its_price_in_node_hours(study, capsys):
 
 def test_runs_are_compared_by_the_time_to_their_target_and_by_throughput(study, tmp_path, capsys):
     runs = [
-        write_run(tmp_path / "one", 1, [0.5, 0.8, 0.91, 0.92], 10.0, 100.0),
+        # Of the second epoch there is no value.
+        write_run(tmp_path / "one", 1, [0.5, "", 0.91, 0.92], 10.0, 100.0),
         write_run(tmp_path / "four", 4, [0.4, 0.6, 0.7, 0.89, 0.90], 2.5, 400.0),
         write_run(tmp_path / "eight", 8, [0.4, 0.5], 1.25, 800.0),
     ]

@@ -33,6 +33,12 @@ def test_a_run_that_failed_says_why_and_one_without_a_checkpoint_has_no_values()
     assert describe_run({"status": "done", "samples_per_second": 1234.5}, {}) == "done, 1234 samples/s"
 
 
+def test_a_value_that_the_last_epoch_lacks_is_not_told() -> None:
+    record = {"status": "stopped", "config": {"epochs": 3}}
+    history = {"loss": [0.5, 0.25], "val_loss": [0.75, None]}
+    assert describe_run(record, history) == "stopped, 2 of 3 epochs saved, loss 0.25"
+
+
 @pytest.mark.parametrize("status", ["running", "stopped"])
 def test_a_run_that_is_not_over_says_how_fast_its_last_steps_were(tmp_path: Path, status: str) -> None:
     config = {"epochs": 3, "num_samples": 300, "global_batch_size": 100}
