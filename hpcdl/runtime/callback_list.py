@@ -18,9 +18,8 @@ Synopsis::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, List, Mapping, Sequence
+from typing import Any, Callable, List, Sequence
 
-import numpy as np
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
@@ -28,6 +27,7 @@ from hpcdl.common.plan import Plan
 from hpcdl.runtime.checkpointing import Checkpointing
 from hpcdl.runtime.clock import Clock
 from hpcdl.runtime.following import Following
+from hpcdl.runtime.history import History
 from hpcdl.runtime.keras_edge import count_steps_from, steps_per_execution
 
 #: Keras' callbacks that write, or send, what one rank is enough for. OrbaxCheckpoint, which only Keras 3 has, waits for
@@ -49,14 +49,12 @@ class Start:
     Attributes:
         epoch: First epoch, counted from 0.
         step: Steps of it that are done; callbacks do not see them again.
-        history: Values of the epochs before it; a list for what Keras gives as an array.
         at_train_begin: Called when all callbacks have begun.
         at_first_epoch: Called when Keras has reset the metrics for the first epoch.
     """
 
     epoch: int
     step: int
-    history: Mapping[str, Sequence[Any]]
     at_train_begin: Callable[[], None]
     at_first_epoch: Callable[[], None]
 
@@ -68,7 +66,7 @@ class Callbacks(tf.keras.callbacks.CallbackList):
         following: hpcdl's own callback.
         clock: Likewise.
         users: The user's callbacks.
-        history: Keras' own; it gets the values of all epochs.
+        history: Of the run.
         checkpointing: Saves, and knows what all ranks have agreed on.
         start: Where the fit begins.
         model: To be trained.
@@ -81,14 +79,14 @@ class Callbacks(tf.keras.callbacks.CallbackList):
         following: Following,
         clock: Clock,
         users: Sequence[Any],
-        history: Any,
+        history: History,
         checkpointing: Checkpointing,
         start: Start,
         model: Any,
         plan: Plan,
         verbose: int,
     ) -> None:
-        self._following, self._history_callback, self._checkpointing = following, history, checkpointing
+        self._following, self._checkpointing = following, checkpointing
         self._start, self._plan = start, plan
         self._epoch = start.epoch
         super().__init__(
@@ -102,12 +100,7 @@ class Callbacks(tf.keras.callbacks.CallbackList):
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
-        start, history = self._start, self._history_callback
-        history.history = {
-            name: [np.array(v) if isinstance(v, list) else v for v in values]
-            for name, values in start.history.items()
-        }
-        history.epoch = list(range(start.epoch))
+        start = self._start
         count_steps_from(self.model, start.epoch * self._plan.steps_per_epoch + start.step)
         start.at_train_begin()
 

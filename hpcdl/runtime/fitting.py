@@ -37,6 +37,7 @@ from hpcdl.runtime.execution import Execution
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.following import Following
 from hpcdl.runtime.gpu_use import GpuUse
+from hpcdl.runtime.history import History
 from hpcdl.runtime.identity import architecture, differences, digest
 from hpcdl.runtime.monitoring import WatchedNames
 from hpcdl.runtime.processes import broadcast_arrays, from_rank_0
@@ -61,12 +62,12 @@ class Done:
     """What a fit gave.
 
     Attributes:
-        history: Keras' History, of all epochs, also of those of earlier starts.
+        history: Of all epochs, also of those of earlier starts.
         samples_per_second: Of all ranks, median over the whole epochs of this start without the first, which compiles
             (unless it is the only one); None if there was none.
     """
 
-    history: Any
+    history: History
     samples_per_second: Optional[float]
 
 
@@ -224,7 +225,7 @@ class Fit:
         arrays: Optional[Dict[str, np.ndarray]],
         time_left: TimeLeft,
         watches: Sequence[Watch],
-    ) -> Tuple[Any, List[float]]:
+    ) -> Tuple[History, List[float]]:
         plan, model, replicas = self.plan, self.model, self.replicas
         epoch, step = (meta["epoch"], meta["step"]) if meta is not None else (0, 0)
         if self._is_over(meta):
@@ -262,7 +263,7 @@ class Fit:
             for watch in watches:
                 stack.callback(watch.close)
                 others.append(watch)
-            history = tf.keras.callbacks.History()
+            history = History(meta["history"] if meta is not None else {})
 
             def describe(steps_done: int) -> Dict[str, Any]:
                 return {
@@ -276,7 +277,7 @@ class Fit:
                     "world_size": plan.world_size,
                     "first_iteration": first_iteration,
                     "initial_weights": began_with,
-                    "history": _numbers(history.history),
+                    "history": history.by_name(),
                     "best_by": str(self.best_by),
                     "versions": versions(),
                 }
@@ -299,7 +300,6 @@ class Fit:
             start = Start(
                 epoch,
                 step,
-                meta["history"] if meta is not None else {},
                 at_train_begin=lambda: self._restore_callbacks(states, meta, arrays),
                 # At the end of an epoch they hold what its validation left; Keras begins the next one with none.
                 at_first_epoch=restore_metrics if step else _nothing,
@@ -447,21 +447,25 @@ class Fit:
         return None
 
     def _finish(
-        self, folder: RunFolder, record: Dict[str, Any], history: Any, epoch_seconds: Sequence[float]
+        self, folder: RunFolder, record: Dict[str, Any], history: History, epoch_seconds: Sequence[float]
     ) -> Done:
         slowest = self.replicas.processes.gather(np.asarray(epoch_seconds)).max(axis=0)
         host_bytes, gpu_bytes = self.replicas.processes.gather(peak_bytes()).max(axis=0)
         rate = record.get("samples_per_second")
         if len(slowest):
             rate = float(self.plan.num_samples / np.median(slowest[1:] if len(slowest) > 1 else slowest))
-        values = _numbers(history.history)
+        values = history.by_name()
         record.update(
             status="done",
             ended=now(),
             epoch_seconds=[float(s) for s in slowest],
             samples_per_second=rate,
             memory={"host_peak_bytes": int(host_bytes), "gpu_peak_bytes": int(gpu_bytes) or None},
-            final_metrics={name: of_epochs[-1] for name, of_epochs in columns(values).items()},
+            final_metrics={
+                name: of_epochs[-1]
+                for name, of_epochs in columns(values).items()
+                if of_epochs[-1] is not None
+            },
         )
         if self.topology.is_rank_0:
             try:
@@ -493,11 +497,6 @@ def _write_or_say(folder: RunFolder, record: Dict[str, Any]) -> None:
 
 def _position(meta: Dict[str, Any]) -> Dict[str, Any]:
     return {name: meta[name] for name in ("epoch", "step")}
-
-
-def _numbers(history: Dict[str, Sequence[Any]]) -> Dict[str, List[Any]]:
-    """Makes JSON of the values of epochs: a list of those of a metric that gives an array."""
-    return {name: [np.asarray(v, float).tolist() for v in of_epochs] for name, of_epochs in history.items()}
 
 
 def _nothing() -> None:

@@ -18,6 +18,7 @@ import datetime
 import errno
 import fcntl
 import os
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
@@ -187,13 +188,14 @@ class RunFolder:
         self._lock = lock
 
 
-def columns(history: Mapping[str, Sequence[Any]]) -> Dict[str, List[float]]:
+def columns(history: Mapping[str, Sequence[Any]]) -> Dict[str, List[Optional[float]]]:
     """Gives the numbers of all epochs: of a metric with several, one for each class, say, ``f1_score[0]`` and so on."""
-    found: Dict[str, List[float]] = {}
+    found: Dict[str, List[Optional[float]]] = {}
     for name, values in history.items():
-        table = np.array(values).reshape(len(values), -1)
-        names = [name] if table.shape[1] == 1 else [f"{name}[{i}]" for i in range(table.shape[1])]
-        found.update(zip(names, table.T.tolist()))
+        rows = [[] if value is None else np.ravel(value).tolist() for value in values]
+        of_columns = list(map(list, zip_longest(*rows)))
+        names = [name] if len(of_columns) == 1 else [f"{name}[{i}]" for i in range(len(of_columns))]
+        found.update(zip(names, of_columns))
     return found
 
 

@@ -204,7 +204,7 @@ def train(run: Any, target: Target, options: WorkloadOptions) -> None:
     if run.is_rank_0:
         print(f"{target.name} on {data.source}")
         rate = "" if run.samples_per_second is None else f", {run.samples_per_second:.0f} samples/s"
-        print(f"{final_metrics(history.history)}{rate}")
+        print(f"{final_metrics(history.rows[-1])}{rate}")
         print(f"record: {run.run_dir}/run.json")
 
 
@@ -214,15 +214,13 @@ def _global_batch_size(run: Any, per_replica: Optional[int], global_: Optional[i
     return global_ or (per_replica or 1) * run.num_replicas
 
 
-def final_metrics(history: Any) -> str:
-    """Writes the metrics of the last epoch: those of the test data, or of training where there were none.
+def final_metrics(values: Mapping[str, Any]) -> str:
+    """Writes the metrics of an epoch: those of the test data, or of training where there were none.
 
     Accuracies are in percent, and a loss is left out where there is another metric. Of a metric with several values it
     is their mean, as on Keras' progress bar.
     """
-    last = {
-        name: np.mean(values[-1]) for name, values in history.items() if not name.startswith("learning_rate")
-    }
+    last = {name: np.mean(value) for name, value in values.items() if not name.startswith("learning_rate")}
     test = {name[len("val_") :]: value for name, value in last.items() if name.startswith("val_")}
     kind, values = ("test", test) if test else ("training", last)
     told = {name: value for name, value in values.items() if name != "loss"} or values
