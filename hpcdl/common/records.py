@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import re
 from itertools import zip_longest
@@ -32,7 +33,20 @@ NOTES_DIR = "HPCDL_NOTES_DIR"
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file so that a reader sees the old one or the new one, never a part."""
-    replace_text(path, json.dumps(content, indent=2) + "\n")
+    replace_text(path, as_json(content) + "\n")
+
+
+def as_json(content: Any) -> str:
+    """Writes JSON, which has no NaN and no infinity: they become null."""
+    return json.dumps(_finite(content), indent=2, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def read_bytes(path: str) -> bytes:

@@ -7,7 +7,6 @@ Synopsis::
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OneLineParser
-from hpcdl.common.records import SCHEMA_VERSION, check_schema, one_of_each, read_history, read_json
+from hpcdl.common.records import SCHEMA_VERSION, as_json, check_schema, one_of_each, read_history, read_json
 from hpcdl.common.saying import say
 from hpcdl.launch.columns import in_columns
 
@@ -80,11 +79,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     runs = [read_run(path) for path in find_runs(options.runs)]
     if options.json:
-        print(
-            json.dumps(
-                [{"path": str(r.path), "record": r.record, "history": r.history} for r in runs], indent=2
-            )
-        )
+        print(as_json([{"path": str(r.path), "record": r.record, "history": r.history} for r in runs]))
         return EXIT_DONE
     print(render(runs))
     drawn = [run for run in runs if run.history]

@@ -22,6 +22,19 @@ def test_a_record_comes_back_and_leaves_no_other_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
+def test_a_record_is_json_also_where_a_value_is_no_number(tmp_path):
+    nan, infinite = float("nan"), float("inf")
+    write_json(tmp_path / "run.json", {"loss": nan, "rows": [{"a": -infinite}, (1, 0.5)], "is_so": True})
+    assert "NaN" not in (tmp_path / "run.json").read_text()
+    found = {"loss": None, "rows": [{"a": None}, [1, 0.5]], "is_so": True}
+    assert read_json(tmp_path / "run.json") == found
+
+
+def test_a_history_tells_a_value_that_is_no_number_from_none(tmp_path):
+    write_history(tmp_path / "history.csv", {"loss": [0.5, float("nan")], "val_loss": [None, float("inf")]})
+    assert str(read_history(tmp_path / "history.csv")) == "{'loss': [0.5, nan], 'val_loss': [None, inf]}"
+
+
 def test_a_history_has_a_row_for_each_epoch(tmp_path):
     write_history(tmp_path / "history.csv", {"loss": [0.5, 0.25], "val_loss": [0.6, 0.7]})
     assert (tmp_path / "history.csv").read_text().split() == [

@@ -165,10 +165,17 @@ def test_json_has_records_and_histories(tmp_path, capsys):
     assert shown == {"path": str(run), "record": RECORD, "history": HISTORY}
 
 
-def test_a_value_that_an_epoch_lacks_is_null_in_json(tmp_path, capsys):
-    history = {"loss": [0.5, 0.25], "val_loss": [None, 0.6]}
-    assert main(["--json", str(make(tmp_path / "first", history))]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["history"] == history
+def test_a_value_that_is_missing_or_no_number_is_null_in_json(tmp_path, capsys):
+    history = {"loss": [0.5, float("nan")], "val_loss": [None, 0.6]}
+    run = make(tmp_path / "first", history)
+    # As an earlier hpcdl wrote it.
+    (run / "run.json").write_text('{"schema_version": 1, "status": "done", "final_metrics": {"loss": NaN}}')
+    assert main(["--json", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "NaN" not in out
+    shown = json.loads(out)[0]
+    assert shown["history"] == {"loss": [0.5, None], "val_loss": [None, 0.6]}
+    assert shown["record"]["final_metrics"] == {"loss": None}
 
 
 @pytest.mark.parametrize("damage", ["{", "[]"])
