@@ -263,7 +263,7 @@ class Fit:
             for watch in watches:
                 stack.callback(watch.close)
                 others.append(watch)
-            history = History(meta["history"] if meta is not None else {})
+            history = History(meta["history"] if meta is not None else {}, self.topology.is_rank_0)
 
             def describe(steps_done: int) -> Dict[str, Any]:
                 return {

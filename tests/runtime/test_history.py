@@ -20,7 +20,7 @@ Y = X[:, :1]
 
 
 class Logs(keras.callbacks.Callback):
-    """Adds values to the logs of some epochs, counted from 0."""
+    """Adds values, by epochs counted from 0, to the logs."""
 
     def __init__(self, name, values, fails_at=None):
         super().__init__()
@@ -29,8 +29,9 @@ class Logs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch == self.fails_at:
             raise InterruptedError
-        if epoch in self.values:
-            logs[self.name] = self.values[epoch]
+        values = self.values if isinstance(self.values, dict) else dict(enumerate(self.values))
+        if epoch in values:
+            logs[self.name] = values[epoch]
 
 
 def train(run_dir, **arguments):
@@ -74,6 +75,22 @@ def test_a_value_of_some_epochs_stands_at_these_after_a_resume_too(tmp_path):
     assert list(final_metrics(tmp_path / "run")) == ["loss"]
 
 
+def test_what_is_no_number_is_left_out_and_said_once(tmp_path, capfd):
+    callbacks = [
+        Logs("when", ["12:00", "12:01", 12.5]),
+        Logs("uneven", [[0.5, [0.25]]] * 3),
+        Logs("seldom", [None, 0.5, None]),
+    ]
+    history = train(tmp_path / "run", epochs=3, callbacks=callbacks)
+    assert history.history["when"] == ["12:00", "12:01", 12.5]  # as Keras gives it
+    written = read_history(tmp_path / "run" / "history.csv")
+    assert (written["when"], written["seldom"]) == ([None, None, 12.5], [None, 0.5, None])
+    assert "uneven" not in written
+    assert set(final_metrics(tmp_path / "run")) == {"loss", "when"}
+    (said,) = (line for line in capfd.readouterr().err.splitlines() if "keeps numbers" in line)
+    assert "received when='12:00', uneven=[0.5, [0.25]] in the logs of an epoch" in said
+
+
 def test_a_run_that_a_callback_has_ended_gives_the_epochs_that_it_has_trained(tmp_path):
     stop = keras.callbacks.EarlyStopping("loss", min_delta=100, mode="min")
     first, again = (train(tmp_path / "run", epochs=5, callbacks=[stop]) for _ in range(2))
@@ -82,7 +99,7 @@ def test_a_run_that_a_callback_has_ended_gives_the_epochs_that_it_has_trained(tm
 
 
 def test_lists_of_an_earlier_hpcdl_may_end_early():
-    history = History({"loss": [0.5, 0.25], "f1": [[0.5, 0.75]]})
+    history = History({"loss": [0.5, 0.25], "f1": [[0.5, 0.75]]}, is_rank_0=True)
     history.set_model(SimpleNamespace())
     history.on_train_begin()
     assert history.rows == [{"loss": 0.5, "f1": [0.5, 0.75]}, {"loss": 0.25}]
