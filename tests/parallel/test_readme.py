@@ -6,6 +6,7 @@ What is fetched from a network is tried by the tests of data.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -56,3 +57,11 @@ def test_a_command_is_taken(argv, tmp_path):
 
 def test_the_commands_that_make_up_a_day_are_shown():
     assert {"train", "show", "submit", "horovod"} <= {argv[0] for argv in SHOWN}
+
+
+def test_every_page_is_linked_and_every_link_leads_somewhere():
+    text = (ROOT / "README.md").read_text()
+    links = set(re.findall(r"\[[^]]*\]\(([^):]+)\)", text))
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    pages = [*ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+    assert [name for name in (str(page.relative_to(ROOT)) for page in pages) if name not in links] == []
