@@ -3,6 +3,9 @@ that a page shows is run, or stands here with the reason why it is not."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 import re
 import shlex
 import subprocess
@@ -10,7 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
+from hpcdl.common.options import names_of
+from hpcdl.common.words import WorkloadOptions
+from hpcdl.runtime.training import Run
 from tests.bare import ROOT, environ_of_script, needs_mpirun, under_mpirun
 from tests.parallel.launching import run_hpcdl
 from tests.parallel.programs.cases import IS_KERAS_3
@@ -48,9 +55,10 @@ NOT_RUN = {
     "/project/abc123p/tf/bin/pip install tensorflow": "likewise",
     "IMAGE=/path/to/image.sif sbatch": "tests/cluster/test_jobs.py submits the batch files",
 }
-TRAININGS = [
-    line for line in (ROOT / "docs/training.md").read_text().splitlines() if line.startswith("hpcdl train")
-]
+TRAINING_PAGE = (ROOT / "docs/training.md").read_text()
+TRAININGS = [line for line in TRAINING_PAGE.splitlines() if line.startswith("hpcdl train")]
+#: Of which the page shows what it prints.
+SAMPLE = "hpcdl train --np 2 fashion_mnist/fc64 --epochs 2"
 PLANNED = [
     line
     for line in (ROOT / "docs/data.md").read_text().splitlines()
@@ -73,11 +81,38 @@ def test_a_training_of_the_page_trains(command, tmp_path):
         "import sys\nimport hpcdl\nrun = hpcdl.init()\nrun.broadcast([])\nrun.print('learned', *sys.argv[1:])\n"
     )
     words = shlex.split(command)[1:]
-    is_script = "train.py" in words
-    out = run_hpcdl(
-        [words[0], "--oversubscribe", *words[1:], *([] if is_script else ["--epochs", "1"])], tmp_path
-    )
+    is_script, is_sample = "train.py" in words, command == SAMPLE
+    short = [] if is_script or is_sample else ["--epochs", "1"]
+    out = run_hpcdl([words[0], "--oversubscribe", *words[1:], *short], tmp_path)
     assert ("learned --my-flag" if is_script else "test accuracy") in out
+    if is_sample:
+        said = [form_of(line) for line in out.splitlines()]
+        plan, end = re.findall(r"^```text\n(.*?)^```$", TRAINING_PAGE, re.DOTALL | re.MULTILINE)
+        assert [line for line in plan.splitlines() if form_of(line) not in said] == []
+        # The last line is on standard error, and the one before needs matplotlib, which an image may lack.
+        assert [line for line in end.splitlines()[:-2] if form_of(line) not in said] == []
+
+
+def form_of(line):
+    """Leaves out of a line what differs between machines, and between runs of one."""
+    for own in (r" from .*", r"(?<=started by )\w+", r"accuracy [\d.]+", r"\d+(?= samples/s)", r"-\w{8}/"):
+        line = re.sub(own, "", line)
+    return line
+
+
+def test_every_option_of_a_workload_is_on_the_page_with_the_words_of_a_script():
+    text = TRAINING_PAGE.partition("\n## Callbacks")[0]
+    about_data = {"--data", "--data-dir"}  # on docs/data.md
+    assert [name for name in {*names_of(WorkloadOptions)} - about_data if f"`{name}" not in text] == []
+    rows = [
+        line.split(" | ") for line in text.splitlines() if line.startswith("| `--") and line.count("|") == 4
+    ]
+    beside = " ".join(row[1] for row in rows if row[0] != "| `--xla`" and row[1].startswith("`"))
+    named = set(re.findall(r"\b(\w+)=", beside))
+    fitted = inspect.signature(Run.fit).parameters
+    assert named == set(fitted) & {field.name for field in dataclasses.fields(WorkloadOptions)}
+    for call in re.findall(r"`(tf\.keras\.[\w.]+)\(", beside):
+        assert callable(functools.reduce(getattr, call.split(".")[1:], tf)), call
 
 
 @pytest.mark.parametrize("command", PLANNED)
