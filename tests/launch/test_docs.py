@@ -1,35 +1,48 @@
-"""Commands in docs/launching.md, docs/data.md, containers/README.md are such as hpcdl takes, tried dry if possible."""
+"""Commands of hpcdl that the pages show are such as it takes: run here where that is cheap, tried dry, or parsed.
+
+README.md's are run by tests/parallel/test_readme.py, those of `hpcdl bench` by tests/launch/bench/test_bench_docs.py.
+"""
 
 from __future__ import annotations
 
 import re
-import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import List
 
 import pytest
 
 from hpcdl.common.data_words import parse_data
-from hpcdl.common.words import parse_train, parse_train_words
+from hpcdl.common.errors import HpcdlError
+from hpcdl.common.words import parse_train_words
 from hpcdl.launch.cli import COMMANDS, find_command, main
 from hpcdl.launch.sites.library import load_profile
-from hpcdl.launch.sites.live import Cluster, profile_text
+from hpcdl.launch.sites.live import Cluster, ask_cluster, profile_text
 from hpcdl.launch.sites.profile import Container, Site, leaves
 from hpcdl.launch.submission.inside import ImageOptions
+from tests.launch.sites.test_live import nothing, recorded
+from tests.pages import PAGES, mentions_of, words_of_hpcdl
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "".join((ROOT / name).read_text() for name in ("docs/launching.md", "containers/README.md"))
-SHOWN = [shlex.split(line)[1:] for line in TEXT.splitlines() if line.startswith("hpcdl ")]
-ABOUT_DATA = [
-    shlex.split(line)[1:]
-    for line in (ROOT / "docs" / "data.md").read_text().splitlines()
-    if line.startswith("hpcdl ")
-]
-ABOUT_TRAINING = [
-    shlex.split(line)[1:]
-    for line in (ROOT / "docs" / "training.md").read_text().splitlines()
-    if line.startswith("hpcdl ")
-]
+SHOWN = words_of_hpcdl(*(page for page in PAGES if page != "README.md"))
+ABOUT_DATA = [argv for argv in words_of_hpcdl(*PAGES) if argv[0] in ("data", "workloads")]
+#: Each has a test below, or in test_bench_docs.py, that takes all commands of SHOWN which begin with it.
+KINDS = {
+    "submit",
+    "container",
+    "shell",
+    "doctor",
+    "site",
+    "train",
+    "jobs",
+    "logs",
+    "cancel",
+    "horovod",
+    "bench",
+}
+KINDS |= {"data", "workloads", "--version"}
 SITE = """
 scheduler = "slurm"
 default_queue = "q"
@@ -105,8 +118,9 @@ def test_getting_an_image_and_into_it_is_planned_as_the_docs_say(
 def test_the_doctor_of_the_docs_finds_that_this_is_not_the_site(
     argv: List[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (home / "bash").symlink_to(shutil.which("bash") or "")  # by which it looks into an environment
     monkeypatch.setenv("PATH", str(home))
-    assert main(argv) == 1
+    assert main([*argv, *(["--quick"] if "none" in argv else [])]) == 1  # which else loads TensorFlow
     shown = capsys.readouterr().out
     assert "no sbatch here" in shown
     assert "not tried" in shown
@@ -132,9 +146,36 @@ def test_what_stands_beside_a_line_of_the_centres_script_exists(capsys: pytest.C
 
 
 @pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[0] == "train"], ids=" ".join)
-def test_a_run_in_an_allocation_is_taken(argv: List[str]) -> None:
+def test_a_training_is_taken(argv: List[str]) -> None:
+    """They are parsed here; tests/parallel/test_docs.py runs some, and plans others."""
     command, _ = parse_train_words(argv[1:], "hpcdl train", {"image": ImageOptions})
-    assert command.target == "train.py"
+    assert command.target_kind in ("script", "workload", "function")
+
+
+@pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[0] == "site"], ids=" ".join)
+def test_a_question_about_a_site_is_answered(
+    argv: List[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hpcdl.launch.sites.command.ask_cluster", lambda: ask_cluster(recorded, nothing))
+    if argv[1] == "init":
+        (home / "hpcdl" / "sites" / f"{argv[2]}.toml").unlink()
+    assert main(argv) == 0
+    assert argv[2] in capsys.readouterr().out
+    assert load_profile(argv[2], home / "hpcdl").site
+
+
+@pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[0] == "horovod"], ids=" ".join)
+def test_an_installation_of_horovod_is_taken(
+    argv: List[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Up to where it asks that Python: to build Horovod takes minutes."""
+
+    def ask(python: Path) -> None:
+        raise HpcdlError(f"asked {python}")
+
+    monkeypatch.setattr("hpcdl.launch.horovod.read_target", ask)
+    assert main([re.sub("^/project/.*/python3$", sys.executable, word) for word in argv]) == 1
+    assert capsys.readouterr().err == f"hpcdl: asked {sys.executable}\n"
 
 
 @pytest.mark.parametrize(
@@ -148,26 +189,33 @@ def test_a_question_about_a_job_is_taken(
     assert ("no job 12345 in" if asks_for_one else "no jobs in") in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", ABOUT_TRAINING, ids=" ".join)
-def test_a_command_about_training_is_taken(argv: List[str]) -> None:
-    assert argv[0] == "train"
-    assert parse_train(argv[1:]).target_kind in ("script", "workload")
+def test_each_kind_of_command_has_its_test(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {argv[0] for argv in SHOWN} == KINDS
+    assert main(["--version"]) == 0
 
 
-def test_all_commands_of_the_docs_exist() -> None:
-    assert {"submit", "logs", "jobs", "cancel", "site", "train", "doctor"} <= {argv[0] for argv in SHOWN}
-    for argv in SHOWN:
-        assert main(argv) == 0 if argv == ["--version"] else find_command(argv[0], COMMANDS)
+@pytest.mark.parametrize(
+    "line", sorted({line for page in PAGES for line in mentions_of(page) if line.startswith("hpcdl ")})
+)
+def test_a_command_in_running_text_has_the_options_that_it_is_told_with(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *words = line.split()[1:]
+    if name == "COMMAND":
+        words[:0], name = [], "train"
+    find_command(name, COMMANDS)
+    part = words[:1] if words and name in ("bench", "container", "data", "horovod", "site") else []
+    assert main([name, *(word for word in part if word.isalpha()), "--help"]) == 0
+    known = re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", capsys.readouterr().out)
+    assert [word for word in words if word.startswith("-") and word.partition("=")[0] not in known] == []
 
 
 @pytest.mark.parametrize("argv", ABOUT_DATA, ids=" ".join)
 def test_a_command_about_data_is_taken(
     argv: List[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Runs what needs no network and no ranks; reads the others."""
-    if argv[0] == "train":
-        assert parse_train(argv[1:]).target_kind == "workload"
-    elif argv[:2] == ["data", "fetch"]:
+    """Runs what needs no network; `data fetch` is parsed, and tests/runtime/test_datasets.py fetches from a server."""
+    if argv[:2] == ["data", "fetch"]:
         assert parse_data(argv[1:]).names
     else:
         monkeypatch.setenv("HPCDL_CACHE", str(tmp_path))

@@ -1,16 +1,20 @@
 """The trainings of docs/training.md and docs/data.md are run or planned; of other programs than hpcdl, every command
-that a page shows is run, or stands here with the reason why it is not."""
+that a page shows, in a block or in running text, is run, or stands here with the reason why it is not.
+
+Commands of hpcdl are tried by tests/launch/test_docs.py, which says where.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
+import importlib
 import inspect
 import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -19,42 +23,56 @@ from hpcdl.common.options import names_of
 from hpcdl.common.words import WorkloadOptions
 from hpcdl.runtime.training import Run
 from tests.bare import ROOT, environ_of_script, needs_mpirun, under_mpirun
+from tests.pages import PAGES, commands_of, mentions_of
 from tests.parallel.launching import run_hpcdl
 from tests.parallel.programs.cases import IS_KERAS_3
 
 pytestmark = pytest.mark.skipif(not IS_KERAS_3, reason="what a command is does not depend on Keras")
-#: Whose commands of hpcdl are tried by which test.
-PAGES = {
-    "README.md": "tests/parallel/test_readme.py",
-    "docs/training.md": "tests/parallel/test_docs.py",
-    "docs/data.md": "tests/launch/test_docs.py",
-    "docs/launching.md": "tests/launch/test_docs.py",
-    "containers/README.md": "tests/launch/test_docs.py",
-    "docs/benchmarking.md": "tests/launch/bench/test_bench_docs.py",
-}
-#: What other pages show of hpcdl, and all show of other programs: run here, with words that make it short.
+#: What is run here, with words that make it short.
 RUN = {
     "python tools/results.py --table docs/results.json": (),
+    "python tools/scaling_model.py": (),
     "mpirun -np 2 python docs/examples/three_lines.py": ("--samples", "2000", "--epochs", "1"),
 }
-#: Or not run, and why.
+#: Or not run, and why. What a program of tools/ is told is parsed here all the same.
 NOT_RUN = {
     "make demo": "makes an environment first; what it trains is tried by test_examples.py and on docs/training.md",
     "make test": "runs the tests",
+    "make test-cluster": "likewise, on a private Slurm",
     "python tools/results.py --data-dir DIR --epochs 5": "trains for minutes, on data that are not on every machine",
     "python tools/results.py --data-dir DIR --epochs 3": "likewise",
     "python tools/results.py --epochs 3": "trains for minutes",
-    "python tools/in_turns.py --rounds 12": "measures for minutes; test_in_turns.py runs two short rounds",
+    "python tools/in_turns.py": "measures for minutes; test_in_turns.py runs two short rounds",
     "python tools/speed.py": "measures for half an hour, beside PyTorch",
-    "python tools/simulated_worlds.py --rounds 11": "measures for minutes; test_simulated_worlds.py makes such worlds",
-    "hpcdl bench --np 1,2 --scaling weak,strong --rounds 7": "measures for half an hour",
-    "hpcdl bench report docs/benchmarks/two-cores/scaling": "README.md has it, too",
-    "hpcdl bench predict --step-ms 476": "docs/benchmarking.md has it, too",
+    "python tools/simulated_worlds.py": "measures for minutes; test_simulated_worlds.py makes such worlds",
+    "python tools/real_worlds.py": "starts up to 16 ranks; tests/tools/test_real_worlds.py reads what such note",
+    "python tools/rendezvous_limit.py": "takes minutes; tests/tools/test_rendezvous_limit.py measures a small world",
+    "python -m tools.cluster run": "needs a private Slurm, which tests/cluster have",
+    "python -m hpcdl.launch.definitions containers": "writes containers/; test_definitions.py compares",
+    "python -m hpcdl.launch.templates jobs": "writes jobs/; test_templates.py compares",
+    "python -m hpcdl.runtime": "is what hpcdl starts for each rank, or to read data: all trainings here do",
     "python3 -m venv ": "makes an environment, as tools/environments.py does",
-    "pip install ./hpcdl[launch]": "fetches packages",
-    "/project/abc123p/tf/bin/pip install tensorflow": "likewise",
+    "python3 --version": "is no command of this project's",
+    "python -c pass": "likewise",
+    "ip -br addr": "likewise",
+    "apptainer build": "likewise; `python -m tools.cluster image` does so, for tests/cluster",
+    "pip install ": "fetches packages; below it is asked whether the extras are there",
+    "/project/abc123p/tf/bin/pip install tensorflow": "fetches packages",
+    ". ": "changes the shell that reads it",
+    "salloc ": "needs a Slurm; tests/cluster trains in an allocation",
+    "mpirun -np 16 -H ...": "is what a centre's own script says, beside what to say here instead",
+    "srun --mpi=pmi2 shifter": "likewise",
     "IMAGE=/path/to/image.sif sbatch": "tests/cluster/test_jobs.py submits the batch files",
 }
+#: All that pages show of other programs.
+SHOWN = sorted(
+    {
+        line
+        for page in PAGES
+        for line in (*commands_of(page), *mentions_of(page))
+        if not line.startswith("hpcdl ")
+    }
+)
 TRAINING_PAGE = (ROOT / "docs/training.md").read_text()
 TRAININGS = [line for line in TRAINING_PAGE.splitlines() if line.startswith("hpcdl train")]
 #: Of which the page shows what it prints.
@@ -65,14 +83,6 @@ PLANNED = [
     if line.startswith("hpcdl train")
     and "--data-dir" not in line  # the data of which are not on every machine
 ]
-
-
-def commands_of(page: Path):
-    """Lists the commands in the blocks of a page, without the comments behind them."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
-    lines = [line for language, block in fenced if not language for line in block.splitlines()]
-    starts = re.compile(r"(hpcdl|python3?|[\w/]*\bpip|mpirun|make|[A-Z]+=\S+) (?!.*──)")
-    return [" ".join(shlex.split(line, comments=True)) for line in lines if starts.match(line)]
 
 
 @pytest.mark.parametrize("command", TRAININGS)
@@ -121,28 +131,62 @@ def test_a_training_of_the_page_about_data_is_planned(command, tmp_path):
     assert "plan of" in run_hpcdl([words[0], "--dry-run", "--oversubscribe", *words[1:]], tmp_path)
 
 
-def test_every_command_of_a_page_is_tried_or_has_a_reason():
-    pages = [path for where in ("*.md", "docs/**/*.md", "*/README.md") for path in ROOT.glob(where)]
-    found = {
-        command
-        for page in pages
-        for command in commands_of(page)
-        if not (command.startswith("hpcdl ") and str(page.relative_to(ROOT)) in PAGES)
-    }
-    assert {command for command in RUN if command not in found} == set()
-    left = {command for command in found if command not in RUN}
+def test_every_command_of_a_page_is_run_or_has_a_reason():
+    assert [command for command in RUN if command not in SHOWN] == []
+    left = [command for command in SHOWN if command not in RUN]
     assert [command for command in left if not command.startswith(tuple(NOT_RUN))] == []
     assert [start for start in NOT_RUN if not any(command.startswith(start) for command in left)] == []
-    for page, test in PAGES.items():
-        assert Path(page).name in (ROOT / test).read_text()
 
 
-def test_a_table_is_printed_from_its_records_as_the_page_says():
-    (command,) = [command for command in RUN if command.startswith("python ")]
+@pytest.mark.parametrize(
+    "command",
+    [
+        part
+        for line in SHOWN
+        if line not in RUN
+        for part in line.split(" -- ")
+        if re.search(r"\btools[./]", part)
+    ],
+)
+def test_a_program_of_tools_takes_what_a_page_tells_it(command, monkeypatch):
+    """By its own parser; what comes after that is not done."""
+    words = shlex.split(command)[1:]
+    words = words[1:] if words[0] == "-m" else words
+    program = importlib.import_module(words[0].replace(".py", "").replace("/", "."))
+    if not hasattr(program, "main"):
+        program = importlib.import_module(f"{program.__name__}.__main__")
+    parse = argparse.ArgumentParser.parse_args
+
+    def only_parse(self, *given):
+        raise InterruptedError(f"{parse(self, *given)}")
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+    with pytest.raises(InterruptedError, match="Namespace"):
+        program.main(words[1:])
+
+
+def test_the_extras_that_a_page_installs_are_there():
+    shown = {
+        extra for line in SHOWN for extras in re.findall(r"\[([\w,]+)\]", line) for extra in extras.split(",")
+    }
+    assert shown == {"launch", "cpu"}
+    there = (
+        (ROOT / "pyproject.toml")
+        .read_text()
+        .partition("[project.optional-dependencies]\n")[2]
+        .partition("\n[")[0]
+    )
+    assert shown <= set(re.findall(r"^(\w+) = ", there, re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", [command for command in RUN if command.startswith("python ")])
+def test_tables_are_printed_from_their_records_as_the_page_says(command):
     words = [sys.executable, *shlex.split(command)[1:]]
     done = subprocess.run(words, cwd=str(ROOT), env=environ_of_script(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in (ROOT / "docs/results.md").read_text()
+    (page,) = [page for page in PAGES if command in {*commands_of(page), *mentions_of(page)}]
+    tables = [table.strip() for table in done.stdout.split("\n\n") if table.strip()]
+    assert [table for table in tables if table not in (ROOT / page).read_text()] == []
 
 
 @needs_mpirun

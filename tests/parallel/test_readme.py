@@ -1,6 +1,6 @@
 """Every command of README.md is one that hpcdl takes. Workloads train for some steps; studies and jobs are planned.
 
-What is fetched from a network is tried by the tests of data.
+What is fetched from a network is parsed by tests/launch/test_docs.py, and tried by the tests of data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.parallel.test_functions import MODULE
 SHOWN = [
     shlex.split(line, comments=True)[1:]
     for line in (ROOT / "README.md").read_text().splitlines()
-    if line.startswith("hpcdl ") and not line.startswith("hpcdl data fetch")
+    if line.startswith("hpcdl ") and not line.startswith("hpcdl data fetch")  # which needs a network
 ]
 SOME_STEPS = BenchSettings(steps=3)
 pytestmark = pytest.mark.skipif(not IS_KERAS_3, reason="what a command is does not depend on Keras")

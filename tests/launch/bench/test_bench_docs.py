@@ -1,16 +1,17 @@
-"""Commands of docs/benchmarking.md are ones that hpcdl takes, and the tables of docs/scaling-model.md are today's."""
+"""The pages' commands of `hpcdl bench` are ones that it takes, and the tables of docs/scaling-model.md are today's."""
 
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 import pytest
 
+from hpcdl.launch.bench import allreduce
 from hpcdl.launch.bench.tables import to_markdown
 from hpcdl.launch.cli import main
 from tests.launch.bench.studies import write_run, write_study
+from tests.pages import PAGES, words_of_hpcdl
 from tools.scaling_model import (
     make_computed_table,
     make_table,
@@ -20,12 +21,15 @@ from tools.scaling_model import (
 )
 
 ROOT = Path(__file__).resolve().parents[3]
-TEXT = (ROOT / "docs" / "benchmarking.md").read_text()
-SHOWN = [shlex.split(line)[1:] for line in TEXT.splitlines() if line.startswith("hpcdl ")]
+#: Those of README.md are run by tests/parallel/test_readme.py.
+SHOWN = [
+    argv for argv in words_of_hpcdl(*PAGES) if argv[0] == "bench" and argv not in words_of_hpcdl("README.md")
+]
 
 
 @pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[1] != "allreduce"], ids=" ".join)
 def test_a_command_of_the_docs_is_taken(argv, tmp_path, monkeypatch, capsys):
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
     if "--output" in argv:
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
@@ -45,6 +49,18 @@ def test_a_command_of_the_docs_is_taken(argv, tmp_path, monkeypatch, capsys):
         argv = [argv[0], "--dry-run", "--oversubscribe", *argv[1:]]
     assert main(argv) == 0
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [argv for argv in SHOWN if argv[1] == "allreduce"], ids=" ".join)
+def test_sums_are_measured_as_the_docs_say(argv, tmp_path, monkeypatch, capsys):
+    """Up to the measuring, which tests/parallel/test_bench.py does."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(allreduce, "measure", lambda options, placement: {"bytes": options.bytes})
+    monkeypatch.setattr(allreduce, "render", str)
+    assert main([*argv[:2], "--oversubscribe", *argv[2:]]) == 0
+    (record,) = [tmp_path / argv[-1]] if "--json" in argv else (tmp_path / "bench").glob("allreduce-*.json")
+    assert len(json.loads(record.read_text())["bytes"]) == (2 if "--bytes" in argv else 9)
+    assert f"record: {record.relative_to(tmp_path)}" in capsys.readouterr().out
 
 
 def test_all_parts_are_shown():
