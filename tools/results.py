@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))  # run as a script, before anything is installed
 from hpcdl.common import workloads  # noqa: E402
 from hpcdl.common.errors import EXIT_DONE, HpcdlError  # noqa: E402
 from hpcdl.common.records import read_json, write_json  # noqa: E402
+from hpcdl.common.saying import count  # noqa: E402
 from hpcdl.launch.bench.tables import Table, to_markdown  # noqa: E402
 from tools.environments import guarded  # noqa: E402
 
@@ -122,7 +123,8 @@ def table(found: Sequence[Dict[str, Any]]) -> str:
         measured = [f"{of_ranks[n]:.2f}" if n in of_ranks else "-" for n in WORLD_SIZES]
         reached = "-" if workshop is None else f"{workshop:.1f}"
         cells.append((name, reached, version, str(epochs[(name, version)]), *measured))
-    head = ("workload", "workshop, %", "TensorFlow", "epochs", *(f"{n} rank(s), %" for n in WORLD_SIZES))
+    ranks = [f"{count(n, 'rank')}, %" for n in WORLD_SIZES]
+    head = ("workload", "workshop, %", "TensorFlow", "epochs", *ranks)
     return to_markdown(Table(head, tuple(cells)))
 
 
