@@ -120,7 +120,10 @@ def find_command(name: str, commands: Sequence[Command]) -> Command:
     for command in commands:
         if command.name == name:
             return command
-    hint = did_you_mean(name, names, cutoff=0.6)
+    if name.startswith("-"):  # --help is as near to --np as a command may be
+        hint = did_you_mean(name, ("--help", "--version"), cutoff=0.7)
+    else:
+        hint = did_you_mean(name, names, cutoff=0.6)
     raise BadInput(f"unknown command {name!r}; {hint}all commands: {', '.join(names)}; see hpcdl --help")
 
 

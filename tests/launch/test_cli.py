@@ -82,9 +82,18 @@ def test_debug_shows_the_traceback_before_the_line(
     assert shown.endswith("hpcdl: np must be positive; received 0; pass e.g. --np 2\n")
 
 
-@pytest.mark.parametrize(("typed", "near"), [("trian", "train"), ("horvod", "horovod")])
+@pytest.mark.parametrize(
+    ("typed", "near"),
+    [
+        ("trian", "train"),
+        ("horvod", "horovod"),
+        ("--verson", "--version"),
+        ("-version", "--version"),
+        ("--hlep", "--help"),
+    ],
+)
 def test_an_unknown_command_lists_near_names(typed: str, near: str) -> None:
-    with pytest.raises(BadInput, match=f"unknown command '{typed}'; did you mean {near}. all"):
+    with pytest.raises(BadInput, match=rf"unknown command '{typed}'; did you mean {near}\? all"):
         find_command(typed, COMMANDS)
 
 
@@ -95,7 +104,7 @@ def test_an_unknown_command_that_is_near_to_none_lists_all() -> None:
 
 def test_an_option_in_place_of_a_command_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--np", "2"]) == 2
-    assert capsys.readouterr().err.startswith("hpcdl: unknown command '--np'")
+    assert capsys.readouterr().err.startswith("hpcdl: unknown command '--np'; all commands")
 
 
 def test_no_arguments_give_the_help_on_stderr_and_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
