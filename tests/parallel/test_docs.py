@@ -16,9 +16,11 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from hpcdl.common.data_sets import spec_of
 from hpcdl.common.options import names_of
 from hpcdl.common.words import WorkloadOptions
 from hpcdl.runtime.training import Run
@@ -129,6 +131,20 @@ def test_every_option_of_a_workload_is_on_the_page_with_the_words_of_a_script():
 def test_a_training_of_the_page_about_data_is_planned(command, tmp_path):
     words = shlex.split(command)[1:]
     assert "plan of" in run_hpcdl([words[0], "--dry-run", "--oversubscribe", *words[1:]], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_a_set_is_written_as_the_page_says_in_the_form_that_hpcdl_reads(name, tmp_path, monkeypatch):
+    """With few samples for those that Keras would fetch; test_datasets.py reads such files."""
+    (block,) = re.findall(r"```python\n([^`]*np\.savez[^`]*)```", (ROOT / "docs/data.md").read_text())
+    (form,) = [form for form in spec_of(name).forms if form.files == (f"{name}.npz",)]
+    parts = (np.zeros((3, 2, 2), np.uint8), np.arange(3)), (np.ones((2, 2, 2), np.uint8), np.arange(2))
+    monkeypatch.setattr(getattr(tf.keras.datasets, name), "load_data", lambda: parts)
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace("cifar10", name), {})
+    with np.load(form.files[0]) as written:
+        assert sorted(written.files) == ["x_test", "x_train", "y_test", "y_train"]
+        np.testing.assert_array_equal(written["x_test"], parts[1][0])
 
 
 def test_every_command_of_a_page_is_run_or_has_a_reason():
