@@ -13,6 +13,7 @@ from typing import List
 
 import pytest
 
+from hpcdl.common.cache import cache_folder
 from hpcdl.common.data_words import parse_data
 from hpcdl.common.errors import HpcdlError
 from hpcdl.common.words import parse_train_words
@@ -187,6 +188,14 @@ def test_a_question_about_a_job_is_taken(
     asks_for_one = "12345" in argv
     assert main(argv) == (2 if asks_for_one else 0)
     assert ("no job 12345 in" if asks_for_one else "no jobs in") in capsys.readouterr().err
+
+
+def test_where_a_page_names_the_cache_it_tells_how_to_move_it(home: Path) -> None:
+    texts = {page: (ROOT / page).read_text() for page in PAGES}
+    naming = {page for page, text in texts.items() if "~/.cache/hpcdl" in text}
+    assert naming == {page for page, text in texts.items() if "HPCDL_CACHE" in text}
+    assert cache_folder({"HOME": "/home/me"}) == Path("/home/me/.cache/hpcdl")
+    assert {"README.md", "docs/data.md", "docs/launching.md"} <= naming
 
 
 def test_each_kind_of_command_has_its_test(capsys: pytest.CaptureFixture[str]) -> None:
