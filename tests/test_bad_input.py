@@ -12,12 +12,13 @@ import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from typing import Mapping, Sequence
+from typing import Mapping, Optional, Sequence
 
 import pytest
 import tensorflow as tf
 
 from hpcdl.launch.cli import main as hpcdl_main
+from hpcdl.launch.machine import Machine
 from hpcdl.launch.submission.job import SCHEMA_VERSION as JOB_SCHEMA
 from hpcdl.runtime.__main__ import main as rank_main
 from hpcdl.runtime.idx import idx_header
@@ -55,6 +56,7 @@ class Case:
         said: Words of the message, in order: the rule, what was received, the way out.
         script: What follows SCRIPT in ``train.py``.
         environ: Variables.
+        machine: Where the command is typed; None: this one.
         files: Content by name.
     """
 
@@ -62,6 +64,7 @@ class Case:
     said: Sequence[str]
     script: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
+    machine: Optional[Machine] = None
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -150,6 +153,10 @@ CASES = {
     "more processes than cores": of_train("--np", "4096", WORKLOAD, said=("np=4096", "--oversubscribe")),
     "more replicas than cores": of_train(
         "--replicas-per-process", "4096", WORKLOAD, said=("4096", "--oversubscribe")
+    ),
+    "more processes than GPUs": of_train(
+        "--np", "3", WORKLOAD, said=("every replica needs a GPU", "received np=3 on box with 2 GPUs", "--oversubscr"),
+        machine=Machine("box", tuple((cpu,) for cpu in range(8)), num_gpus=2),
     ),
     "a negative number of restarts": of_train("--restarts", "-1", "x.py", said=("--restarts must", "-1", "pass")),
     "half an epoch": of_train(WORKLOAD, "--epochs", "0.5", said=("--epochs must be", "'0.5'", "pass e.g. 1")),
@@ -361,10 +368,27 @@ CASES = {
     "an optimizer of Horovod's": of_script(
         "model.optimizer._allreduce_grads = None\n" + FIT, "must be a plain Keras one", "Horovod", "take hvd."
     ),
+    "an optimizer that Horovod has wrapped": of_script(
+        "import horovod.tensorflow.keras as hvd\n"
+        "with run.scope():\n    model = build(optimizer=hvd.DistributedOptimizer(keras.optimizers.SGD()))\n" + FIT,
+        "must be a plain Keras one", "wrapped by Horovod", "take hvd.DistributedOptimizer away",
+    ),
     "a callback of no class": of_script(
         "run.fit(model, x, y, global_batch_size=4, callbacks=[print])", "derived from", "received"
     ),
-    "a callback option that there is not": of_script(
+    "a callback that resumes by itself": of_script(
+        "run.fit(model, x, y, global_batch_size=4, callbacks=[keras.callbacks.BackupAndRestore('kept')])",
+        "saves and resumes by itself", "received the callback BackupAndRestore", "take it away",
+    ),
+    "a best checkpoint by no direction": of_script(
+        "run.fit(model, x, y, global_batch_size=4, best_by='most:val_loss')",
+        "best_by must be", "min: or max:", "received 'most:val_loss'", "pass e.g. val_loss",
+    ),
+    "no checkpoints to keep": of_script(
+        "run.fit(model, x, y, global_batch_size=4, keep_checkpoints=0)",
+        "keep_checkpoints must be a whole number >= 1", "received 0", "pass e.g. 1",
+    ),
+    "a checkpoint of an unknown interval": of_script(
         "run.fit(model, x, y, global_batch_size=4, checkpoint_every='1epok')",
         "must be", "'1epok'", "did you mean 1epoch",
     ),
@@ -485,6 +509,8 @@ def test_is_one_line_with_status_2_and_nothing_written(name, tmp_path, monkeypat
         (tmp_path / path).write_bytes(content)
     for variable, value in case.environ.items():
         monkeypatch.setenv(variable, value)
+    if case.machine is not None:
+        monkeypatch.setattr("hpcdl.launch.local.read_machine", lambda environ: case.machine)
     before = files_in(tmp_path)
 
     is_of_rank = case.script is None or case.argv == ("train.py",)
