@@ -529,3 +529,12 @@ def test_is_one_line_with_status_2_and_nothing_written(name, tmp_path, monkeypat
 
 def test_there_are_enough_cases():
     assert len(CASES) >= 60
+
+
+def test_of_a_dry_run_only_that_is_written_which_a_script_writes_before_it_fits(tmp_path, monkeypatch, capfd):
+    wish = "open(f'before-{run.rank}-of-{run.world_size}', 'w').close()\n"
+    (tmp_path / "train.py").write_text(SCRIPT + wish + FIT + "\nopen('after', 'w').close()\n")
+    monkeypatch.setenv("HPCDL_PLAN_WORLD_SIZE", "2")  # as `hpcdl train --np 2 --dry-run` sets it
+    assert rank_main(["train.py"]) == 0
+    assert "2 processes" in capfd.readouterr().out
+    assert set(files_in(tmp_path)) == {"train.py", "before-0-of-2"}

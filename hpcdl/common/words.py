@@ -136,7 +136,10 @@ class LaunchOptions:
         "start a run that was killed again from its checkpoint, up to N times (default: 0)",
         at_least(0),
     )
-    dry_run: bool = switch("print the plan and the command; train nothing, write nothing")
+    dry_run: bool = switch(
+        "print the plan and the command; train nothing, record nothing (a script runs up to its first fit or loop;"
+        " data that are missing are fetched)"
+    )
     log_dir: Optional[str] = option(
         None, "DIR", "write one log per rank to DIR (default: a new folder in hpcdl-logs)", folder
     )
