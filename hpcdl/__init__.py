@@ -19,6 +19,13 @@ def __getattr__(name: str) -> Any:
     # TensorFlow must not be loaded by `import hpcdl`: the command line answers in a blink, and devices are pinned
     # before TensorFlow looks at them.
     if name == "init":
+        import os
+
+        from hpcdl.runtime import backend, uncaught
+
+        # The next import loads TensorFlow, and that loads Keras.
+        uncaught.install()
+        backend.check_backend(os.environ, backend.version_of_keras())
         from hpcdl.runtime.training import init
 
         return init

@@ -78,8 +78,10 @@ def _run_script(command: TrainCommand) -> None:
 
 
 def _run_target(command: TrainCommand) -> None:
+    import hpcdl
+
+    init = hpcdl.init  # which comes first, since targets load what it may refuse
     from hpcdl.runtime import targets
-    from hpcdl.runtime.training import init
 
     is_workload = command.target_kind == "workload"
     # A name that does not exist is said at once; a user's module may use TensorFlow, so it comes after init().

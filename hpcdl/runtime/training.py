@@ -55,13 +55,12 @@ def init(
         The run, as this rank sees it.
 
     Raises:
-        BadInput: The strategy does not fit the world, Keras has another backend than TensorFlow, Horovod is missing, or
-            the world that it sees is not the one that the launcher started.
+        BadInput: The strategy does not fit the world, Keras has another backend than TensorFlow (`hpcdl.__getattr__`),
+            Horovod is missing, or the world that it sees is not the one that the launcher started.
         HpcdlError: Other ranks did not come within 300 s; they are named.
     """
     uncaught.install()
     ending.install()
-    _check_backend(os.environ)
     seed = whole_number("seed", seed, least=0, most=MAX_SEED)
     settings = RunSettings.from_environ(os.environ)
     topology = read_topology(os.environ, socket.gethostname())
@@ -110,16 +109,6 @@ def init(
         settings,
         bench,
     )
-
-
-def _check_backend(environ: Mapping[str, str]) -> None:
-    """Refuses Keras on anything but TensorFlow, before it is loaded: it may not even be there."""
-    backend = environ.get("KERAS_BACKEND", "tensorflow")
-    if backend not in ("", "tensorflow"):
-        raise BadInput(
-            f"Keras must compute with TensorFlow, whose steps hpcdl joins; received KERAS_BACKEND={backend};"
-            " unset it, or set KERAS_BACKEND=tensorflow"
-        )
 
 
 def _planned(topology: Topology, world_size: int) -> Topology:
