@@ -34,7 +34,7 @@ from hpcdl.runtime.devices import pin_devices, use_threads
 from hpcdl.runtime.processes import Alone, HorovodProcesses, start_horovod
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.tracing import timeline_environ
-from hpcdl.runtime.use import note_use
+from hpcdl.runtime.use import note_model, note_use
 from hpcdl.runtime.world import World
 
 
@@ -381,6 +381,7 @@ class Run(World):
         refuse_unnamed(self.evaluate, {"y": y, "sample_weight": sample_weight}, unnamed)
         shown = self._verbosity(verbose)
         checks.check_compiled(model, self._replicas)
+        note_model(model, os.environ)
         sizes = (per_replica_batch_size, global_batch_size)
         source, order = self._opened((x, y, sample_weight), sizes, steps)
         check_data(model, source.rows, "data to evaluate on", self._replicas)
@@ -424,6 +425,7 @@ class Run(World):
         shown = self._verbosity(verbose)
         checks.check_keras(model)
         checks.check_place(model, self._replicas)
+        note_model(model, os.environ)
         source, order = self._opened((x,), (per_replica_batch_size, global_batch_size), steps)
         if not source.has_order:
             raise BadInput(
@@ -438,7 +440,6 @@ class Run(World):
         from hpcdl.runtime.feed import Order
         from hpcdl.runtime.sources import Reader, check_said_sizes, open_source
 
-        note_use(os.environ)
         per_replica, global_ = (32, None) if sizes == (None, None) else sizes
         batches = resolve_batches(per_replica, global_, num_replicas=self.num_replicas)
         reader = Reader(self._replicas, self.num_replicas, self.seed, batches.per_replica_batch_size)

@@ -3,23 +3,38 @@
 Synopsis::
 
     note_use(os.environ)                       # by `Run.fit`, and by what loops of a script's own call
+    note_model(model, os.environ)              # by what `Run` does with a model besides
     check_used("train.py", 2, os.environ)      # after the script: BadInput with the three lines
 """
 
 from __future__ import annotations
 
 import os
-from typing import Mapping, MutableMapping
+from typing import Any, Mapping, MutableMapping, Optional
 
 from hpcdl.common.errors import BadInput
 
-#: Holds the process's number, so that a process that the script starts is not taken for it.
+#: Holds the process's number, so that a process that the script starts is not taken for it, and what it did.
 _USED_BY = "HPCDL_USED_BY"
+_TRAINED, _LOOKED, _TRAINED_ALONE = "trained", "looked", "trained-alone"
 
 
 def note_use(environ: MutableMapping[str, str]) -> None:
     """Notes that this process trains through hpcdl."""
-    environ[_USED_BY] = str(os.getpid())
+    _note(_TRAINED, environ)
+
+
+def note_model(model: Any, environ: MutableMapping[str, str]) -> None:
+    """Notes that this process evaluates a model, predicts with it or saves it.
+
+    A script may do no more than that. But if Keras itself has trained the model in this process, each rank has done so
+    alone. That shows in the function of a step, which Keras makes as it begins to train, stores nowhere and drops where
+    the model is compiled anew. What a loop of a script's own does to a model without hpcdl cannot be seen.
+    """
+    if _noted(environ) in (_TRAINED, _TRAINED_ALONE):
+        return
+    was_trained = getattr(model, "train_function", None) is not None
+    _note(_TRAINED_ALONE if was_trained else _LOOKED, environ)
 
 
 def check_used(script: str, world_size: int, environ: Mapping[str, str]) -> None:
@@ -28,9 +43,19 @@ def check_used(script: str, world_size: int, environ: Mapping[str, str]) -> None
     Raises:
         BadInput: With the three lines that it lacks.
     """
-    if world_size > 1 and environ.get(_USED_BY) != str(os.getpid()):
+    if world_size > 1 and _noted(environ) not in (_TRAINED, _LOOKED):
         raise BadInput(
             f"a script that runs on several ranks must train through hpcdl; received {script}, which ended without, so"
             f" that each of {world_size} ranks did the same by itself; put in three lines: run = hpcdl.init()"
             " | with run.scope(): model = ... | run.fit(model, x, y, per_replica_batch_size=...) in place of model.fit"
         )
+
+
+def _note(what: str, environ: MutableMapping[str, str]) -> None:
+    environ[_USED_BY] = f"{os.getpid()} {what}"
+
+
+def _noted(environ: Mapping[str, str]) -> Optional[str]:
+    """Gives what this process has noted last."""
+    process, _, what = environ.get(_USED_BY, "").partition(" ")
+    return what if process == str(os.getpid()) else None

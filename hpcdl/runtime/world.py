@@ -24,7 +24,7 @@ from typing import Any, Iterable, Iterator, List, Sequence, Tuple, Union
 
 from hpcdl.common.topology import Choice, Topology
 from hpcdl.runtime.replicas import Replicas
-from hpcdl.runtime.use import note_use
+from hpcdl.runtime.use import note_model, note_use
 
 
 class World:
@@ -99,7 +99,8 @@ class World:
         """
         from hpcdl.runtime.saving import save_on_rank_0
 
-        self._begin_own_loop()
+        note_model(model, os.environ)
+        self._end_plan()
         save_on_rank_0(self._replicas.processes, model, Path(path))
 
     def broadcast(self, variables: Iterable[Any]) -> None:
@@ -172,8 +173,12 @@ class World:
         custom_loops.apply_gradients(self._replicas, optimizer, grads_and_vars)
 
     def _begin_own_loop(self) -> None:
-        """Notes that hpcdl is used. Ends a plan here: what a script does in its own loop is not known before."""
+        """Notes that hpcdl is used, and ends a plan."""
         note_use(os.environ)
+        self._end_plan()
+
+    def _end_plan(self) -> None:
+        """Ends a plan here: what a script does in its own loop is not known before."""
         if self._is_plan_only:
             self.print(
                 f"{self.strategy}: {self.world_size} x {self.replicas_per_process} replicas; the script has a loop of"
