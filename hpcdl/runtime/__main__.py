@@ -14,7 +14,7 @@ from hpcdl.common.failures import write_failure
 from hpcdl.common.topology import read_topology
 from hpcdl.common.words import TrainCommand, check_script, parse_train
 from hpcdl.runtime import uncaught
-from hpcdl.runtime.use import check_used
+from hpcdl.runtime.use import check_used, leave_check
 
 
 def main(argv: List[str]) -> int:
@@ -43,6 +43,8 @@ def main(argv: List[str]) -> int:
         uncaught.let_the_cause_speak(error, os.environ)
         traceback.print_exc()
         return EXIT_FAILED
+    finally:
+        leave_check()
     return EXIT_DONE
 
 

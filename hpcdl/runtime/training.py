@@ -34,7 +34,7 @@ from hpcdl.runtime.devices import pin_devices, use_threads
 from hpcdl.runtime.processes import Alone, HorovodProcesses, start_horovod
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.tracing import timeline_environ
-from hpcdl.runtime.use import note_model, note_use
+from hpcdl.runtime.use import check_at_end, note_model, note_use
 from hpcdl.runtime.world import World
 
 
@@ -99,6 +99,8 @@ def init(
         tf.keras.backend.experimental.enable_tf_random_generator()
     control = FromMemory if bench.cached_input else WithoutExchange
     replicas_of = control if bench.cached_input or bench.without_exchange else Replicas
+    if not is_plan_only:
+        check_at_end(world.world_size)
     return Run(
         world,
         choice,

@@ -5,14 +5,19 @@ Synopsis::
     note_use(os.environ)                       # by `Run.fit`, and by what loops of a script's own call
     note_model(model, os.environ)              # by what `Run` does with a model besides
     check_used("train.py", 2, os.environ)      # after the script: BadInput with the three lines
+    check_at_end(world_size=2)                 # by `init`, for a script that nobody runs who would do that
 """
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import os
+import sys
 from typing import Any, Mapping, MutableMapping, Optional
 
 from hpcdl.common.errors import BadInput
+from hpcdl.runtime import uncaught
 
 #: Holds the process's number, so that a process that the script starts is not taken for it, and what it did.
 _USED_BY = "HPCDL_USED_BY"
@@ -49,6 +54,43 @@ def check_used(script: str, world_size: int, environ: Mapping[str, str]) -> None
             f" that each of {world_size} ranks did the same by itself; put in three lines: run = hpcdl.init()"
             " | with run.scope(): model = ... | run.fit(model, x, y, per_replica_batch_size=...) in place of model.fit"
         )
+
+
+def check_at_end(world_size: int) -> None:
+    """Checks when Python ends: a script that a bare mpirun started then says what it lacks, and leaves with status 2.
+
+    Where an error ended it, that has been told, and has its status. With which one a script leaves by ``sys.exit`` is
+    not to be seen from here, and status 2 takes its place: it has not used hpcdl, for whatever reason.
+    """
+    leave_check()
+    atexit.register(_check_end, world_size, os.getpid())
+
+
+def leave_check() -> None:
+    """Takes `check_at_end` back: who runs the script looks after its end."""
+    atexit.unregister(_check_end)
+
+
+def _check_end(world_size: int, process: int) -> None:
+    # A fork is not the script's end; and a person at the prompt goes on.
+    if os.getpid() != process or hasattr(sys, "last_value") or hasattr(sys, "ps1"):
+        return
+    try:
+        check_used(sys.argv[0], world_size, os.environ)
+    except BadInput as error:
+        uncaught.tell(error, os.environ)
+        _leave_with(error.exit_status)
+
+
+def _leave_with(status: int) -> None:
+    """Sets the exit status of a Python that is about to end, and has settled on another one.
+
+    C's exit() calls the function when all that Python does at its end is done, such as the hooks of others. os._exit
+    here would leave that out, also that Horovod tells the other ranks.
+    """
+    c = ctypes.CDLL(None)
+    c.fflush(None)
+    c.__cxa_atexit(c._exit, ctypes.c_void_p(status), None)
 
 
 def _note(what: str, environ: MutableMapping[str, str]) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.bare import environ_of_script, needs_mpirun, under_mpirun
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -43,6 +45,26 @@ def test_a_rank_that_has_used_tensorflow_before_init_is_refused(tmp_path):
     assert ended.status == 2
     (line,) = ended.said
     assert "call hpcdl.init() before any tensor or model is made" in line
+
+
+@needs_mpirun
+@pytest.mark.parametrize("train", ["", "model.fit(x, y, verbose=0); run.evaluate(model, x, y, verbose=0)"])
+def test_ranks_that_trained_each_by_itself_are_told_the_three_lines(train, tmp_path):
+    script = f"""
+import numpy as np, tensorflow as tf, hpcdl
+run = hpcdl.init()
+x, y = np.zeros((8, 4)), np.zeros((8, 1))
+with run.scope():
+    model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse", jit_compile=False)
+{train}
+"""
+    (tmp_path / "m.py").write_text(script)
+    ended = under_mpirun(tmp_path, ["m.py"])
+    assert ended.status == 2
+    (line,) = (said for said in ended.said if "must train through" in said)
+    assert "received m.py, which ended without" in line
+    assert ended.seconds < 120
 
 
 @needs_mpirun

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.use import check_used, note_use
+from tests.bare import environ_of_script
 from tests.runtime.runs import make_run
 
 keras = tf.keras
@@ -127,3 +130,60 @@ def test_the_use_of_the_process_that_started_this_one_does_not_count():
     note_use(environ)
     assert is_used(environ)
     check_used("train.py", 1, {})
+
+
+#: What `init` does for a rank of two; the hooks are those of others, before and after it.
+AT_END = """
+import atexit, os, subprocess, sys
+from hpcdl.runtime import uncaught
+from hpcdl.runtime.use import check_at_end, leave_check, note_use
+uncaught.install()
+atexit.register(print, "before")
+check_at_end(2)
+check_at_end(2)
+atexit.register(print, "after")
+"""
+
+
+@pytest.mark.parametrize(
+    ("rest", "status", "told"),
+    [
+        pytest.param("", 2, "hpcdl: a script that runs on several ranks must", id="it ends"),
+        pytest.param("sys.exit()", 2, "hpcdl: a script that runs on several ranks must", id="it leaves"),
+        pytest.param("note_use(os.environ)", 0, "", id="it has used hpcdl"),
+        pytest.param(
+            "note_use(os.environ); sys.exit(3)", 3, "", id="used, and left with a status of its own"
+        ),
+        pytest.param("raise ValueError('mine')", 1, "Traceback", id="an error of its own"),
+        pytest.param(
+            "from hpcdl.common.errors import BadInput; raise BadInput('the rule')",
+            2,
+            "hpcdl: the rule",
+            id="an error of hpcdl's",
+        ),
+        pytest.param("leave_check()", 0, "", id="hpcdl train runs it"),
+        pytest.param(
+            "note_use(os.environ)\nif os.fork() == 0:\n    os.environ.clear()\n    sys.exit(0)\n"
+            "assert os.wait()[1] == 0",
+            0,
+            "",
+            id="a fork",
+        ),
+    ],
+)
+def test_a_script_that_a_bare_launcher_started_has_status_2_when_all_is_tidied(rest, status, told, tmp_path):
+    (tmp_path / "m.py").write_text(AT_END + rest)
+    done = subprocess.run(
+        [sys.executable, "m.py"],
+        cwd=tmp_path,
+        env=environ_of_script(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert done.stdout.split()[-2:] == ["after", "before"]
+    assert done.stderr.startswith(told)
+    assert bool(told) == bool(done.stderr)
+    if status == 2:
+        assert done.stderr.count("\n") == 1
