@@ -527,6 +527,30 @@ def test_is_one_line_with_status_2_and_nothing_written(name, tmp_path, monkeypat
     assert files_in(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "environ"),
+    [
+        (["gone.py"], {}),
+        ([WORKLOAD, "--data-dir", "gone"], {}),
+        ([WORKLOAD], {"HPCDL_DATA": "gone"}),
+        (own("my_modul:build"), {}),
+        (own("my_pack.models:build"), {}),
+        (["my_module:build", "--data", "my_dat:data"], {}),
+    ],
+)
+def test_ranks_are_not_started_for_what_each_would_refuse_and_the_words_are_theirs(
+    words, environ, tmp_path, monkeypatch, capfd
+):
+    (tmp_path / "my_module.py").write_text(MODULE)
+    for variable, value in environ.items():
+        monkeypatch.setenv(variable, value)
+    assert rank_main(words) == 2
+    of_rank = capfd.readouterr().err
+    assert hpcdl_main(["train", "--np", "2", "--oversubscribe", *words]) == 2
+    assert capfd.readouterr().err == of_rank
+    assert not (tmp_path / "hpcdl-logs").exists()
+
+
 def test_there_are_enough_cases():
     assert len(CASES) >= 60
 

@@ -101,6 +101,11 @@ def spec_of(name: str) -> Spec:
     return _SPECS[name]
 
 
+def no_folder(place: str, name: str) -> BadInput:
+    """Says that a place which the user named for the data set ``name`` is no folder."""
+    return BadInput(f"{place} is no folder; create it with the files of {name}, or leave it out")
+
+
 def owner_of(sha256: str) -> Optional[str]:
     """Names the known array that has this checksum: MNIST and Fashion-MNIST are easily mixed up."""
     for spec in _SPECS.values():

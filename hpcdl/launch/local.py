@@ -23,6 +23,7 @@ from typing import List, Mapping, NoReturn, Optional, Sequence
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import take
 from hpcdl.common.saying import say
+from hpcdl.common.targets import check_target
 from hpcdl.common.topology import Topology, read_topology
 from hpcdl.common.words import RunSettings, TrainCommand, parse_train_words, train_argv
 from hpcdl.launch.alone import run_alone
@@ -69,6 +70,7 @@ def train_main(argv: Sequence[str]) -> int:
     if allocation is not None and (inside is not None or (allocation.needs_srun and not is_step)):
         return span(command, allocation, inside)
 
+    check_target(command, os.environ)  # of ranks each would come to it after TensorFlow is loaded
     np = command.launch.np or 1
     # One process needs no MPI, and some MPIs refuse to run in a process that no mpirun started.
     uses_mpi = command.launch.launcher != "gloo" and np > 1

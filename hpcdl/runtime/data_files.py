@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import List, Mapping, Optional, Sequence, Tuple, Union
 
 from hpcdl.common.cache import cache_folder, home_folder
-from hpcdl.common.data_sets import Form, Spec
+from hpcdl.common.data_sets import Form, Spec, no_folder
 from hpcdl.common.errors import BadInput
 
 
@@ -72,7 +72,7 @@ def find(spec: Spec, looked_in: Sequence[Place]) -> Optional[Files]:
     """Returns the files of the data set in the first of the places that has it; None if none has it."""
     for place in looked_in:
         if place.named_by_user and not place.folder.is_dir():
-            raise BadInput(f"{place} is no folder; create it with the files of {spec.name}, or leave it out")
+            raise no_folder(str(place), spec.name)
         # MNIST and Fashion-MNIST have files of the same names, so a folder of its own name comes first.
         for folder in (place.folder / spec.name, place.folder / spec.name.replace("_", "-"), place.folder):
             for form in spec.forms:

@@ -17,17 +17,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import pkgutil
 import sys
 import warnings
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from hpcdl.common.bench import BenchSettings
-from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
+from hpcdl.common.targets import check_module, near, no_module
 from hpcdl.common.words import WorkloadOptions
 from hpcdl.common.workloads import SYNTHETIC
 from hpcdl.runtime import workloads
@@ -127,20 +126,16 @@ def load_function(what: str, name: str) -> Callable[[], Any]:
     Raises:
         BadInput: There is no such module, or no such function in it (near names are listed), or it needs arguments.
     """
+    check_module(what, name)
     module_name, _, path = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as problem:
         missing = problem.name or ""
         if module_name != missing and not module_name.startswith(missing + "."):
             raise  # the module is there; what it imports is not
-        parent = module_name.rpartition(".")[0] if missing == module_name else missing.rpartition(".")[0]
-        raise BadInput(
-            f"{what} must name a module that exists; received {name!r}, and there is no module {missing!r} in"
-            f" {os.getcwd()} or on Python's path; {_near(missing.rpartition('.')[2], _modules_beside(parent))}"
-        ) from problem
+        package = sys.modules.get(missing.rpartition(".")[0])
+        raise no_module(what, name, missing, getattr(package, "__path__", [])) from problem
     for attribute in path.split("."):
         holder, found = found, getattr(found, attribute, None)
         if found is None:
@@ -148,7 +143,7 @@ def load_function(what: str, name: str) -> Callable[[], Any]:
             functions = [name for name in names if callable(getattr(holder, name))]
             raise BadInput(
                 f"{what} must name a function that exists; received {name!r}, and {module_name} has no"
-                f" {attribute!r}; {_near(attribute, functions)}"
+                f" {attribute!r}; {near(attribute, functions)}"
             )
     if not callable(found):
         raise BadInput(
@@ -280,21 +275,6 @@ def _compile_by_xla(model: Any) -> None:
         raise BadInput(
             f"--xla needs layers that XLA can compile; received {model.name}, which has others; leave it out"
         )
-
-
-def _modules_beside(parent: str) -> List[str]:
-    """Lists the modules of a package; without one, those of the working folder."""
-    paths: Iterable[str] = [os.getcwd()]
-    if parent:
-        paths = getattr(sys.modules.get(parent), "__path__", [])
-    return sorted(module.name for module in pkgutil.iter_modules(list(paths)))
-
-
-def _near(name: str, names: List[str]) -> str:
-    hint = did_you_mean(name, names).rstrip()
-    if hint:
-        return hint
-    return f"there are {', '.join(names[:10])}" if names else "check the spelling, and the folder you are in"
 
 
 def _describe(value: Any) -> str:
