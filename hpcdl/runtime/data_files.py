@@ -8,9 +8,11 @@ Synopsis::
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Callable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from hpcdl.common.cache import cache_folder, home_folder
 from hpcdl.common.data_sets import Form, Spec, no_folder
@@ -71,32 +73,63 @@ def cache_place(environ: Mapping[str, str]) -> Place:
 def find(spec: Spec, looked_in: Sequence[Place]) -> Optional[Files]:
     """Returns the files of the data set in the first of the places that has it; None if none has it."""
     for place in looked_in:
-        if place.named_by_user and not place.folder.is_dir():
-            raise no_folder(str(place), spec.name)
-        # MNIST and Fashion-MNIST have files of the same names, so a folder of its own name comes first.
-        for folder in (place.folder / spec.name, place.folder / spec.name.replace("_", "-"), place.folder):
-            for form in spec.forms:
-                paths = paths_of(form, folder, place)
-                if paths is not None:
-                    return Files(form, tuple(paths), place)
+        try:
+            files = _find_in(spec, place)
+        except OSError as problem:  # such as a folder that may not be entered
+            if place.named_by_user:
+                raise BadInput(
+                    f"{place} must be a folder that can be read; received {problem.filename or place.folder}"
+                    f" ({problem.strerror or problem}); pass one of your own with the files of {spec.name}, or leave"
+                    " it out"
+                ) from problem
+            continue
+        if files is not None:
+            return files
     return None
 
 
-def paths_of(form: Form, folder: Path, place: Place) -> Optional[List[Path]]:
+def _find_in(spec: Spec, place: Place) -> Optional[Files]:
+    if place.named_by_user and not _is(stat.S_ISDIR, place.folder):
+        raise no_folder(str(place), spec.name)
+    lacking = []
+    # MNIST and Fashion-MNIST have files of the same names, so a folder of its own name comes first.
+    for folder in (place.folder / spec.name, place.folder / spec.name.replace("_", "-"), place.folder):
+        for form in spec.forms:
+            paths, missing = _look_for(form, folder)
+            if not missing:
+                return Files(form, tuple(paths), place)
+            if paths:
+                lacking.append(
+                    f"{place.label}: expected {len(form.files)} files in {folder}, found {len(paths)};"
+                    f" add {', '.join(missing)}{' (or .gz)' if form.may_be_gzipped else ''}"
+                )
+    if lacking and place.named_by_user:
+        raise BadInput(lacking[0])
+    return None
+
+
+def paths_of(form: Form, folder: Path) -> Optional[List[Path]]:
     """Returns the paths of a form's files; None if they are not (all) in the folder."""
+    paths, missing = _look_for(form, folder)
+    return None if missing else paths
+
+
+def _look_for(form: Form, folder: Path) -> Tuple[List[Path], List[str]]:
+    """Returns the paths of those of a form's files that are in a folder, and the names of the others."""
     suffixes = ("", ".gz") if form.may_be_gzipped else ("",)
     paths, missing = [], []
     for file in form.files:
-        path = next((folder / (file + s) for s in suffixes if (folder / (file + s)).is_file()), None)
+        path = next((folder / (file + s) for s in suffixes if _is(stat.S_ISREG, folder / (file + s))), None)
         if path is None:
             missing.append(file)
         else:
             paths.append(path)
-    if not missing:
-        return paths
-    if paths and place.named_by_user:
-        raise BadInput(
-            f"{place.label}: expected {len(form.files)} files in {folder}, found {len(paths)};"
-            f" add {', '.join(missing)}{' (or .gz)' if form.may_be_gzipped else ''}"
-        )
-    return None
+    return paths, missing
+
+
+def _is(kind: Callable[[int], bool], path: Path) -> bool:
+    """Says whether there is a file of a kind; unlike pathlib it raises in every Python where that cannot be known."""
+    try:
+        return kind(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False

@@ -115,7 +115,7 @@ def _ways(spec: Spec, place: Place) -> List[Tuple[str, Callable[[], None]]]:
 
     def check(form: Form) -> Callable[[Path], None]:
         def check_in(folder: Path) -> None:
-            paths = paths_of(form, folder, place)
+            paths = paths_of(form, folder)
             if paths is None:
                 raise NotFetched(f"it has not all of {', '.join(form.files)}")
             try:

@@ -4,6 +4,7 @@ A small data set of two-pixel images stands in for the real ones, since the code
 Fashion-MNIST is read too. apt-get, at the process boundary, is a script that hands out a package built here.
 """
 
+import errno
 import gzip
 import io
 import json
@@ -168,6 +169,44 @@ def test_some_of_the_files_are_an_error_in_the_users_folder_and_nothing_in_a_cac
     assert "expected 4 files" in message
     assert "found 3" in message
     assert f"add {FILES[3]} (or .gz)" in message
+
+
+def test_some_files_of_one_form_hide_no_other_form_beside_them(tmp_path):
+    np.savez(tmp_path / "small_set.npz", **ARRAYS)
+    write_idx(tmp_path / "small_set")
+    for file in FILES[2:]:
+        (tmp_path / "small_set" / file).unlink()
+    found = find(small_spec(), [Place("--data-dir", tmp_path, named_by_user=True)])
+    assert found.source == f"--data-dir: {tmp_path}"
+
+
+@pytest.fixture
+def locked(monkeypatch, tmp_path):
+    """A folder that may not be entered; root may enter any, so what the system says of it is made up."""
+    folder, stat = tmp_path / "theirs", os.stat
+
+    def refuse(path, *args, **kwargs):
+        if isinstance(path, (str, Path)) and str(path).startswith(f"{folder}{os.sep}"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *args, **kwargs)
+
+    folder.mkdir()
+    monkeypatch.setattr(os, "stat", refuse)
+    return folder
+
+
+@pytest.mark.parametrize("within", [".", "data"])
+def test_a_folder_that_may_not_be_entered_is_an_error_if_the_user_named_it(locked, within):
+    message = bad_input(obtain, small_spec(), locked / within, {"HOME": str(locked.parent)})
+    assert f"--data-dir {locked / within}" in message
+    assert "Permission denied" in message
+    assert "leave it out" in message
+
+
+def test_a_cache_that_may_not_be_entered_is_passed_over(locked):
+    write_idx(locked.parent / "here")
+    found = find(small_spec(), [Place("Keras' cache", locked), Place("here", locked.parent / "here")])
+    assert found.source == f"here: {locked.parent / 'here'}"
 
 
 def test_an_unknown_name_is_answered_with_near_ones():
