@@ -6,7 +6,9 @@ and Keras' own `load_data` says what is in them.
 
 import hashlib
 import io
+import os
 import pickle
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -220,6 +222,44 @@ def test_an_archive_is_unpacked_once_for_all_and_again_where_that_is_damaged(tmp
     (tmp_path / "file").touch()  # where nothing can be left, each reads for itself
     assert rows(unpacking.unpacked_once(tmp_path / "file", "ab" * 32, read)["x_train"]) == [[1, 2], [3]]
     assert len(calls) == 5
+
+
+#: A rank: waits until all three are there, and unpacks an archive; notes that it has read it, and prints the arrays.
+RANK = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from hpcdl.runtime.unpacking import unpacked_once
+
+folder, rank = Path(sys.argv[1]), sys.argv[2]
+
+def read():
+    (folder / f"read-by-{rank}").touch()
+    time.sleep(1)
+    return {"x_train": np.arange(5), "y_train": np.array([4, 5])}
+
+(folder / f"here-{rank}").touch()
+while len(list(folder.glob("here-*"))) < 3:
+    time.sleep(0.01)
+arrays = unpacked_once(folder / "cache", "ab" * 32, read)
+print(arrays["x_train"].tolist(), arrays["y_train"].tolist())
+"""
+
+
+def test_of_ranks_that_come_at_once_one_unpacks_and_the_others_wait(tmp_path):
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(tmp_path), str(rank)],
+            env=environ,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(3)
+    ]
+    said = [rank.communicate(timeout=120)[0].strip() for rank in ranks]
+    assert said == ["[0, 1, 2, 3, 4] [4, 5]"] * 3
+    assert len(list(tmp_path.glob("read-by-*"))) == 1
 
 
 def test_an_archive_that_cannot_be_saved_unpacked_is_read_once(tmp_path, monkeypatch):
