@@ -18,6 +18,7 @@ import datetime
 import errno
 import fcntl
 import os
+import re
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
@@ -33,7 +34,12 @@ from hpcdl.runtime.saving import save_model
 _RECORD, _HISTORY, _LOCK = "run.json", "history.csv", ".lock"
 _ARCHITECTURE = "architecture.json"
 _LOGS = "logs"
-_OF_A_RUN = (_HISTORY, _LOCK, _ARCHITECTURE, "checkpoints", _LOGS, "steps", "trace", "model.keras")
+#: What a run leaves in its folder; what was being written when it was killed has a temporary name.
+_OF_A_RUN = (
+    *(_HISTORY, _LOCK, _ARCHITECTURE, "checkpoints", _LOGS, "steps", "trace", "model.keras", "curves.png"),
+    *(f".{name}.tmp" for name in (_RECORD, _HISTORY, _ARCHITECTURE)),
+    *(".model.tmp.keras", ".curves.tmp.png"),
+)
 
 
 class RunFolder:
@@ -166,7 +172,7 @@ class RunFolder:
             return
         strange = self.path.name if not self.path.is_dir() else None
         if strange is None:
-            strange = next((p.name for p in sorted(self.path.iterdir()) if p.name not in _OF_A_RUN), None)
+            strange = next((p.name for p in sorted(self.path.iterdir()) if not _is_of_a_run(p.name)), None)
         if strange is not None:
             raise BadInput(
                 f"the run folder must be new, or hold a run; received {self.path}, which has no {_RECORD} but"
@@ -186,6 +192,10 @@ class RunFolder:
                 ) from problem
             # Some file systems of clusters know no locks; there the user has to take care.
         self._lock = lock
+
+
+def _is_of_a_run(name: str) -> bool:
+    return name in _OF_A_RUN or re.fullmatch(r"fit-\d+", name) is not None  # a later fit of the script
 
 
 def columns(history: Mapping[str, Sequence[Any]]) -> Dict[str, List[Optional[float]]]:

@@ -8,6 +8,7 @@ from typing import Iterator
 
 import pytest
 
+from hpcdl.common.errors import BadInput
 from hpcdl.runtime.run_folder import RunFolder
 
 
@@ -41,6 +42,27 @@ def test_logs_that_lie_in_the_run_folder_stay(folder: RunFolder, tmp_path: Path)
     folder.link_logs(logs_of("other", tmp_path))
     assert own.is_dir()
     assert not own.is_symlink()
+
+
+@pytest.mark.parametrize("is_fresh", [False, True])
+def test_a_folder_that_has_lost_its_record_is_still_a_run(tmp_path: Path, is_fresh: bool) -> None:
+    run = tmp_path / "run"
+    for name in ("checkpoints", "steps", "fit-2"):
+        (run / name).mkdir(parents=True)
+    # A kill may leave what was being written under its temporary name.
+    for name in ("history.csv", "curves.png", ".run.json.tmp", ".curves.tmp.png", ".model.tmp.keras"):
+        (run / name).touch()
+    folder = RunFolder(run)
+    assert folder.open({}, is_fresh, None) is None
+    folder.close()
+    assert (run / "curves.png").exists() != is_fresh
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "fit-two"])
+def test_a_folder_of_other_things_is_no_run(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(BadInput, match=f"must be new, or hold a run; received .*no run.json but {name}"):
+        RunFolder(tmp_path).open({}, False, None)
 
 
 def test_a_run_without_a_launcher_has_none(folder: RunFolder) -> None:
