@@ -70,9 +70,9 @@ def test_metrics_with_sample_weights_are_those_of_one_process(world, results):
 def test_predictions_are_those_of_one_process_in_the_order_of_the_data(world, results):
     plain = np.load(results("single") / "plain-evaluated.npz")["predicted"]
     mine = np.load(results(world) / "evaluated-0.npz")
-    for kind in ("of-dataset", "of-items"):
-        assert mine[kind].shape == plain.shape
-        np.testing.assert_allclose(mine[kind], plain, atol=1e-12, rtol=0)
+    for name, factor in {"of-dataset": 1, "of-items": 1, "of-arrays": 1, "once": 1, "twice": 2}.items():
+        assert mine[name].shape == plain.shape
+        np.testing.assert_allclose(mine[name], factor * plain, atol=1e-12, rtol=0, err_msg=name)
 
 
 @NEWEST_ONLY

@@ -148,12 +148,14 @@ def train_run(run, kind, model, train, test):
 
 
 def evaluate(run, out):
-    """Evaluates on arrays, where the metrics are most, and predicts on data sets and by number."""
+    """Evaluates on arrays, where the metrics are most, and predicts on data of all kinds, also several outputs."""
     (x, y, weights), _ = data()
     x, y, weights = x[:83], (y[:83, np.newaxis] == 0).astype("float64"), weights[:83]
     keras.utils.set_random_seed(1)
     with run.scope() if run else contextlib.nullcontext():
         model = build_binary()
+        twice = keras.layers.Rescaling(2.0)(model.output)
+        of_two = keras.Model(model.input, {"once": model.output, "twice": twice})
     alone = {"batch_size": GLOBAL_BATCH_SIZE, "verbose": 0}
     all_replicas = {"global_batch_size": GLOBAL_BATCH_SIZE, "verbose": 0}
     if run is None:
@@ -163,12 +165,17 @@ def evaluate(run, out):
         }
     else:
         rows = tf.data.Dataset.from_tensor_slices((x,)).batch(41)
-        predicted = [run.predict(model, rows, verbose=0), run.predict(model, Items((x,)), verbose=0)]
-        results = {
-            "arrays": run.evaluate(model, x, y, weights, **all_replicas),
-            **({"of-dataset": predicted[0], "of-items": predicted[1]} if run.rank == 0 else {}),
+        predicted = {
+            "of-dataset": run.predict(model, rows, verbose=0),
+            "of-items": run.predict(model, Items((x,)), verbose=0),
+            "of-arrays": run.predict(model, x, **all_replicas),
         }
-        assert run.rank == 0 or predicted == [None, None]
+        of_outputs = run.predict(of_two, x, **all_replicas)
+        results = {"arrays": run.evaluate(model, x, y, weights, **all_replicas)}
+        if run.rank == 0:
+            results.update(predicted, **of_outputs)
+        else:
+            assert {*predicted.values(), of_outputs} == {None}
     np.savez(out, **results)
 
 
