@@ -59,7 +59,11 @@ def evaluate(
         build_global_seed(model)
     execution = Execution(model, replicas)
     steps = order.steps_per_epoch
-    own = [MetricSums(replicas, steps), *execution.callbacks(0, steps)]
+    own = [
+        MetricSums(replicas, steps),
+        *execution.callbacks(0, steps),
+        *source.test_callbacks(order, replicas),
+    ]
     with exact_tests(model, Parts(replicas), replicas, execution.overrides), source.explained():
         return model.evaluate(
             source.feed(order, replicas, epochs=None),
@@ -84,7 +88,10 @@ def predict(model: Any, source: Source, order: Order, replicas: Replicas, verbos
     _share_weights(model, replicas)
     with numbered_predictions(model, Parts(replicas), one_step_per_execution(model)), source.explained():
         feed = source.feed(order, replicas, epochs=None)
-        outputs, numbers = model.predict(feed, steps=order.steps_per_epoch, verbose=verbose)
+        callbacks = source.test_callbacks(order, replicas)
+        outputs, numbers = model.predict(
+            feed, steps=order.steps_per_epoch, verbose=verbose, callbacks=callbacks
+        )
     counts = replicas.processes.gather(np.int64(len(numbers)))
     of_ranks = _gathered(replicas, numbers, counts)
     is_rank_0 = replicas.processes.rank == 0
@@ -115,10 +122,15 @@ def _gathered(replicas: Replicas, array: np.ndarray, counts: np.ndarray) -> np.n
 
 
 def _compare(source: Source, order: Order, replicas: Replicas) -> None:
-    """Refuses ranks whose data differ in kind or number, whose steps would be none of one batch; a collective."""
+    """Refuses ranks whose data differ, whose steps would be none of one batch; a collective."""
     agreement.check(
         replicas.processes,
-        {"num_samples": order.num_samples, "global_batch_size": order.global_batch_size, "spec": source.spec},
+        {
+            "num_samples": order.num_samples,
+            "global_batch_size": order.global_batch_size,
+            "spec": source.spec,
+            "data": source.description,
+        },
     )
 
 

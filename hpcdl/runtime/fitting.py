@@ -236,7 +236,7 @@ class Fit:
         restore_metrics = self._prepare(meta, arrays, first_step)
         states = CallbackStates(self.users_callbacks)
         wishes = Wishes(replicas.processes)
-        fit_arguments, validation_steps = self._validation_arguments()
+        fit_arguments, validation_steps, of_validation = self._validation_arguments()
         order = Order(plan.num_samples, plan.batches.global_batch_size, self.seed if self.shuffle else None)
 
         with ExitStack() as stack:
@@ -251,6 +251,7 @@ class Fit:
             others = [
                 *self.execution.callbacks(plan.steps_per_epoch, validation_steps),
                 *self.source.callbacks(order, replicas),
+                *of_validation,
                 *self.users_callbacks,
             ]
             if self.topology.is_rank_0:
@@ -423,13 +424,16 @@ class Fit:
         if missing and self.topology.is_rank_0:
             say(f"callbacks that were there before are not here now, and start anew: {', '.join(missing)}")
 
-    def _validation_arguments(self) -> Tuple[Dict[str, Any], int]:
+    def _validation_arguments(self) -> Tuple[Dict[str, Any], int, List[Any]]:
+        """Gives what model.fit takes for the validation, its steps, and its callbacks."""
         if self.validation is None:
-            return {}, 0
+            return {}, 0, []
         size = self.validation.batch_size or self.plan.batches.global_batch_size
         order = Order(self.validation.num_samples, size, None)
         data = self.validation.feed(order, self.replicas, epochs=None)
-        return {"validation_data": data, "validation_steps": order.steps_per_epoch}, order.steps_per_epoch
+        steps = order.steps_per_epoch
+        callbacks = self.validation.test_callbacks(order, self.replicas)
+        return {"validation_data": data, "validation_steps": steps}, steps, callbacks
 
     def _why_not_usable(self, meta: Any) -> Optional[str]:
         """Says why a whole checkpoint does not fit this run; None if it does."""

@@ -2,7 +2,8 @@
 
 Every rank reads the same global batches, and each replica takes its part of each one: so the k-th step sees the same
 samples in every world, as it does with arrays. That the batches are the same is not believed: a checksum of them is
-compared over the ranks, of the first one before the first step, and of all in each epoch at its end.
+compared over the ranks, of the first one before the first step, and of all in each epoch, evaluation and prediction at
+its end.
 
 Synopsis::
 
@@ -74,15 +75,14 @@ class Watch:
         return self._firsts.get(self.iteration(run_step))
 
     def so_far(self, run_step: int) -> int:
-        """Gives the checksum of all batches of a step's iteration, up to it; 0 if it was not read."""
+        """Gives the checksum of all batches up to a step, from where the reading began; 0 if it was not read."""
         return self._sums.get(run_step, 0)
 
     def note(self, run_step: int, checksum: int) -> None:
         """Notes a batch."""
         iteration = self.iteration(run_step)
         is_first = run_step == iteration * (self.batches_per_iteration or 0)
-        before = 0 if is_first else self._sums.get(run_step - 1, 0)
-        self._sums[run_step] = zlib.crc32(checksum.to_bytes(4, "little"), before)
+        self._sums[run_step] = zlib.crc32(checksum.to_bytes(4, "little"), self._sums.get(run_step - 1, 0))
         self._sums.pop(run_step - _STEPS, None)
         if not is_first:
             return
@@ -214,6 +214,21 @@ def _first_other(replicas: Replicas, checksum: int) -> Optional[int]:
     return int(others[0]) if others.size else None
 
 
+def _check_all(replicas: Replicas, mine: int, what: str) -> None:
+    """Compares the checksum of all batches of something over the ranks; a collective.
+
+    Raises:
+        Diverged: On every rank, if they differ.
+    """
+    other = _first_other(replicas, mine)
+    if other is not None:
+        raise Diverged(
+            "all ranks must read the same global batches, of which each takes its part; those of"
+            f" {what} are others on rank {other} than on rank 0, so samples were lost and others doubled;"
+            f" {_WAY_OUT}"
+        )
+
+
 class SameBatches(tf.keras.callbacks.Callback):
     """Compares the batches of an epoch over the ranks, at its end; every rank has one.
 
@@ -238,10 +253,35 @@ class SameBatches(tf.keras.callbacks.Callback):
         if self._last is None:
             return
         mine = self._watch.so_far(epoch * self._of_epoch + self._last)
-        other = _first_other(self._replicas, mine)
-        if other is not None:
-            raise Diverged(
-                "all ranks must read the same global batches, of which each takes its part; those of epoch"
-                f" {epoch + 1} are others on rank {other} than on rank 0, so samples were lost and others doubled;"
-                f" {_WAY_OUT}"
-            )
+        _check_all(self._replicas, mine, f"epoch {epoch + 1}")
+
+
+class SameTests(tf.keras.callbacks.Callback):
+    """Compares the batches of an evaluation or a prediction over the ranks, at its end; every rank has one.
+
+    Args:
+        watch: Has seen them; each evaluation reads them anew, and none beyond its end.
+        replicas: Of the run.
+        steps: Of an evaluation.
+        what: The word that the user wrote the data for, for the message.
+
+    Raises:
+        Diverged: On every rank, if they differ.
+    """
+
+    def __init__(self, watch: Watch, replicas: Replicas, steps: int, what: str) -> None:
+        super().__init__()
+        self._watch, self._replicas, self._steps, self._what = watch, replicas, steps, what
+        self._last: Optional[int] = None
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._last = None
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._last = min(batch, self._steps - 1)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        if self._last is not None:  # a callback may have ended it before
+            _check_all(self._replicas, self._watch.so_far(self._last), self._what)
+
+    on_predict_begin, on_predict_batch_end, on_predict_end = on_test_begin, on_test_batch_end, on_test_end

@@ -27,6 +27,7 @@ from hpcdl.runtime.feed import Order
 from hpcdl.runtime.parting import (
     FOR_EVER,
     SameBatches,
+    SameTests,
     Watch,
     check_same,
     checksum_of,
@@ -111,7 +112,7 @@ class Stream:
 
         Args:
             order: Of the run.
-            epochs: Of the run; None: the same epoch again and again.
+            epochs: Of the run; None: one, which each evaluation reads anew.
             first_step: The first one that is taken.
             mark: Checksum of the batch with which the iteration before began, if there was one and it is known.
             watch: Of this data set.
@@ -122,12 +123,7 @@ class Stream:
         watch.expect(first_step, mark)
         batches = self._from_step(first_step, watch)
         begun = watch.iteration(first_step) * (self.batches or 0)
-        if epochs is not None:
-            batches = batches.take(epochs * order.steps_per_epoch - begun)
-        elif self.batches is None or self.batches % order.steps_per_epoch:
-            # A validation sees the same batches each time.
-            batches = batches.take(order.steps_per_epoch).repeat()
-        return batches, first_step - begun
+        return batches.take((epochs or 1) * order.steps_per_epoch - begun), first_step - begun
 
     def _from_step(self, run_step: int, watch: Watch) -> tf.data.Dataset:
         """Gives ``(step of the run, data)`` from the beginning of the iteration that a step reads from.
@@ -192,6 +188,7 @@ class Pipeline:
         class_weight: Optional[Dict[int, float]] = None,
         steps_per_epoch: Optional[int] = None,
     ) -> None:
+        self._what = what
         stream = self._stream = Stream(dataset, what, class_weight, steps_per_epoch)
         check_same(replicas, stream.checksum)
         counts = replicas.processes.gather_json([stream.batches, stream.steps])
@@ -219,7 +216,7 @@ class Pipeline:
     def feed(
         self, order: Order, replicas: Replicas, epochs: Optional[int], first_step: int = 0, mark: Any = None
     ) -> Any:
-        """Makes the elements of this process; epochs None: as many as are asked for."""
+        """Makes the elements of this process; epochs None: those of an evaluation."""
         batches, done = self._stream.of_run(order, epochs, first_step, mark, self._watch)
         return endless(parts_of(batches, replicas, self._watch, done), replicas)
 
@@ -230,6 +227,10 @@ class Pipeline:
     def callbacks(self, order: Order, replicas: Replicas) -> List[Any]:
         """Gives what compares the batches of all ranks."""
         return [SameBatches(self._watch, replicas, order.steps_per_epoch)]
+
+    def test_callbacks(self, order: Order, replicas: Replicas) -> List[Any]:
+        """Likewise those of an evaluation or a prediction."""
+        return [SameTests(self._watch, replicas, order.steps_per_epoch, self._what)]
 
 
 def check_dense(dataset: Any, what: str) -> None:

@@ -1,7 +1,7 @@
 """A ``keras.utils.PyDataset``, in Keras 2 ``keras.utils.Sequence``, as what a fit reads: item k is a global batch.
 
 Items are read by number, so a run that goes on reads none that are done. ``on_epoch_end`` (and ``on_epoch_begin``) are
-called between the epochs, by every rank: what they change must be the same on all.
+called between the epochs, and after (before) each evaluation, by every rank: what they change must be the same on all.
 
 Synopsis::
 
@@ -22,8 +22,8 @@ from hpcdl.common.errors import BadInput
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.nests import nest_of_arrays
 from hpcdl.runtime.parting import (
-    FOR_EVER,
     SameBatches,
+    SameTests,
     Watch,
     check_same,
     checksum_of,
@@ -107,7 +107,7 @@ class Items:
     def feed(
         self, order: Order, replicas: Replicas, epochs: Optional[int], first_step: int = 0, mark: Any = None
     ) -> Any:
-        """Makes the elements of this process; epochs None: as many as are asked for."""
+        """Makes the elements of this process; epochs None: those of an evaluation."""
         steps = order.steps_per_epoch
         watch = self._watch
         watch.batches_per_iteration = steps  # a benchmark takes fewer
@@ -141,7 +141,7 @@ class Items:
                 batch, num_parallel_calls=workers, deterministic=True
             )
 
-        numbers = tf.data.Dataset.range(first_epoch, FOR_EVER if epochs is None else epochs)
+        numbers = tf.data.Dataset.range(first_epoch, epochs or 1)
         return endless(parts_of(numbers.flat_map(of_epoch), replicas, watch), replicas)
 
     def _look_back(self, by_number: Order, epoch: int) -> None:
@@ -165,10 +165,16 @@ class Items:
 
     def callbacks(self, order: Order, replicas: Replicas) -> List[Any]:
         """Gives what compares the batches of all ranks."""
-        return [SameBatches(self._watch, replicas, order.steps_per_epoch), _LastEnd(self)]
+        end = tf.keras.callbacks.LambdaCallback(on_train_end=self._end)  # which no other epoch follows
+        return [SameBatches(self._watch, replicas, order.steps_per_epoch), end]
 
-    def end(self) -> None:
-        """Tells the user's object that the last epoch has ended."""
+    def test_callbacks(self, order: Order, replicas: Replicas) -> List[Any]:
+        """Likewise those of an evaluation or a prediction."""
+        end = tf.keras.callbacks.LambdaCallback(on_test_end=self._end, on_predict_end=self._end)
+        return [SameTests(self._watch, replicas, order.steps_per_epoch, self._what), end]
+
+    def _end(self, logs: Any = None) -> None:
+        """Tells the user's object that the last epoch, or an evaluation, has ended."""
         if self._epoch is not None:
             self._items.on_epoch_end()
             self._epoch = None
@@ -177,17 +183,6 @@ class Items:
     def explained(self) -> Iterator[None]:
         """What an item raises says itself what is wrong."""
         yield
-
-
-class _LastEnd(tf.keras.callbacks.Callback):
-    """Calls the on_epoch_end of the last epoch, which no other one follows."""
-
-    def __init__(self, items: Items) -> None:
-        super().__init__()
-        self._items = items
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self._items.end()
 
 
 def _checksum(data: Any) -> int:

@@ -56,7 +56,8 @@ class Source(Protocol):
         Args:
             order: Steps of an epoch, and the seed of an order that hpcdl decides on.
             replicas: Of the run.
-            epochs: Of the run; None: the same epoch again and again.
+            epochs: Of the run; None: one, which each evaluation reads anew, and no further than its end: how far
+                it is read ahead differs between ranks, and may decide what a shuffle gives the next time.
             first_step: Steps of the whole run that are left out.
             mark: What `mark` gave when they were done.
 
@@ -69,6 +70,9 @@ class Source(Protocol):
 
     def callbacks(self, order: Order, replicas: Replicas) -> List[Any]:
         """Gives the callbacks that a fit on it takes, on every rank."""
+
+    def test_callbacks(self, order: Order, replicas: Replicas) -> List[Any]:
+        """Likewise those of a validation, an evaluation or a prediction on it."""
 
     def explained(self) -> ContextManager[None]:
         """Makes one line of what reading may raise during the fit."""

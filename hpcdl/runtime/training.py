@@ -374,6 +374,7 @@ class Run(World):
 
         Raises:
             BadInput: An argument breaks a rule, or the model cannot be evaluated exactly.
+            Diverged: Ranks read different batches.
         """
         from hpcdl.runtime import checks, evaluation
         from hpcdl.runtime.callback_list import of_this_rank
@@ -418,6 +419,7 @@ class Run(World):
 
         Raises:
             BadInput: An argument breaks a rule.
+            Diverged: Ranks read different batches.
         """
         from hpcdl.runtime import checks, evaluation
         from hpcdl.runtime.fitness import check_inputs

@@ -89,3 +89,15 @@ def test_a_shuffle_without_a_seed_stops_the_run(tmp_path):
 def test_batches_that_differ_later_stop_the_run_at_the_end_of_the_epoch(tmp_path):
     done = run_program(tmp_path, "unseeded.py", "later", np=2, status=1)
     assert "those of epoch 1 are others on rank 1 than on rank 0" in done.stderr
+
+
+def test_batches_that_differ_later_stop_a_validation_an_evaluation_and_a_prediction(tmp_path):
+    run_program(tmp_path, "unseeded.py", "tests", np=2)
+    for rank in range(2):
+        (log,) = tmp_path.glob(f"hpcdl-logs/*/rank-{rank:04}.log")
+        lines = log.read_text().splitlines()
+        for act, what in (("fit", "validation_data"), ("evaluate", "x"), ("predict", "x")):
+            (said,) = (line for line in lines if f"{act} stopped: " in line)
+            assert f"those of {what} are others on rank 1 than on rank 0" in said
+        (said,) = (line for line in lines if "predict arrays stopped: " in line)
+        assert "all ranks must start alike; rank 1 differs from rank 0 in data" in said

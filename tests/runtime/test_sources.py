@@ -13,6 +13,7 @@ import tensorflow as tf
 import hpcdl
 from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.runtime.feed import Order, place
+from hpcdl.runtime.parting import Watch
 from hpcdl.runtime.processes import Alone
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.sources import Reader, batch_sizes, open_source, open_validation
@@ -37,7 +38,7 @@ class Batches(keras.utils.Sequence):
         if hasattr(keras, "ops"):
             super().__init__()
         self.size, self.rng = size, np.random.default_rng(seed)
-        self.rows, self.read = np.arange(50), []
+        self.rows, self.read, self.ended = np.arange(50), [], 0
 
     def __len__(self):
         return -(-50 // self.size)
@@ -48,7 +49,7 @@ class Batches(keras.utils.Sequence):
         return X[rows], Y[rows]
 
     def on_epoch_end(self):
-        self.rows = self.rng.permutation(50)
+        self.rows, self.ended = self.rng.permutation(50), self.ended + 1
 
 
 def generator():
@@ -269,6 +270,37 @@ def test_items_that_are_done_are_not_read_again(tmp_path):
         *range(4, 7),
         *range(7),
     ]  # what items are like; whether they are the same; the rest
+
+
+def test_a_validation_reads_its_data_once_and_no_further_than_its_end(tmp_path):
+    begun, items = [], Batches()
+
+    def rows():
+        begun.append(1)
+        yield from zip(X, Y)
+
+    signature = (tf.TensorSpec((4,), tf.float32), tf.TensorSpec((), tf.int32))
+    data = tf.data.Dataset.from_generator(rows, output_signature=signature).batch(10)
+    data = data.apply(tf.data.experimental.assert_cardinality(5))
+    train(tmp_path / "dataset", ROWS.batch(10), validation_data=data)
+    assert len(begun) == 1 + 3  # what batches are like; three epochs
+    train(tmp_path / "items", ROWS.batch(10), validation_data=items)
+    assert items.read == [0, 1, *3 * [*range(7)]]
+    assert items.ended == 3
+    run = hpcdl.init()
+    with run.scope():
+        run.predict(build(), items, verbose=0)
+    assert items.ended == 4
+
+
+def test_batches_of_every_iteration_of_an_epoch_are_compared(reader):
+    sums = set()
+    for first in (1, 2):
+        watch = Watch(reader.replicas, batches_per_iteration=2)
+        for run_step, checksum in enumerate((first, 3, 4, 5)):
+            watch.note(run_step, checksum)
+        sums.add(watch.so_far(3))
+    assert len(sums) == 2
 
 
 def test_a_folder_of_other_data_is_refused_with_what_differs(tmp_path):
