@@ -5,12 +5,8 @@ whole world) and `Clock`, the user's in their order, Keras' History and, on rank
 what all ranks agree on. Within an epoch the logs are those of this rank alone: to sum the metrics in each step would
 cost an exchange.
 
-Which of the user's run where: those of Keras that write run on rank 0 only, and so does one that says ``rank_0_only =
-True``; all others run on every rank, and see the same values at the end of an epoch.
-
 Synopsis::
 
-    users = of_this_rank(callbacks, topology.is_rank_0)
     callbacks = Callbacks(following, clock, users, history, checkpointing, start, model, plan, verbose)
     model.fit(..., callbacks=callbacks)
 """
@@ -18,28 +14,16 @@ Synopsis::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, List, Sequence
+from typing import Any, Callable, Sequence
 
 import tensorflow as tf
 
-from hpcdl.common.errors import BadInput
 from hpcdl.common.plan import Plan
 from hpcdl.runtime.checkpointing import Checkpointing
 from hpcdl.runtime.clock import Clock
 from hpcdl.runtime.following import Following
 from hpcdl.runtime.history import History
 from hpcdl.runtime.keras_edge import count_steps_from, steps_per_execution
-
-#: Keras' callbacks that write, or send, what one rank is enough for. OrbaxCheckpoint, which only Keras 3 has, waits for
-#: other processes where JAX connects them, which under TensorFlow it never does.
-_WRITERS = (
-    "ModelCheckpoint",
-    "TensorBoard",
-    "CSVLogger",
-    "ProgbarLogger",
-    "OrbaxCheckpoint",
-    "RemoteMonitor",
-)
 
 
 @dataclass(frozen=True)
@@ -65,7 +49,7 @@ class Callbacks(tf.keras.callbacks.CallbackList):
     Args:
         following: hpcdl's own callback.
         clock: Likewise.
-        users: The user's callbacks.
+        users: The user's callbacks of this rank, with what else stands among them.
         history: Of the run.
         checkpointing: Saves, and knows what all ranks have agreed on.
         start: Where the fit begins.
@@ -86,7 +70,7 @@ class Callbacks(tf.keras.callbacks.CallbackList):
         plan: Plan,
         verbose: int,
     ) -> None:
-        self._following, self._checkpointing = following, checkpointing
+        self._following, self._history, self._checkpointing = following, history, checkpointing
         self._start, self._plan = start, plan
         self._epoch = start.epoch
         super().__init__(
@@ -133,36 +117,8 @@ class Callbacks(tf.keras.callbacks.CallbackList):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         logs = self._following.of_all_replicas(logs or {})
         super().on_epoch_end(epoch, logs)
-        self._checkpointing.after_epoch(epoch, logs)
+        # With what the user's callbacks have added: Keras gives these a dict of its own.
+        self._checkpointing.after_epoch(epoch, self._history.rows[-1])
 
     def _is_done(self, batch: int) -> bool:
         return (self._epoch, batch) < (self._start.epoch, self._start.step)
-
-
-def of_this_rank(callbacks: Any, is_rank_0: bool) -> List[Any]:
-    """Picks the callbacks that run on this rank.
-
-    Args:
-        callbacks: What Keras takes: a list of callbacks, one alone, or None.
-        is_rank_0: Whether this is the rank that writes.
-
-    Raises:
-        BadInput: One of them is no callback, or would save and resume on its own.
-    """
-    classes = (getattr(tf.keras.callbacks, name, None) for name in _WRITERS)
-    writers = tuple(found for found in classes if found is not None)
-    listed = [] if callbacks is None else tf.nest.flatten(callbacks)
-    for callback in listed:
-        if not isinstance(callback, tf.keras.callbacks.Callback):
-            raise BadInput(
-                "callbacks must be objects of classes derived from keras.callbacks.Callback; received"
-                f" {callback!r:.80}; derive its class, or make an object of it"
-            )
-        if isinstance(callback, tf.keras.callbacks.BackupAndRestore):
-            raise BadInput(
-                "a run saves and resumes by itself; received the callback BackupAndRestore, which would resume a"
-                " second time; take it away, and see checkpoint_every of run.fit"
-            )
-    return [
-        c for c in listed if is_rank_0 or not (isinstance(c, writers) or getattr(c, "rank_0_only", False))
-    ]

@@ -33,6 +33,7 @@ from hpcdl.runtime.callback_states import CallbackStates
 from hpcdl.runtime.checkpointing import Checkpointing, Leaving
 from hpcdl.runtime.checkpoints import Checkpoint
 from hpcdl.runtime.clock import Clock
+from hpcdl.runtime.csv_logs import continued
 from hpcdl.runtime.execution import Execution
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.following import Following
@@ -50,6 +51,7 @@ from hpcdl.runtime.sources import Source
 from hpcdl.runtime.state import layout, restore
 from hpcdl.runtime.stopping import StopSignals, TimeLeft, Wishes
 from hpcdl.runtime.tracing import Tracing, trace_folder
+from hpcdl.runtime.users_callbacks import kept_apart, of_this_rank, writes
 from hpcdl.runtime.watches import LoadWatch, Watch
 
 _CHECKPOINT_VERSION = 2
@@ -83,7 +85,7 @@ class Fit:
         identity: Of the run.
         seed: Of the run.
         shuffle: Whether the samples are shuffled.
-        users_callbacks: The user's callbacks.
+        users_callbacks: The user's callbacks, of all ranks.
         verbose: As in Keras; 0 except on rank 0.
         topology: This process' place.
         replicas: Of the run.
@@ -228,18 +230,24 @@ class Fit:
     ) -> Tuple[History, List[float]]:
         plan, model, replicas = self.plan, self.model, self.replicas
         epoch, step = (meta["epoch"], meta["step"]) if meta is not None else (0, 0)
+        users = of_this_rank(self.users_callbacks, self.topology.is_rank_0)
         if self._is_over(meta):
             epoch, step = plan.epochs_to_run, 0
+            users = [callback for callback in users if not writes(callback)]
         first_step = epoch * plan.steps_per_epoch + step
         first_iteration = meta["first_iteration"] if meta else keras_edge.iterations(model.optimizer)
         began_with = self._initial_weights(meta)
         restore_metrics = self._prepare(meta, arrays, first_step)
+        # Those of rank 0 only have their numbers on every rank, so that each finds its own memory.
         states = CallbackStates(self.users_callbacks)
         wishes = Wishes(replicas.processes)
         fit_arguments, validation_steps, of_validation = self._validation_arguments()
         order = Order(plan.num_samples, plan.batches.global_batch_size, self.seed if self.shuffle else None)
 
         with ExitStack() as stack:
+            stack.enter_context(kept_apart(users, replicas))
+            if meta is not None:
+                stack.enter_context(continued(users, epoch))
             stack.enter_context(scaled_rate(model.optimizer, plan, first_iteration))
             overrides, tell = self.execution.overrides, self._tell_what_no_checkpoint_holds
             hook = stack.enter_context(steps.exact_steps(model, replicas, overrides, wishes, tell))
@@ -252,12 +260,10 @@ class Fit:
                 *self.execution.callbacks(plan.steps_per_epoch, validation_steps),
                 *self.source.callbacks(order, replicas),
                 *of_validation,
-                *self.users_callbacks,
+                *users,
             ]
             if self.topology.is_rank_0:
-                others.append(
-                    WatchedNames(self.best_by.name if folder is not None else None, self.users_callbacks)
-                )
+                others.append(WatchedNames(self.best_by.name if folder is not None else None, users))
             if self.bench.trace:
                 where = trace_folder(self.run_dir, self.topology.rank)
                 others.append(Tracing(where, self.bench.untimed_steps))

@@ -18,7 +18,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, MutableMapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, MutableMapping, NoReturn, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -132,6 +132,21 @@ class HorovodProcesses:
     def shutdown(self) -> None:
         """Parts the ranks; no collective is possible after it."""
         self._hvd.shutdown()
+
+
+class Parted:
+    """A world whose other processes are elsewhere: every collective is refused, since they would never come.
+
+    Args:
+        processes: The world.
+        why: What the `BadInput` says.
+    """
+
+    def __init__(self, processes: Any, why: str) -> None:
+        self.rank, self.size, self._why = processes.rank, processes.size, why
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise BadInput(self._why)
 
 
 def exchanges(tensors: Sequence[Tuple[Any, int]], most_bytes: int = EXCHANGE_BYTES) -> List[List[int]]:

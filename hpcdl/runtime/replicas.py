@@ -22,6 +22,9 @@ from typing import Any, Callable, Iterator, List, Sequence, Set
 import numpy as np
 import tensorflow as tf
 
+from hpcdl.runtime.overriding import attributes
+from hpcdl.runtime.processes import Parted
+
 
 class Replicas:
     """All replicas of a run, as one process sees them.
@@ -52,6 +55,17 @@ class Replicas:
     def scope(self) -> Iterator[None]:
         """The scope in which variables get a copy on each device."""
         with self.distribution.scope(), tf.variable_creator_scope(self._remembered):
+            yield
+
+    @contextmanager
+    def parted(self, why: str) -> Iterator[None]:
+        """Refuses whatever would reach other processes, while this one does something by itself.
+
+        Args:
+            why: What the `BadInput` says.
+        """
+        nobody = Parted(self.processes, why)
+        with attributes(self, processes=nobody, _processes_in_step=nobody):
             yield
 
     def _remembered(self, create: Any, **arguments: Any) -> Any:

@@ -217,9 +217,9 @@ class Run(World):
             scale_epochs: Divide the epochs by num_replicas, rounded up.
             class_weight: Weight of the samples of each class number; a class that is not named has 1. Refused with
                 several outputs.
-            callbacks: Keras callbacks, or one alone. Those of Keras that write, and those that say ``rank_0_only =
-                True``, run on rank 0; all others on every rank (docs/training.md). BackupAndRestore is refused, since a
-                run resumes by itself.
+            callbacks: Keras callbacks, or one alone. Those of Keras that write run on rank 0, unless they say
+                ``rank_0_only = False``, and so do those that say ``rank_0_only = True``; all others on every rank
+                (docs/training.md). BackupAndRestore is refused, since a run resumes by itself.
             shuffle: Take the samples in a new order in each epoch, the same in every world; of a PyDataset the batches;
                 a ``tf.data.Dataset`` has its own order.
             verbose: As in Keras, on rank 0.
@@ -246,7 +246,6 @@ class Run(World):
         """
         from hpcdl.runtime import checks, keras_edge
         from hpcdl.runtime.best import parse_best_by
-        from hpcdl.runtime.callback_list import of_this_rank
         from hpcdl.runtime.class_weights import check_class_weight
         from hpcdl.runtime.execution import Execution
         from hpcdl.runtime.fitness import check_data
@@ -254,6 +253,7 @@ class Run(World):
         from hpcdl.runtime.identity import digest, identity
         from hpcdl.runtime.sources import Reader, batch_sizes, open_source, open_validation
         from hpcdl.runtime.stopping import end_time
+        from hpcdl.runtime.users_callbacks import as_list
 
         note_use(os.environ)
         refuse_unknown(self.fit, unknown)
@@ -318,7 +318,7 @@ class Run(World):
             identity=mine,
             seed=self.seed,
             shuffle=shuffle,
-            users_callbacks=of_this_rank(callbacks, self.is_rank_0),
+            users_callbacks=as_list(callbacks),
             verbose=shown,
             topology=self.topology,
             replicas=self._replicas,
@@ -377,8 +377,8 @@ class Run(World):
             Diverged: Ranks read different batches.
         """
         from hpcdl.runtime import checks, evaluation
-        from hpcdl.runtime.callback_list import of_this_rank
         from hpcdl.runtime.fitness import check_data
+        from hpcdl.runtime.users_callbacks import as_list, kept_apart, of_this_rank
 
         refuse_unknown(self.evaluate, unknown)
         refuse_unnamed(self.evaluate, {"y": y, "sample_weight": sample_weight}, unnamed)
@@ -388,8 +388,9 @@ class Run(World):
         sizes = (per_replica_batch_size, global_batch_size)
         source, order = self._opened((x, y, sample_weight), sizes, steps)
         check_data(model, source.rows, "data to evaluate on", self._replicas)
-        users = of_this_rank(callbacks, self.is_rank_0)
-        return evaluation.evaluate(model, source, order, self._replicas, shown, return_dict, users)
+        users = of_this_rank(as_list(callbacks), self.is_rank_0)
+        with kept_apart(users, self._replicas):
+            return evaluation.evaluate(model, source, order, self._replicas, shown, return_dict, users)
 
     def predict(
         self,

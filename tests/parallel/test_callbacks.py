@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime.callback_list import _WRITERS, of_this_rank
+from hpcdl.runtime.users_callbacks import _WRITERS, as_list, of_this_rank
 from tests.parallel.launching import run_program
 from tests.parallel.programs.cases import IS_KERAS_3
 
@@ -85,16 +85,25 @@ def test_which_of_keras_run_where(name):
     if kind is None:
         pytest.skip("this Keras has none")
     callback = kind.__new__(kind)  # some cannot be made without a package of their own
-    assert of_this_rank(callback, True) == [callback]
-    assert of_this_rank(callback, False) == ([] if name in _WRITERS else [callback])
+    assert of_this_rank([callback], True) == [callback]
+    assert of_this_rank([callback], False) == ([] if name in _WRITERS else [callback])
+
+
+def test_a_writer_that_says_so_runs_everywhere():
+    class Evaluates(keras.callbacks.ModelCheckpoint):
+        rank_0_only = False
+
+    by_class, by_object = Evaluates("a.keras"), keras.callbacks.CSVLogger("a.csv")
+    by_object.rank_0_only = False
+    assert of_this_rank([by_class, by_object], False) == [by_class, by_object]
 
 
 def test_a_second_resume_is_refused(tmp_path):
     with pytest.raises(BadInput, match="see checkpoint_every"):
-        of_this_rank([keras.callbacks.BackupAndRestore(str(tmp_path))], True)
+        as_list([keras.callbacks.BackupAndRestore(str(tmp_path))])
 
 
 @pytest.mark.parametrize("thing", [keras.callbacks.TerminateOnNaN, print, None])
 def test_what_is_no_callback_is_refused(thing):
     with pytest.raises(BadInput, match="must be objects of classes derived from"):
-        of_this_rank([thing], True)
+        as_list([thing])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from hpcdl.common.errors import BadInput
 from hpcdl.runtime.checkpoints import Store
 from hpcdl.runtime.following import Following
 from hpcdl.runtime.processes import Alone
@@ -85,3 +87,85 @@ def test_the_callback_of_the_page_runs(run, model, tmp_path, monkeypatch):
     (block,) = re.findall(r"```python\n(.*?)```", page.partition("\n## Callbacks")[2], re.DOTALL)
     exec(block, {"tf": tf, "run": run, "model": model, "x": X, "y": X[:, :1]})
     assert (tmp_path / "notes.txt").read_text().startswith("1 ")
+
+
+class Logs(keras.callbacks.Callback):
+    """Adds values to the logs."""
+
+    def __init__(self, **values):
+        super().__init__()
+        self.values = values
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs.update({name: of_epochs[epoch] for name, of_epochs in self.values.items()})
+
+
+def test_a_value_that_a_callback_logs_has_a_best_checkpoint(run, model, tmp_path):
+    logs = Logs(val_dice=[0.25, np.float32(0.75), 0.5])
+    arguments = {"best_by": "max:val_dice", "checkpoint_every": "1epoch", "keep_checkpoints": 1}
+    run.fit(model, X, X[:, :1], global_batch_size=20, epochs=3, callbacks=[logs], verbose=0, **arguments)
+    metas = [json.loads(p.read_text()) for p in (tmp_path / "run" / "checkpoints").glob("*/meta.json")]
+    assert sorted((meta["epoch"], meta["score"]) for meta in metas) == [(2, -0.75), (3, -0.5)]
+
+
+class OnRank0(keras.callbacks.Callback):
+    """Does something at the end of the first epoch."""
+
+    rank_0_only = True
+
+    def __init__(self, does):
+        super().__init__()
+        self.does = does
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.does()
+
+
+def of_lambda(does):
+    made = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: does())
+    made.rank_0_only = True
+    return made
+
+
+@pytest.mark.parametrize("make", [OnRank0, of_lambda])
+@pytest.mark.parametrize("what", ["evaluate", "predict", "barrier", "average_gradients", "broadcast"])
+def test_what_all_ranks_do_together_is_refused_in_a_callback_of_rank_0(what, make, tmp_path):
+    run = make_run(tmp_path / "run", Twins())
+    with run.scope():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", jit_compile=False)
+    arguments = {
+        "evaluate": (model, X, X[:, :1]),
+        "predict": (model, X),
+        "barrier": (),
+        "average_gradients": ([tf.ones(3)],),
+        "broadcast": (model.variables,),
+    }
+    callback = make(lambda: getattr(run, what)(*arguments[what]))
+    with pytest.raises(
+        BadInput, match=f"received a call from the callback {type(callback).__name__}, which runs on"
+    ):
+        run.fit(model, X, X[:, :1], global_batch_size=20, callbacks=[callback], verbose=0)
+    run.barrier()
+    callback = make(lambda: model.evaluate(X, X[:, :1], verbose=0))
+    run.fit(model, X, X[:, :1], global_batch_size=20, callbacks=[callback], verbose=0)
+
+
+def test_what_all_ranks_do_together_is_refused_in_a_callback_of_an_evaluation(tmp_path):
+    class Waits(keras.callbacks.Callback):
+        rank_0_only = True
+
+        def on_test_end(self, logs=None):
+            run.barrier()
+
+    run = make_run(tmp_path / "run", Twins())
+    with run.scope():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", jit_compile=False)
+    with pytest.raises(BadInput, match="received a call from the callback Waits"):
+        run.evaluate(model, X, X[:, :1], callbacks=[Waits()], verbose=0)
+
+
+def test_alone_a_callback_of_rank_0_may_call_everything(run, model):
+    callback = OnRank0(lambda: (run.barrier(), run.evaluate(model, X, X[:, :1], verbose=0)))
+    run.fit(model, X, X[:, :1], global_batch_size=20, callbacks=[callback], verbose=0)

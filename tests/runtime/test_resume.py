@@ -174,6 +174,64 @@ def test_a_disk_that_is_full_at_the_end_is_one_line_and_the_run_ends_when_there_
     assert record(tmp_path / "run")["status"] == "done"
 
 
+def logger(path, **arguments):
+    return keras.callbacks.CSVLogger(str(path), **arguments)
+
+
+def fail_at(where, csv_logger, run_dir, **arguments):
+    with pytest.raises(Fails):
+        train(run_dir, callbacks=[csv_logger, FailAt(*where)], **arguments)
+    csv_logger.csv_file.close()
+
+
+@pytest.mark.parametrize(("every", "separator"), [("2steps,1epoch", ","), ("2epochs", ";")])
+def test_the_file_of_a_csv_logger_is_that_of_a_run_that_never_stopped(every, separator, tmp_path):
+    whole, file = tmp_path / "whole.csv", tmp_path / "file.csv"
+    arguments = {"epochs": 4, "checkpoint_every": every}
+    train(tmp_path / "whole", callbacks=[logger(whole, separator=separator)], **arguments)
+    fail_at((3, 0), logger(file, separator=separator), tmp_path / "run", **arguments)
+    again = logger(file, separator=separator)
+    train(tmp_path / "run", callbacks=[again], **arguments)
+    assert file.read_bytes() == whole.read_bytes()
+    assert not again.append
+    train(tmp_path / "run", callbacks=[logger(file, separator=separator)], **arguments)  # which is finished
+    assert file.read_bytes() == whole.read_bytes()
+
+
+def test_rows_that_a_csv_logger_was_told_to_append_to_are_left_alone(tmp_path):
+    file = tmp_path / "file.csv"
+    file.write_text("epoch,loss\n5,0.5\n")
+    fail_at((1, 0), logger(file, append=True), tmp_path / "run")
+    train(tmp_path / "run", callbacks=[logger(file, append=True)])
+    assert [row.split(",")[0] for row in file.read_text().split()] == ["epoch", "5", "0", "1", "2"]
+
+
+def test_a_csv_logger_whose_file_is_gone_begins_a_new_one(tmp_path):
+    fail_at((1, 0), logger(tmp_path / "a.csv"), tmp_path / "run")
+    train(tmp_path / "run", callbacks=[logger(tmp_path / "b.csv")])
+    assert [row.split(",")[0] for row in (tmp_path / "b.csv").read_text().split()] == ["epoch", "1", "2"]
+
+
+def test_a_finished_run_calls_no_callback_that_writes_and_gives_each_its_memory(tmp_path):
+    class Writes(keras.callbacks.Callback):
+        begun = 0
+        last = None
+
+        def on_train_begin(self, logs=None):
+            self.begun += 1
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.last = epoch
+
+    class OnRank0(Writes):
+        rank_0_only = True
+
+    train(tmp_path / "run", callbacks=[OnRank0(), Writes()])
+    again = [OnRank0(), Writes()]
+    train(tmp_path / "run", callbacks=again)
+    assert [(one.begun, one.last) for one in again] == [(0, 2), (1, 2)]
+
+
 def test_other_initial_weights_are_not_taken_and_that_is_said(unbroken, tmp_path, capfd):
     with pytest.raises(Fails):
         train(tmp_path / "run", callbacks=[FailAt(1, 0)])

@@ -50,6 +50,17 @@ class At(keras.callbacks.Callback):
             self.action(self.model)
 
 
+class Counts(keras.callbacks.Callback):
+    """Counts the epochs that it sees."""
+
+    def __init__(self, rank_0_only):
+        super().__init__()
+        self.rank_0_only, self.seen = rank_0_only, 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen += 100 if self.rank_0_only else 1
+
+
 def rank():
     return int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("HPCDL_RANK", "0")))
 
@@ -98,6 +109,7 @@ def main():
     if options.ends_in is not None:
         os.environ["HPCDL_END_TIME"] = str(int(time.time()) + options.ends_in)
         print("the job ends at", os.environ["HPCDL_END_TIME"])
+    counts = [Counts(True), Counts(False)]  # of one class, of which rank 1 calls the second only
     history = run.fit(
         model,
         x,
@@ -105,14 +117,18 @@ def main():
         global_batch_size=20,
         epochs=options.epochs,
         validation_data=(x[50:133], y[50:133]),
-        callbacks=[keras.callbacks.EarlyStopping("loss", patience=10**6, restore_best_weights=True), *acts],
+        callbacks=[
+            keras.callbacks.EarlyStopping("loss", patience=10**6, restore_best_weights=True),
+            *counts,
+            *acts,
+        ],
         lr_scaling="linear",
         reference_batch_size=10,
         warmup_epochs=1.5,
         verbose=0,
     )
     weights = np.concatenate([np.asarray(w, np.float64).ravel() for w in model.get_weights()])
-    np.savez(f"{options.out}-{run.rank}.npz", weights=weights, **history.history)
+    np.savez(f"{options.out}-{run.rank}.npz", weights=weights, counted=counts[1].seen, **history.history)
     if options.late_fit:
         if run.rank == 0:
             os.environ["HPCDL_END_TIME"] = str(int(time.time()) + 5)
