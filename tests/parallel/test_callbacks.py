@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.users_callbacks import _WRITERS, as_list, of_this_rank
 from tests.parallel.launching import run_program
+from tests.parallel.programs.callbacks import PULLED, fit_weight
 from tests.parallel.programs.cases import IS_KERAS_3
 
 keras = tf.keras
@@ -48,7 +50,36 @@ def test_all_see_values_of_the_whole_world_in_the_documented_order(ranks):
 def test_those_that_decide_agree(ranks):
     assert 1 < len(ranks[0]["history"]["loss"]) < 6  # EarlyStopping ended it
     assert ranks[0]["history"] == ranks[1]["history"]
-    assert ranks[0]["rate"] == ranks[1]["rate"] < 0.1 * 0.9
+    assert ranks[0]["rate"] == ranks[1]["rate"]
+
+
+def test_those_that_decide_decide_by_the_whole_world_where_ranks_alone_would_decide_otherwise(ranks):
+    first, second = (rank["pulled"] for rank in ranks)
+    # By its own loss rank 0 would reduce the rate and stop at once, and rank 1 later than all.
+    assert first["of_rank"][:5] == sorted(first["of_rank"][:5])
+    assert second["of_rank"][:5] == sorted(second["of_rank"][:5], reverse=True)
+    plain = fit_weight(keras.Model.fit, PULLED, batch_size=20, verbose=0)
+    num_reductions = sum(rate < before for before, rate in zip(plain["rates"], plain["rates"][1:]))
+    assert num_reductions >= 2
+    assert 5 < len(plain["loss"]) < 20
+    for rank in (first, second):
+        assert rank["loss"] == pytest.approx(plain["loss"])
+        assert rank["rates"] == pytest.approx(plain["rates"])
+
+
+def test_a_nan_that_one_rank_meets_ends_all_in_the_same_step_and_the_run_is_done(folder, ranks):
+    first, second = (rank["ended"]["of_rank"] for rank in ranks)
+    assert np.isnan(first).tolist() == [False, False, False, True]
+    assert np.isnan(second).tolist() == [False, False, True, True]
+    assert [len(rank["ended"]["loss"]) for rank in ranks] == [1, 1]
+    (record,) = folder.glob("runs/callbacks-*/fit-3/run.json")
+    assert json.loads(record.read_text())["status"] == "done"
+
+
+def test_progress_is_shown_on_rank_0_only(folder):
+    first, second = (next(folder.glob(f"hpcdl-logs/*/rank-000{rank}.log")).read_text() for rank in range(2))
+    assert first.count("Epoch 1/20") == 2
+    assert "Epoch" not in second
 
 
 def test_weights_that_rank_0_loaded_reach_all_and_random_streams_stay_apart(ranks):

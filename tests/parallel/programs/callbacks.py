@@ -55,6 +55,48 @@ class Evaluates(keras.callbacks.Callback):
         self.seen.append([alone, together, validated])
 
 
+class OfRank(keras.callbacks.Callback):
+    """Notes the loss of this rank's part in each step, before the world's is known, and the rate of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses, self.rates = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(float(logs["loss"]))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rates.append(float(self.model.optimizer.learning_rate))
+
+
+def fit_weight(fit, y, loss="mse", **arguments):
+    """Trains one weight, in one step an epoch if there are 20 rows, with callbacks that decide."""
+    model = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
+    )
+    model.compile(keras.optimizers.SGD(0.1), loss=loss, jit_compile=False)
+    of_rank = OfRank()
+    deciding = [
+        keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=0.05, mode="min"),
+        keras.callbacks.EarlyStopping("loss", patience=4, min_delta=0.05, mode="min"),
+        keras.callbacks.TerminateOnNaN(),
+    ]
+    callbacks = [*deciding, of_rank]
+    history = fit(
+        model, np.ones((len(y), 1), "float32"), y, epochs=20, shuffle=False, callbacks=callbacks, **arguments
+    )
+    return {"loss": history.history["loss"], "of_rank": of_rank.losses, "rates": of_rank.rates}
+
+
+#: The first half of the batch, rank 0's, pulls the weight up, the other one further down, and wins.
+PULLED = np.repeat(np.array([[1.0], [-3.0]], "float32"), 10, axis=0)
+
+
+def root_loss(y_true, y_pred):
+    """Gives NaN where a target is negative."""
+    return tf.reduce_mean(tf.sqrt(y_true) * (1 + y_pred), axis=-1)
+
+
 def main(out):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(90, 6)).astype("float32")
@@ -98,9 +140,22 @@ def main(out):
         ],
     )
     rate = float(model.optimizer.learning_rate)
+    with run.scope():
+        pulled = fit_weight(run.fit, PULLED, global_batch_size=20, verbose=2)
+        negative = np.ones((100, 1), "float32")
+        negative[55] = -1.0  # of the third step, in rank 1's part
+        ended = fit_weight(run.fit, negative, root_loss, global_batch_size=20)
     with open(f"{mine}.json", "w") as file:
         json.dump(
-            {"calls": calls, "history": history.history, "rate": rate, "seen": seen, "begun": begun},
+            {
+                "calls": calls,
+                "history": history.history,
+                "rate": rate,
+                "seen": seen,
+                "begun": begun,
+                "pulled": pulled,
+                "ended": ended,
+            },
             file,
             default=float,
         )
