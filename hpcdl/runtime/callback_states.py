@@ -2,7 +2,7 @@
 
 Keras saves none of it. A callback's memory is taken to be those of its attributes that are plain values (numbers,
 text, lists and dicts of them, lists of arrays) and that changed since the training began; what was set when it was
-made, such as ``patience``, stays as the script says.
+made, such as ``patience``, stays as the script says. Rank 0's memories are saved, and restored on every rank.
 
 Synopsis::
 
@@ -24,7 +24,11 @@ _NO_MEMORY = ("min_delta",)
 
 
 class CallbackStates:
-    """The memories of callbacks, each known by its class and its place among those of that class."""
+    """The memories of callbacks, each known by its class and its place among those of that class.
+
+    Args:
+        callbacks: The same ones on every rank, also those that run on rank 0 only: their places count.
+    """
 
     def __init__(self, callbacks: Sequence[Any]) -> None:
         self._callbacks: Dict[str, Any] = {}

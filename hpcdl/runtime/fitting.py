@@ -238,7 +238,6 @@ class Fit:
         first_iteration = meta["first_iteration"] if meta else keras_edge.iterations(model.optimizer)
         began_with = self._initial_weights(meta)
         restore_metrics = self._prepare(meta, arrays, first_step)
-        # Those of rank 0 only have their numbers on every rank, so that each finds its own memory.
         states = CallbackStates(self.users_callbacks)
         wishes = Wishes(replicas.processes)
         fit_arguments, validation_steps, of_validation = self._validation_arguments()
