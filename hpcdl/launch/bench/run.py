@@ -22,7 +22,8 @@ from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.options import OptionParser, names_of, take
 from hpcdl.common.probe import ask_nvidia_smi, read_gpus
 from hpcdl.common.saying import say
-from hpcdl.common.words import check_script, parse_target, train_parser
+from hpcdl.common.targets import check_target
+from hpcdl.common.words import parse_target, train_parser
 from hpcdl.launch.bench import site
 from hpcdl.launch.bench.batches import check_batches, check_batches_taken
 from hpcdl.launch.bench.measuring import Window, measure
@@ -72,8 +73,7 @@ def main(argv: Sequence[str]) -> int:
             f"a study has many runs, each in a folder of its own; received --run-dir {command.settings.run_dir};"
             " pass --study DIR"
         )
-    if command.target_kind == "script":
-        check_script(command.target)
+    check_target(command, os.environ)
     machine = read_machine(os.environ)
     plan = plan_study(
         replace(command, settings=replace(command.settings, checkpoint_every=None)),
