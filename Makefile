@@ -9,8 +9,9 @@ PYTHON ?= python3
 WORLD ?= tested
 TESTS ?= tests
 PYTEST_ARGS ?= -q
-# Most tests keep one core busy. A file stays together, since its tests share what they start.
-TWO_AT_A_TIME = -n 2 --dist loadfile
+# A test waits about a quarter of its time, so three keep two cores busy. A file stays together, since its tests share
+# what they start.
+AT_A_TIME = -n 3 --dist loadfile
 IN_DEMO = $(PYTHON) tools/environments.py run tf2.21 --
 
 .DEFAULT_GOAL := help
@@ -32,10 +33,10 @@ demo:
 test: lint test-only
 
 test-only:
-	$(PYTHON) tools/try_worlds.py --coverage tf2.21 $(WORLD) -- $(TWO_AT_A_TIME) $(PYTEST_ARGS) $(TESTS)
+	$(PYTHON) tools/try_worlds.py --coverage tf2.21 $(WORLD) -- $(AT_A_TIME) $(PYTEST_ARGS) $(TESTS)
 
 test-matrix:
-	$(PYTHON) tools/try_worlds.py matrix -- $(TWO_AT_A_TIME) $(PYTEST_ARGS) $(TESTS)
+	$(PYTHON) tools/try_worlds.py matrix -- $(AT_A_TIME) $(PYTEST_ARGS) $(TESTS)
 
 # The nodes have no way to the internet: the data is fetched before.
 test-cluster:
