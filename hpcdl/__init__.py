@@ -25,7 +25,9 @@ def __getattr__(name: str) -> Any:
 
         # The next import loads TensorFlow, and that loads Keras.
         uncaught.install()
-        backend.check_backend(os.environ, backend.version_of_keras())
+        keras = backend.version_of_keras()
+        backend.check_release(os.environ, keras)
+        backend.check_backend(os.environ, keras)
         from hpcdl.runtime.training import init
 
         return init

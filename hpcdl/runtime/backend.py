@@ -1,9 +1,10 @@
-"""What Keras will compute with, found out before it is loaded: another backend may not even be there.
+"""Which Keras it will be, and what it computes with, found out before it is loaded: a backend may not even be there.
 
 `import tensorflow` loads Keras, so this has to come before it: `hpcdl.init` is not handed out without.
 
 Synopsis::
 
+    check_release(os.environ, version_of_keras())
     check_backend(os.environ, version_of_keras())
 """
 
@@ -17,6 +18,7 @@ from typing import Any, Mapping, Optional
 
 from hpcdl.common.cache import home_folder
 from hpcdl.common.errors import BadInput
+from hpcdl.common.releases import NEWER_KERAS, of_early_keras_3
 
 _RULE = "Keras must compute with TensorFlow, whose steps hpcdl joins"
 
@@ -27,6 +29,21 @@ def version_of_keras() -> Optional[str]:
         return metadata.version("keras")
     except metadata.PackageNotFoundError:
         return None
+
+
+def check_release(environ: Mapping[str, str], keras: Optional[str]) -> None:
+    """Refuses a Keras 3 that came before those whose steps are exact, unless tf_keras takes its place.
+
+    Args:
+        environ: Of this process.
+        keras: The version of Keras; None: it is not known.
+
+    Raises:
+        BadInput: It did.
+    """
+    early = of_early_keras_3(keras) if keras is not None else None
+    if early is not None and not _is_legacy(environ):
+        raise BadInput(f"{early}; {NEWER_KERAS}")
 
 
 def check_backend(environ: Mapping[str, str], keras: Optional[str]) -> None:

@@ -20,6 +20,9 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import tensorflow as tf
 
+#: Under which Keras 3 keeps the generator that it draws from where it is given no seed.
+_GLOBAL_SEED = "global_seed_generator"
+
 
 def plain_variable(variable: Any) -> Any:
     """Gives the TensorFlow variable behind a variable of Keras 3, or the variable itself."""
@@ -111,7 +114,7 @@ def seed_variables(model: Any) -> List[Any]:
         return _each_once([*_generators(model), *of_tensorflow])
     of_keras = [v for v in model.variables if "seed_generator" in v.name]
     module = _seed_generator_module()
-    shared = module.global_state.get_global_attribute(module.GLOBAL_SEED_GENERATOR)
+    shared = module.global_state.get_global_attribute(_GLOBAL_SEED)
     return _each_once([*of_keras, *([] if shared is None else [shared.state]), *of_tensorflow])
 
 
@@ -123,7 +126,7 @@ def build_global_seed(model: Any) -> None:
     state = plain_variable(module.global_seed_generator().state)
     if len(distribution.experimental_local_results(state)) < distribution.num_replicas_in_sync:
         # The script has drawn from it outside of the scope; each replica needs one of its own.
-        module.global_state.set_global_attribute(module.GLOBAL_SEED_GENERATOR, None)
+        module.global_state.set_global_attribute(_GLOBAL_SEED, None)
         module.global_seed_generator().state.assign(state.numpy())
 
 
@@ -132,7 +135,7 @@ def global_seed_for_threads(model: Any) -> Callable[[], None]:
     if _has_keras_2_generators(model):
         return lambda: None
     module = _seed_generator_module()
-    state, name = module.global_state, module.GLOBAL_SEED_GENERATOR
+    state, name = module.global_state, _GLOBAL_SEED
     generator = state.get_global_attribute(name)
     return lambda: state.set_global_attribute(name, generator)
 

@@ -53,7 +53,10 @@ def targets_of(
 
 def stated_outputs(model: Any) -> Any:
     """Gives the outputs that a model names; an empty list, if it is of a class of the user's that does not."""
-    nest = getattr(model, "output", None)  # which a Sequential of Keras 3 lacks
+    try:
+        nest = getattr(model, "output", None)  # which a Sequential of Keras 3 lacks
+    except ValueError:  # or, of an early one, cannot give
+        nest = None
     return getattr(model, "outputs", None) or [] if nest is None else nest
 
 

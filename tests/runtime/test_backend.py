@@ -10,7 +10,7 @@ from importlib import metadata
 import pytest
 
 from hpcdl.common.errors import BadInput
-from hpcdl.runtime.backend import check_backend
+from hpcdl.runtime.backend import check_backend, check_release
 from tests.bare import environ_of_script
 
 HAS_BACKENDS = metadata.version("keras").startswith("3.")
@@ -109,3 +109,17 @@ def test_keras_looks_elsewhere_where_the_home_cannot_be_written(keras_home, monk
         check_backend(environ, "3.4.1")
     monkeypatch.setattr("os.access", lambda path, mode: False)
     check_backend(environ, "3.4.1")
+
+
+@pytest.mark.parametrize("version", ["3.0.0", "3.4.1", "3.9.2"])
+def test_an_early_keras_3_is_refused_unless_tf_keras_takes_its_place(version):
+    with pytest.raises(
+        BadInput, match=rf"3\.10 or later.*received Keras {version}; pip install 'keras>=3\.10'"
+    ):
+        check_release({}, version)
+    check_release({"TF_USE_LEGACY_KERAS": "1"}, version)
+
+
+@pytest.mark.parametrize("version", ["2.12.0", "2.15.0", "3.10.0", "3.15.1", "4.0.0", None, "unknown"])
+def test_other_releases_of_keras_are_taken(version):
+    check_release({}, version)

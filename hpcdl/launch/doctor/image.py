@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from hpcdl.common.releases import of_another_release
+from hpcdl.common.releases import NEWER_KERAS, of_another_release, of_early_keras_3
 from hpcdl.launch.doctor.cuda import driver_findings
 from hpcdl.launch.doctor.hello import family_of
 from hpcdl.launch.doctor.verdict import FAILED, OK, WARNING, Finding
@@ -138,7 +138,12 @@ def _tensorflow(facts: Mapping[str, Any], image: Optional[str]) -> Iterator[Find
             "keras", FAILED, "Keras is missing", "pip install keras in the environment, or another image"
         )
     else:
-        yield _finding("keras", OK, f"Keras {keras['version']}")
+        early = of_early_keras_3(keras["version"])
+        yield (
+            _finding("keras", OK, f"Keras {keras['version']}")
+            if early is None
+            else _finding("keras", FAILED, early, NEWER_KERAS)
+        )
 
 
 def _horovod(facts: Mapping[str, Any], layout: Layout, image: Optional[str]) -> Finding:

@@ -112,6 +112,7 @@ def _foreign_mpi(facts: Dict[str, Any]) -> None:
         (lambda f: f.update(tensorflow={"error": "ImportError: libcuda.so.1"}), ("tensorflow", "failed")),
         (_old_tensorflow, ("tensorflow", "warning")),
         (lambda f: f.update(keras=None), ("keras", "failed")),
+        (lambda f: f.update(keras={"version": "3.9.2"}), ("keras", "failed")),
         (lambda f: f.update(horovod=None, mpi=None), ("horovod", "failed")),
         (lambda f: f["horovod"].update(tensorflow="2.15.1"), ("horovod", "failed")),
         (lambda f: f["horovod"].update(error="undefined symbol"), ("horovod", "failed")),
