@@ -7,6 +7,8 @@ import sys
 from importlib import metadata
 from typing import List
 
+import pytest
+
 # Before any test imports TensorFlow: submitit configures Python's logging, which closes all handlers, and absl's, which
 # TensorFlow brings, would close the stream that pytest captures. No process of hpcdl holds both.
 import submitit  # noqa: F401
@@ -38,6 +40,17 @@ collect_ignore = [
     *(_WITHOUT_TENSORFLOW if _tried and sys.version_info >= (3, 10) else []),
     *(_ALIKE_IN_KERAS_2 if "tf2.12" in _tried else []),
 ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets pytest-xdist hand out files in the order of the tests; those with the most tests are not the longest."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Begins with the tests that start ranks, whose files take minutes: at the end a worker would be alone with one."""
+    items.sort(key=lambda item: "/parallel/" not in str(item.path))
 
 
 def pytest_report_header() -> str:

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Stands in for training: says who it is, waits if told to, stops and saves when it is asked to, fails when told to.
 SCRIPT = """
 import json, os, signal, socket, sys, time
-os.environ["HPCDL_USED_BY"] = str(os.getpid())  # as a script that trains does
+from hpcdl.runtime.use import note_use
+note_use(os.environ)  # as a script that trains does
 rank = int(os.environ["SLURM_PROCID"])
 asked = []
 for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):

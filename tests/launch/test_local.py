@@ -31,7 +31,8 @@ PLACE_OF_2 = {
 #: Prints what a rank sees of itself.
 SCRIPT = """
 import json, os, sys
-os.environ["HPCDL_USED_BY"] = f"{os.getpid()} trained"  # as a script that trains does
+from hpcdl.runtime.use import note_use
+note_use(os.environ)  # as a script that trains does
 names = ("HPCDL_RANK", "HPCDL_WORLD_SIZE", "HPCDL_SEED", "HPCDL_PLAN_WORLD_SIZE", "HPCDL_CONTROLLER")
 print(json.dumps([os.getpid(), sys.argv[1:], {name: os.environ.get(name) for name in names}]))
 """

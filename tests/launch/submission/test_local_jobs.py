@@ -15,7 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import json, os, sys, time
-os.environ["HPCDL_USED_BY"] = str(os.getpid())  # as a script that trains does
+from hpcdl.runtime.use import note_use
+note_use(os.environ)  # as a script that trains does
 rank = int(os.environ.get("HPCDL_RANK", "0"))
 what = sys.argv[1]
 count = 1 + len([name for name in os.listdir() if name.startswith(f"start-{rank}-")])
