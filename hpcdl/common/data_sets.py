@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple, Union
 
 from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
@@ -99,6 +99,14 @@ def spec_of(name: str) -> Spec:
         hint = did_you_mean(name, _SPECS, cutoff=0.6).rstrip() or "choose one of these"
         raise BadInput(f"unknown data set {name!r}; known are {', '.join(names())}; {hint}")
     return _SPECS[name]
+
+
+def named_places(data_dir: Union[str, Path, None], environ: Mapping[str, str]) -> List[Tuple[str, Path]]:
+    """Lists the folders that the user has named to look for data in, each with its label; first one first."""
+    named = [] if data_dir is None else [("--data-dir", Path(data_dir))]
+    if environ.get("HPCDL_DATA"):
+        named.append(("$HPCDL_DATA", Path(environ["HPCDL_DATA"])))
+    return named
 
 
 def no_folder(place: str, name: str) -> BadInput:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Iterable, List, Mapping
 
 from hpcdl.common.checks import did_you_mean
-from hpcdl.common.data_sets import no_folder
+from hpcdl.common.data_sets import named_places, no_folder
 from hpcdl.common.errors import BadInput
+from hpcdl.common.files import is_there
 from hpcdl.common.words import TrainCommand, check_script
 from hpcdl.common.workloads import SYNTHETIC
 from hpcdl.common.workloads import get as get_workload
@@ -40,11 +41,10 @@ def check_target(command: TrainCommand, environ: Mapping[str, str]) -> None:
         check_module("--data", str(options.data))
     else:
         data = get_workload(command.target).data
-        named = (("--data-dir", options.data_dir), ("$HPCDL_DATA", environ.get("HPCDL_DATA")))
-        # Where the first one lacks the data, the second is looked into.
-        label, folder = next((pair for pair in named if pair[1]), ("", None))
-        if data != SYNTHETIC and folder and _is_no_folder(folder):
-            raise no_folder(f"{label} {Path(folder)}", data)
+        # Only the first: where it has the data, no other is looked into.
+        for label, folder in named_places(options.data_dir, environ)[:1]:
+            if data != SYNTHETIC and _is_no_folder(folder):
+                raise no_folder(f"{label} {folder}", data)
 
 
 def check_module(what: str, name: str) -> None:
@@ -88,11 +88,9 @@ def near(name: str, names: List[str]) -> str:
     return f"there are {', '.join(names[:10])}" if names else "check the spelling, and the folder you are in"
 
 
-def _is_no_folder(path: str) -> bool:
+def _is_no_folder(path: Path) -> bool:
     """Says whether something else or nothing is there; where that cannot be known, it is left to who reads it."""
     try:
-        return not stat.S_ISDIR(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
+        return not is_there(stat.S_ISDIR, path)
     except OSError:
         return False

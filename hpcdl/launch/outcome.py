@@ -106,7 +106,7 @@ def conclude(
             if first is not None and not first.is_consequence and first.exit_status < 128:
                 return Outcome(first.exit_status, failure=first, stopped_by=stopped_by)
         return Outcome(128 + stopped_by, stopped_by=stopped_by)
-    if agreed == EXIT_REQUEUE and not failures:
+    if agreed is not None and not failures:
         return Outcome(agreed)
     if crashed:
         return Outcome(crashed[0].exit_status, end=crashed[0])
@@ -116,8 +116,6 @@ def conclude(
         return Outcome(silent[0].exit_status, end=silent[0])
     if first is not None:
         return Outcome(first.exit_status, failure=first)
-    if agreed is not None:
-        return Outcome(agreed)
     # Some ranks are done and some want to be requeued, or one of a run that is done had to be killed.
     odd = next((end for end in ends if end.exit_status == EXIT_REQUEUE), None)
     return Outcome(EXIT_FAILED, end=odd)

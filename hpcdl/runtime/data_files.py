@@ -8,15 +8,15 @@ Synopsis::
 
 from __future__ import annotations
 
-import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import List, Mapping, Optional, Sequence, Tuple, Union
 
 from hpcdl.common.cache import cache_folder, home_folder
-from hpcdl.common.data_sets import Form, Spec, no_folder
+from hpcdl.common.data_sets import Form, Spec, named_places, no_folder
 from hpcdl.common.errors import BadInput
+from hpcdl.common.files import is_there
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,8 @@ class Files:
 
 def places(spec: Spec, data_dir: Union[str, Path, None], environ: Mapping[str, str]) -> List[Place]:
     """Returns the places to look in, first one first."""
-    listed = []
-    if data_dir is not None:
-        listed.append(Place("--data-dir", Path(data_dir), named_by_user=True))
-    if environ.get("HPCDL_DATA"):
-        listed.append(Place("$HPCDL_DATA", Path(environ["HPCDL_DATA"]), named_by_user=True))
+    named = named_places(data_dir, environ)
+    listed = [Place(label, folder, named_by_user=True) for label, folder in named]
     listed.append(cache_place(environ))
     keras_home = environ.get("KERAS_HOME") or home_folder(environ) / ".keras"
     listed.append(Place("Keras' cache", Path(keras_home) / "datasets"))
@@ -89,7 +86,7 @@ def find(spec: Spec, looked_in: Sequence[Place]) -> Optional[Files]:
 
 
 def _find_in(spec: Spec, place: Place) -> Optional[Files]:
-    if place.named_by_user and not _is(stat.S_ISDIR, place.folder):
+    if place.named_by_user and not is_there(stat.S_ISDIR, place.folder):
         raise no_folder(str(place), spec.name)
     lacking = []
     # MNIST and Fashion-MNIST have files of the same names, so a folder of its own name comes first.
@@ -119,17 +116,11 @@ def _look_for(form: Form, folder: Path) -> Tuple[List[Path], List[str]]:
     suffixes = ("", ".gz") if form.may_be_gzipped else ("",)
     paths, missing = [], []
     for file in form.files:
-        path = next((folder / (file + s) for s in suffixes if _is(stat.S_ISREG, folder / (file + s))), None)
+        path = next(
+            (folder / (file + s) for s in suffixes if is_there(stat.S_ISREG, folder / (file + s))), None
+        )
         if path is None:
             missing.append(file)
         else:
             paths.append(path)
     return paths, missing
-
-
-def _is(kind: Callable[[int], bool], path: Path) -> bool:
-    """Says whether there is a file of a kind; unlike pathlib it raises in every Python where that cannot be known."""
-    try:
-        return kind(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False

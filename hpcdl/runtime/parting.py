@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import threading
 import zlib
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, Type
 
 import numpy as np
 import tensorflow as tf
 
-from hpcdl.common.errors import BadInput, Diverged
+from hpcdl.common.errors import BadInput, Diverged, HpcdlError
 from hpcdl.common.saying import say
 from hpcdl.runtime.feed import place
 from hpcdl.runtime.parts import Element
@@ -199,19 +199,8 @@ def check_same(replicas: Replicas, first: int) -> None:
     Raises:
         BadInput: On every rank, if they differ.
     """
-    other = _first_other(replicas, first)
-    if other is not None:
-        raise BadInput(
-            "all ranks must read the same global batches, of which each takes its part; the first batch of rank"
-            f" {other} is not that of rank 0, so samples would be lost and others doubled; {_WAY_OUT}"
-        )
-
-
-def _first_other(replicas: Replicas, checksum: int) -> Optional[int]:
-    """Finds the first rank whose checksum is not rank 0's; a collective."""
-    of_ranks = replicas.processes.gather(np.int64(checksum))
-    others = np.flatnonzero(of_ranks != of_ranks[0])
-    return int(others[0]) if others.size else None
+    said = "the first batch of rank {} is not that of rank 0, so samples would be lost and others doubled"
+    _compare(replicas, first, BadInput, said)
 
 
 def _check_all(replicas: Replicas, mine: int, what: str) -> None:
@@ -220,12 +209,18 @@ def _check_all(replicas: Replicas, mine: int, what: str) -> None:
     Raises:
         Diverged: On every rank, if they differ.
     """
-    other = _first_other(replicas, mine)
-    if other is not None:
-        raise Diverged(
-            "all ranks must read the same global batches, of which each takes its part; those of"
-            f" {what} are others on rank {other} than on rank 0, so samples were lost and others doubled;"
-            f" {_WAY_OUT}"
+    said = f"those of {what} are others on rank {{}} than on rank 0, so samples were lost and others doubled"
+    _compare(replicas, mine, Diverged, said)
+
+
+def _compare(replicas: Replicas, checksum: int, error: Type[HpcdlError], said: str) -> None:
+    """Raises an error on every rank where a checksum is not rank 0's; ``said`` has a place for the first such rank."""
+    of_ranks = replicas.processes.gather(np.int64(checksum))
+    others = np.flatnonzero(of_ranks != of_ranks[0])
+    if others.size:
+        differs = said.format(others[0])
+        raise error(
+            f"all ranks must read the same global batches, of which each takes its part; {differs}; {_WAY_OUT}"
         )
 
 
