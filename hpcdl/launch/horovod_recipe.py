@@ -24,7 +24,7 @@ from hpcdl.launch.horovod_patch import Patches, plan_patches
 
 HOROVOD_VERSION = "0.28.1"  # the last release; 0.27.0 does not build against new kernel headers
 #: Goes up when a patch or an option changes what is built, so that an older wheel in a cache is not used.
-PATCH_LEVEL = 1
+PATCH_LEVEL = 2
 #: Kept out of the user's environment: only the build needs them, and some are too old for other packages.
 BUILD_REQUIREMENTS = (
     "cmake>=3.18,<4",

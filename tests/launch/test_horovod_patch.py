@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Optional
 
 import pytest
 
@@ -17,9 +18,14 @@ from hpcdl.launch.horovod_patch import (
 )
 
 LISTS, TENSORFLOW_LISTS, TENSORFLOW_OPS = PATCHED_FILES
+DEBUG_FLAGS = (
+    'string(REPLACE "{}" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO "${{CMAKE_CXX_FLAGS_RELWITHDEBINFO}}")\n'
+)
+LIBRARY = "add_library(${{TF_TARGET_LIB}} SHARED ${{{}}} ${{{}}})\n"
+XLA_SOURCE = 'list(APPEND TF_SOURCES "${PROJECT_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc")\n'
 SOURCES = {
-    LISTS: "a\nproject(horovod CXX)\nb\n",
-    TENSORFLOW_LISTS: 'a\nlist(APPEND TF_SOURCES "${PROJECT_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc")\nb\n',
+    LISTS: "project(horovod CXX)\n" + DEBUG_FLAGS.format("-O2") + "    add_subdirectory(third_party/gloo)\n",
+    TENSORFLOW_LISTS: XLA_SOURCE + LIBRARY.format("SOURCES", "TF_SOURCES"),
     TENSORFLOW_OPS: (
         "#if HAVE_GPU\n"
         "GpuStreamHandle AsGpuStreamValue(Stream* stream);\n"
@@ -29,23 +35,32 @@ SOURCES = {
         "rest\n"
     ),
 }
+#: What every build changes: no debug information, no copy of Gloo that nothing links, the longest file first.
+ALWAYS = {
+    LISTS: (
+        "project(horovod CXX)\n"
+        + DEBUG_FLAGS.format("-O2 -g")
+        + "    add_subdirectory(third_party/gloo EXCLUDE_FROM_ALL)\n"
+    ),
+    TENSORFLOW_LISTS: XLA_SOURCE + LIBRARY.format("TF_SOURCES", "SOURCES"),
+    TENSORFLOW_OPS: SOURCES[TENSORFLOW_OPS],
+}
+PROJECT = "project(horovod CXX)\n"
 RPATH = 'set(CMAKE_BUILD_WITH_INSTALL_RPATH TRUE)\nset(CMAKE_INSTALL_RPATH "$ORIGIN/..")\n'
+LINK_PATH = "set(CMAKE_INSTALL_RPATH_USE_LINK_PATH TRUE)\n"
 
 
 @pytest.mark.parametrize(
-    ("patches", "expected"),
+    ("patches", "name", "old", "new"),
     [
-        (Patches(), {}),
-        (Patches(without_xla=True), {TENSORFLOW_LISTS: "a\nb\n"}),
-        (Patches(rpath="$ORIGIN/.."), {LISTS: f"a\nproject(horovod CXX)\n{RPATH}b\n"}),
-        (
-            Patches(rpath="$ORIGIN/..", with_link_path=True),
-            {LISTS: f"a\nproject(horovod CXX)\n{RPATH}set(CMAKE_INSTALL_RPATH_USE_LINK_PATH TRUE)\nb\n"},
-        ),
+        (Patches(), LISTS, "", ""),
+        (Patches(without_xla=True), TENSORFLOW_LISTS, XLA_SOURCE, ""),
+        (Patches(rpath="$ORIGIN/.."), LISTS, PROJECT, PROJECT + RPATH),
+        (Patches(rpath="$ORIGIN/..", with_link_path=True), LISTS, PROJECT, PROJECT + RPATH + LINK_PATH),
     ],
 )
-def test_patches_change_their_line_and_nothing_else(patches: Patches, expected: Dict[str, str]) -> None:
-    assert patch_sources(patches, SOURCES) == {**SOURCES, **expected}
+def test_patches_change_their_line_and_nothing_else(patches: Patches, name: str, old: str, new: str) -> None:
+    assert patch_sources(patches, SOURCES) == {**ALWAYS, name: ALWAYS[name].replace(old, new)}
 
 
 def test_the_stream_function_is_declared_inline_and_defined_after_the_header_that_it_needs() -> None:
@@ -59,10 +74,23 @@ def test_the_stream_function_is_declared_inline_and_defined_after_the_header_tha
     assert text.count("#if") == text.count("#endif")
 
 
-@pytest.mark.parametrize("patches", [Patches(True), Patches(rpath="x"), Patches(stream_by_handle=True)])
-def test_a_source_without_the_line_to_change_is_refused(patches: Patches) -> None:
-    with pytest.raises(HpcdlError, match="cannot patch Horovod: .* must have this line once"):
-        patch_sources(patches, {name: "" for name in PATCHED_FILES})
+@pytest.mark.parametrize(
+    ("patches", "name", "line"),
+    [
+        (Patches(), LISTS, "    add_subdirectory(third_party/gloo)\n"),
+        (Patches(True), TENSORFLOW_LISTS, XLA_SOURCE),
+        (Patches(rpath="x"), LISTS, PROJECT),
+        (
+            Patches(stream_by_handle=True),
+            TENSORFLOW_OPS,
+            "GpuStreamHandle AsGpuStreamValue(Stream* stream);\n",
+        ),
+    ],
+)
+def test_a_source_without_the_line_to_change_is_refused(patches: Patches, name: str, line: str) -> None:
+    lacking = {**SOURCES, name: SOURCES[name].replace(line, "")}
+    with pytest.raises(HpcdlError, match=f"cannot patch Horovod: {re.escape(name)} must have this line once"):
+        patch_sources(patches, lacking)
 
 
 def test_xla_operations_are_left_out_exactly_if_a_header_is_missing(tmp_path: Path) -> None:
@@ -97,5 +125,5 @@ def test_streams_are_asked_by_handle_where_gpus_are_built_for_and_it_exists(
 
 def test_every_change_is_described() -> None:
     all_of_them = Patches(without_xla=True, rpath="$ORIGIN/..", stream_by_handle=True)
-    assert len(all_of_them.describe()) == 3
-    assert Patches().describe() == []
+    assert len(all_of_them.describe()) == 4
+    assert len(Patches().describe()) == 1
