@@ -29,8 +29,6 @@ from hpcdl.runtime.replicas import Replicas
 
 #: Numbers of each row that its checksum takes, evenly spaced: enough to tell rows apart, at no cost.
 _COLUMNS = 32
-#: More batches, or epochs, than anybody reads.
-FOR_EVER = 2**62
 #: So many of the last steps are remembered: more than are read ahead.
 _STEPS = 1024
 

@@ -25,7 +25,6 @@ from hpcdl.common.saying import say
 from hpcdl.runtime.class_weights import one_target, with_class_weight
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.parting import (
-    FOR_EVER,
     SameBatches,
     SameTests,
     Watch,
@@ -121,12 +120,18 @@ class Stream:
             The batches, and how many of the first ones are to be seen but not taken.
         """
         watch.expect(first_step, mark)
-        batches = self._from_step(first_step, watch)
-        begun = watch.iteration(first_step) * (self.batches or 0)
-        return batches.take((epochs or 1) * order.steps_per_epoch - begun), first_step - begun
+        size, begun = self.batches, watch.iteration(first_step)
+        self._begin(first_step, watch)
+        end = (epochs or 1) * order.steps_per_epoch
+        if size is None:
+            return self.dataset.repeat().enumerate().take(end), first_step
+        batches = tf.data.Dataset.range(begun, -(-end // size)).flat_map(self._iteration)
+        if end % size:
+            batches = batches.take(end - begun * size)
+        return batches, first_step - begun * size
 
-    def _from_step(self, run_step: int, watch: Watch) -> tf.data.Dataset:
-        """Gives ``(step of the run, data)`` from the beginning of the iteration that a step reads from.
+    def _begin(self, run_step: int, watch: Watch) -> None:
+        """Begins the iterations that were done before, as the run did whose steps they are.
 
         Args:
             run_step: The first step that will be taken.
@@ -142,13 +147,13 @@ class Stream:
                 batch = next(iterator)
                 if is_needed:
                     watch.note(iteration * (size or 0), checksum_of([t.numpy() for t in sketches_of(batch)]))
-        dataset = self.dataset
-        if size is None:
-            return dataset.repeat().enumerate()
-        whole = dataset.take(size).apply(tf.data.experimental.assert_cardinality(size))
-        return tf.data.Dataset.range(begun, FOR_EVER).flat_map(
-            lambda i: whole.enumerate().map(lambda k, data: (i * size + k, data))
-        )
+
+    def _iteration(self, number: tf.Tensor) -> tf.data.Dataset:
+        """Gives ``(step of the run, data)`` of an iteration, up to its end: a cache() is kept when that is reached."""
+        size = self.batches
+        numbered = self.dataset.enumerate().take_while(lambda k, *_: k < size)
+        whole = numbered.apply(tf.data.experimental.assert_cardinality(size))
+        return whole.map(lambda k, data: (number * size + k, data))
 
     @contextmanager
     def explained(self) -> Iterator[None]:

@@ -293,6 +293,24 @@ def test_a_validation_reads_its_data_once_and_no_further_than_its_end(tmp_path):
     assert items.ended == 4
 
 
+@pytest.mark.parametrize("last", ["cache", "cardinality"])
+def test_what_is_cached_is_read_once_for_all_epochs(last, tmp_path):
+    def cached(begun, num_batches):
+        def rows():
+            begun.append(1)
+            yield from zip(X[: 10 * num_batches], Y)
+
+        signature = (tf.TensorSpec((4,), tf.float32), tf.TensorSpec((), tf.int32))
+        data = tf.data.Dataset.from_generator(rows, output_signature=signature).batch(10)
+        told = tf.data.experimental.assert_cardinality(num_batches)
+        return data.apply(told).cache() if last == "cache" else data.cache().apply(told)
+
+    of_training, of_validation = [], []
+    validation_data = cached(of_validation, 2)
+    train(tmp_path / "run", cached(of_training, 5), validation_data=validation_data)
+    assert len(of_training) == len(of_validation) == 1 + 1  # what batches are like; all epochs
+
+
 def test_batches_of_every_iteration_of_an_epoch_are_compared(reader):
     sums = set()
     for first in (1, 2):
