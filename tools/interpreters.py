@@ -32,16 +32,17 @@ print(json.dumps({
 
 
 class InterpreterMissing(BadInput):
-    """This machine has no Python of the versions that a world can run on."""
+    """This machine has no Python of the versions that a world can run on, or none that can make environments."""
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python that starts and can make virtual environments."""
+    """A Python that starts; ``usable``: and can make virtual environments."""
 
     path: str
     version: str
     has_ensurepip: bool
+    usable: bool = True
 
     @property
     def release(self) -> str:
@@ -65,14 +66,17 @@ def find_interpreter(
     Raises:
         InterpreterMissing: There is none.
     """
-    first = probe(at_hand) if at_hand else None
-    if first and first.release in versions:
-        return first
-    for version in versions:
-        for candidate in _candidates(version, environ):
-            found = probe(candidate)
-            if found and found.release == version:
-                return found
+    unusable = None
+    for found in _wanted(versions, environ, at_hand):
+        if found.usable:
+            return found
+        unusable = unusable or found
+    if unusable is not None:
+        raise InterpreterMissing(
+            f"a Python must be able to make environments; received {unusable.path}, which has no venv, or neither"
+            f" ensurepip nor pip; install them (on Debian: apt install python{unusable.release}-venv), or another"
+            f" Python (for example: pyenv install {versions[0]})"
+        )
     names = " or ".join(f"python{version}" for version in versions)
     raise InterpreterMissing(
         f"no {names} on PATH or in pyenv; install one (for example: pyenv install {versions[0]})"
@@ -80,17 +84,27 @@ def find_interpreter(
 
 
 def probe(path: str) -> Optional[Interpreter]:
-    """Starts an interpreter to see what it is; None if it does not start or cannot make environments."""
+    """Starts an interpreter to see what it is; None if it does not start."""
     try:
         done = subprocess.run(
             [path, "-c", _PROBE], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True
         )
-        answer = json.loads(done.stdout)
+        return Interpreter(**json.loads(done.stdout))
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    if not answer.pop("usable"):
-        return None
-    return Interpreter(**answer)
+
+
+def _wanted(
+    versions: Sequence[str], environ: Mapping[str, str], at_hand: Optional[str]
+) -> Iterator[Interpreter]:
+    first = probe(at_hand) if at_hand else None
+    if first and first.release in versions:
+        yield first
+    for version in versions:
+        for candidate in _candidates(version, environ):
+            found = probe(candidate)
+            if found and found.release == version:
+                yield found
 
 
 def _candidates(version: str, environ: Mapping[str, str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.logged import Screen
-from tools import environments, interpreters
+from tools import environments
 from tools.environments import World, environ_of, find_worlds
 from tools.interpreters import Interpreter, InterpreterMissing, find_interpreter
 
@@ -74,10 +74,21 @@ def test_a_missing_python_is_named_with_a_cure() -> None:
         find_interpreter(["3.7", "3.6"], {"PATH": "", "HOME": "/nowhere"})
 
 
-def test_a_python_that_can_make_no_environment_is_none(tmp_path: Path) -> None:
+def test_a_python_that_can_make_no_environment_is_passed_over_and_named_if_there_is_no_other(
+    tmp_path: Path,
+) -> None:
     path = fake_python(tmp_path / "python3.7", "3.7.1")
     path.write_text(path.read_text().replace('"usable": true', '"usable": false'))
-    assert interpreters.probe(str(path)) is None
+    environ = {"PATH": str(tmp_path), "HOME": "/nowhere"}
+    with pytest.raises(InterpreterMissing) as caught:
+        find_interpreter(["3.8", "3.7"], environ, at_hand=None)
+    assert str(caught.value) == (
+        f"a Python must be able to make environments; received {path}, which has no venv, or neither ensurepip nor"
+        " pip; install them (on Debian: apt install python3.7-venv), or another Python (for example: pyenv install 3.8)"
+    )
+    other = fake_python(tmp_path / "bin" / "python3.7", "3.7.2")
+    environ["PATH"] += f":{other.parent}"
+    assert find_interpreter(["3.8", "3.7"], environ, at_hand=str(path)).path == str(other)
 
 
 def test_a_group_stands_for_its_worlds() -> None:
