@@ -14,8 +14,10 @@ Synopsis::
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -266,7 +268,8 @@ def parse_train(argv: Sequence[str], prog: str = "hpcdl train") -> TrainCommand:
 
     hpcdl's options stand before TARGET. After a script everything is the script's; after a workload or
     ``module:function`` options are hpcdl's again. Of a script, options that say how it is started are refused where
-    its text does not hold them, unless ``--`` stands before it: most likely they are hpcdl's at the wrong place.
+    its text (but its docstring) does not hold them, unless ``--`` stands before it: most likely they are hpcdl's at the
+    wrong place.
     ``--help`` prints the help and leaves with SystemExit(0).
 
     Args:
@@ -375,7 +378,8 @@ TARGET is
   module:function    a compiled Keras model that your function returns, with --data module:function for
                      ((x_train, y_train), (x_test, y_test))
 Options of hpcdl stand before TARGET; after a workload or module:function they may follow it. After a script those that
-say how it is started are refused, if its text does not hold them: -- before the script says that they are its own."""
+say how it is started are refused, if its text, beside its docstring, does not hold them: -- before the script says that
+they are its own."""
 
 _EPILOG = """\
 examples:
@@ -393,7 +397,7 @@ def _refuse_misplaced(prog: str, target: str, after: Sequence[str], starting: Co
     misplaced = [word for word in after if names[word] in starting]
     if not misplaced or not os.path.isfile(target):
         return
-    text = Path(target).read_text(encoding="utf-8", errors="replace")
+    text = _without_docstring(Path(target).read_text(encoding="utf-8", errors="replace"))
     for word in misplaced:
         name = names[word]
         if not _is_in(text, name):
@@ -401,6 +405,21 @@ def _refuse_misplaced(prog: str, target: str, after: Sequence[str], starting: Co
                 f"{prog}'s own options stand before TARGET; received {word} after {target}, which does not know"
                 f" {name}; write {prog} {word} ... {target}, or, if it does, {prog} ... -- {target} {word}"
             )
+
+
+def _without_docstring(text: str) -> str:
+    """Leaves out what a script says of itself, such as how it is started; docopt reads its options there."""
+    if "docopt" in text:
+        return text
+    try:
+        with warnings.catch_warnings():  # of a script's escapes, which Python tells when it runs
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError):  # none of this Python's: all of it counts
+        return text
+    if ast.get_docstring(tree, clean=False) is None:
+        return text
+    return text.replace(ast.get_source_segment(text, tree.body[0]) or "", "", 1)
 
 
 def _is_in(text: str, name: str) -> bool:

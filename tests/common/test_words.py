@@ -280,6 +280,10 @@ def test_an_option_that_may_be_repeated_is_read_and_written_as_often_as_it_stand
         ("DEFINE_integer('restarts', 0)", "--restarts", True),
         ("parser.add_argument('-name')", "-name", True),
         ("", "--epochs", True),
+        ('"""Runs hpcdl train --np 2 train.py"""\nprint()', "--np", False),
+        ('# A script.\n"""Takes --np N."""\nadd_argument("--np")', "--np", True),
+        ('"""Usage: train.py [--np N]"""\nfrom docopt import docopt', "--np", True),
+        ('"""Takes --np N."""\nprint "of Python 2"', "--np", True),
     ],
 )
 def test_behind_a_script_an_option_of_starting_is_the_scripts_where_it_knows_it(
