@@ -38,8 +38,8 @@ def of_early_keras_3(version: str) -> Optional[str]:
     )
 
 
-#: What to do about it.
+#: What to do about it. Ranks of a job see no packages of ~/.local.
 NEWER_KERAS = (
-    f"pip install 'keras>={'.'.join(OLDEST_KERAS_3)}' (--user beside an image), or set TF_USE_LEGACY_KERAS=1 where"
-    " tf_keras is installed"
+    f"pip install 'keras>={'.'.join(OLDEST_KERAS_3)}' where the ranks run (an image must hold it:"
+    " containers/README.md), or set TF_USE_LEGACY_KERAS=1 where tf_keras is installed"
 )

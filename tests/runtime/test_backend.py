@@ -114,7 +114,8 @@ def test_keras_looks_elsewhere_where_the_home_cannot_be_written(keras_home, monk
 @pytest.mark.parametrize("version", ["3.0.0", "3.4.1", "3.9.2"])
 def test_an_early_keras_3_is_refused_unless_tf_keras_takes_its_place(version):
     with pytest.raises(
-        BadInput, match=rf"3\.10 or later.*received Keras {version}; pip install 'keras>=3\.10'"
+        BadInput,
+        match=rf"3\.10 or later.*received Keras {version}; pip install 'keras>=3\.10' where the ranks run",
     ):
         check_release({}, version)
     check_release({"TF_USE_LEGACY_KERAS": "1"}, version)
