@@ -122,7 +122,12 @@ class LaunchOptions:
     instead = {"-np": "--np, or -n"}
 
     np: Optional[int] = option(
-        None, "N", "start N processes (default: 1, or the world of the launcher around)", at_least(1), "-n"
+        None,
+        "N",
+        "start N processes (default: 1; under mpirun or srun their world; over the nodes of a Slurm job, or from its"
+        " login node or in an image, as many as it has tasks)",
+        at_least(1),
+        "-n",
     )
     launcher: str = option(
         "auto",
@@ -151,9 +156,9 @@ class LaunchOptions:
 class WorkloadOptions:
     """How a workload is trained. None: as the workload recommends."""
 
-    epochs: Optional[int] = option(None, "N", "train for N epochs", at_least(1))
+    epochs: Optional[int] = option(None, "N", "train for N epochs (module:function: default 1)", at_least(1))
     per_replica_batch_size: Optional[int] = option(
-        None, "N", "give each replica N samples in a step", at_least(1)
+        None, "N", "give each replica N samples in a step (module:function: default 32)", at_least(1)
     )
     global_batch_size: Optional[int] = option(
         None, "N", "give all replicas together N samples in a step", at_least(1)

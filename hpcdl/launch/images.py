@@ -187,13 +187,11 @@ def _parser() -> argparse.ArgumentParser:
     pull = actions.add_parser("pull", help="fetch an image from a registry", epilog=_PULL_EPILOG)
     pull.add_argument("source", metavar="SOURCE", help="such as docker://NAME:TAG")
     pull.add_argument("image", metavar="IMAGE", nargs="?", help="the file to make")
-    for action in (build, pull):
+    for action, room in ((build, f"{ROOM_GB}, of hpcdl's own what they need"), (pull, ROOM_GB)):
         action.add_argument(
             "--site", metavar="NAME", help="use the folders of site NAME (default: as for submit, else local)"
         )
-        action.add_argument(
-            "--room", metavar="GB", type=_whole, help="need GB of room (default: by the definition)"
-        )
+        action.add_argument("--room", metavar="GB", type=_whole, help=f"need GB of room (default: {room})")
         action.add_argument("--force", action="store_true", help="replace an image that is there")
         action.add_argument("--dry-run", action="store_true", help="say what would be run; touch nothing")
     return parser

@@ -50,7 +50,10 @@ def main(argv: Sequence[str]) -> int:
         "studies", metavar="STUDY", nargs="*", type=Path, help="folders that hpcdl bench made"
     )
     parser.add_argument(
-        "--table", metavar="FILE", type=Path, help="take FILE instead: CSV, replicas,samples_per_second"
+        "--table",
+        metavar="FILE",
+        type=Path,
+        help=f"take FILE instead: CSV whose first line is {','.join(_COLUMNS)}",
     )
     parser.add_argument(
         "--num-replicas", metavar="LIST", required=True, help="predict these counts, e.g. 64,512"

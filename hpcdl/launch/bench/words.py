@@ -46,7 +46,7 @@ def scaling_option() -> Any:
     return option(
         ("weak",),
         "LIST",
-        "scale weakly (fixed batch per replica), strongly (fixed global batch), or both",
+        "scale weakly (fixed batch per replica), strongly (fixed global batch), or both (default: weak)",
         scalings,
     )
 
@@ -71,7 +71,8 @@ def trace_option() -> Any:
 
 def study_option() -> Any:
     """Makes the option for the study's folder."""
-    return option(None, "DIR", "keep the records in DIR, and go on with what is there", folder_to_write)
+    text = "keep the records in DIR, and go on with what is there (default: a new folder bench/TARGET-TIME)"
+    return option(None, "DIR", text, folder_to_write)
 
 
 @dataclass(frozen=True)

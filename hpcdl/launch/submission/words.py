@@ -137,7 +137,13 @@ class PlaceOptions:
     image: Optional[str] = option(
         None, "FILE", "run inside this image; none: without one (default: the site's newest)", one_line
     )
-    python: Optional[str] = option(None, "COMMAND", "run ranks with this Python (default: python3)", one_line)
+    python: Optional[str] = option(
+        None,
+        "COMMAND",
+        "run ranks with this Python (default: in an image the profile's, or python3; without one python3 where the"
+        " profile has setup, else the Python that runs hpcdl)",
+        one_line,
+    )
     launcher: str = option(
         "auto",
         "NAME",
