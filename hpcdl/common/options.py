@@ -50,6 +50,12 @@ def many(metavar: str, help: str, read: Reader) -> Any:
     return dataclasses.field(default=(), metadata=metadata)
 
 
+def retold(cls: Any, name: str, help: str) -> Any:
+    """Makes a field for a subclass that differs from the one of the class only in its help."""
+    (field,) = (field for field in _fields(cls) if field.name == name)
+    return dataclasses.field(default=field.default, metadata={**field.metadata, "help": help})
+
+
 def name_out_of(names: Sequence[str]) -> Reader:
     """Reads one of the names."""
     return lambda what, text: one_of(what, text, names)
@@ -116,6 +122,11 @@ def names_of(*groups: Any) -> List[str]:
     return [name for f in fields for name in (flag(f.name), f.metadata.get("short")) if name]
 
 
+def refused_by(*groups: Any) -> Dict[str, Tuple[str, str]]:
+    """Gives what dataclasses say of those of their fields that a command does not take."""
+    return {name: why for cls in groups for name, why in getattr(cls, "refused", {}).items()}
+
+
 def changed(options: Any) -> Dict[str, Any]:
     """Gives the fields that differ from their defaults."""
     return {
@@ -167,8 +178,9 @@ class OptionParser:
         usage: The usage line.
         description: What the help starts with.
         epilog: What the help ends with.
-        groups: Title -> dataclass; one may have an attribute ``instead``, which says for options of other programs what
-            to use here.
+        groups: Title -> dataclass. One may have an attribute ``instead``, which says for options of other programs what
+            to use here; and ``refused``, which says of fields that are not for this command why, and the way out: the
+            help leaves them out.
     """
 
     def __init__(
@@ -189,10 +201,11 @@ class OptionParser:
             for name, use in getattr(cls, "instead", {}).items()
             if name not in self._names
         }
+        self._refused = refused_by(*groups.values())
         for title, cls in groups.items():
             group = self._parser.add_argument_group(title)
             for field in _fields(cls):
-                _add(group, field)
+                _add(group, field, field.name in self._refused)
 
     @property
     def names(self) -> Sequence[str]:
@@ -220,22 +233,27 @@ class OptionParser:
         """Parses flags; ``--help`` prints the help and leaves with SystemExit(0).
 
         Raises:
-            BadInput: A flag is unknown or its value malformed.
+            BadInput: A flag is unknown, not for this command, or its value malformed.
         """
         for word in words:  # argparse would take -np for -n with the value p
             use = self._instead.get(word.partition("=")[0])
             if use is not None:
                 raise BadInput(f"unknown option {word!r}; use {use}; see {self._parser.prog} --help")
-        values, strangers = self._parser.parse_known_args(list(words))
+        parsed, strangers = self._parser.parse_known_args(list(words))
         if strangers:
             self._refuse(strangers[0])
-        return vars(values)
+        values = vars(parsed)
+        for name, (rule, cure) in self._refused.items():
+            if name in values:
+                value = "" if values[name] is True else f" {values[name]}"
+                raise BadInput(f"{rule}; received {flag(name)}{value}; {cure}")
+        return values
 
     def _refuse(self, word: str) -> NoReturn:
         prog = self._parser.prog
         if not word.startswith("-"):
             raise BadInput(f"{prog} takes options only here; received {word!r}; see {prog} --help")
-        known = [flag(field.name) for field in self._fields]
+        known = [flag(field.name) for field in self._fields if field.name not in self._refused]
         hint = did_you_mean(word.partition("=")[0], known, cutoff=0.6)
         raise BadInput(f"unknown option {word!r}; {hint}see {prog} --help")
 
@@ -253,16 +271,17 @@ class OneLineParser(argparse.ArgumentParser):
         raise BadInput(f"{message}; see {self.prog} --help")
 
 
-def _add(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:
+def _add(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], is_refused: bool) -> None:
     name, metadata = flag(field.name), field.metadata
-    help = metadata["help"].replace("%", "%%")  # which argparse takes for its own
+    # argparse takes % for its own.
+    help = argparse.SUPPRESS if is_refused else metadata["help"].replace("%", "%%")
     if "is_switch" in metadata:
         group.add_argument(name, action="store_true", dest=field.name, help=help)
         return
     names = [short for short in (metadata["short"],) if short] + [name]
 
     def read(text: str) -> Any:  # BadInput passes through argparse as it is
-        return metadata["read"](name, text)
+        return text if is_refused else metadata["read"](name, text)
 
     group.add_argument(
         *names,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
 
 from hpcdl.common.errors import BadInput
-from hpcdl.common.options import OptionParser, many, name_out_of, take, to_argv
+from hpcdl.common.options import OptionParser, many, name_out_of, retold, take, to_argv
 from hpcdl.common.words import (
     LaunchOptions,
     RunSettings,
@@ -267,6 +267,43 @@ def test_an_option_that_may_be_repeated_is_read_and_written_as_often_as_it_stand
     assert values.word == ("b", "a")
     assert to_argv(values) == ["--word=b", "--word=a"]
     assert take(Many, parser.parse([])) == Many()
+
+
+@pytest.mark.parametrize("words", [["--restarts", "x"], ["--restarts=x"], ["-n2", "--restarts", "x", "a.py"]])
+def test_what_a_command_does_not_take_is_no_part_of_its_help_and_refused_with_the_way_out(
+    words: List[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Here(LaunchOptions):
+        refused = {name: ("it runs once", "leave it out") for name in ("restarts", "dry_run")}
+
+    parser = OptionParser("p", "p", "", "", {"g": Here})
+    assert parser.split(words)[1] == ("a.py" if "a.py" in words else None)
+    with pytest.raises(BadInput, match="^it runs once; received --restarts x; leave it out$"):
+        parser.parse([word for word in words if word != "a.py"])
+    with pytest.raises(BadInput, match="^it runs once; received --dry-run; leave it out$"):
+        parser.parse(["--dry-run"])
+    with pytest.raises(BadInput, match="^unknown option '--restart'; see p --help$"):
+        parser.parse(["--restart"])
+    with pytest.raises(SystemExit):
+        parser.parse(["--help"])
+    shown = capsys.readouterr().out
+    assert "--log-dir" in shown
+    assert "--restarts" not in shown
+    assert take(LaunchOptions, parser.parse(["-n2"])) == LaunchOptions(np=2)
+
+
+def test_an_option_may_be_told_otherwise_where_it_is_for_another_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @dataclass(frozen=True)
+    class Here(LaunchOptions):
+        np: Optional[int] = retold(LaunchOptions, "np", "count to N")
+
+    parser = OptionParser("p", "p", "", "", {"g": Here})
+    assert parser.parse(["-n3"]) == {"np": 3}
+    with pytest.raises(SystemExit):
+        parser.parse(["--help"])
+    assert "count to N" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
