@@ -17,19 +17,41 @@ from typing import List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 import hpcdl
 from hpcdl.common.errors import EXIT_DONE, BadInput
-from hpcdl.common.options import OptionParser, option, switch, take
+from hpcdl.common.options import OptionParser, changed, option, retold, switch, take, to_argv
 from hpcdl.common.saying import say
 from hpcdl.common.words import RunSettings
 from hpcdl.launch.amounts import hours_of
 from hpcdl.launch.config import Config, read_config
 from hpcdl.launch.container import enter_argv, find_image
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
-from hpcdl.launch.sites.profile import Profile
+from hpcdl.launch.sites.profile import Profile, Site
 from hpcdl.launch.submission.job import run_folders, typed_cwd
 from hpcdl.launch.submission.layout import Layout, lay_out
 from hpcdl.launch.submission.lib import keep_lib, lib_folder
 from hpcdl.launch.submission.words import JobOptions, one_line
 from hpcdl.launch.tried_images import read_tried
+
+_NO_JOB = "hpcdl shell passes on what says which nodes, and for how long"
+#: What a site's own command, in place of salloc, is not known to take.
+_OF_SALLOC = ("cpus_per_task", "mem", "constraint", "exclusive", "reservation", "sbatch_arg")
+
+
+@dataclass(frozen=True)
+class ShellJobOptions(JobOptions):
+    """salloc's own words."""
+
+    refused = {
+        **{name: (_NO_JOB, "leave it out") for name in ("oversubscribe", "no_requeue", "max_requeues")},
+        **{
+            name: (_NO_JOB, "leave it out, or add it to what --dry-run prints")
+            for name in ("job_name", "dependency", "mail_user", "mail_type")
+        },
+    }
+
+    np: Optional[int] = retold(JobOptions, "np", "ask for N tasks in all (default: one on each node)")
+    sbatch_arg: Tuple[str, ...] = retold(
+        JobOptions, "sbatch_arg", "pass this option on to salloc; may be repeated"
+    )
 
 
 @dataclass(frozen=True)
@@ -92,6 +114,9 @@ def plan_shell(
     site = profile.site
     # One process on each node, with all that the job has there.
     alone = dataclasses.replace(options, np=options.np or options.nodes)
+    if site.interactive is not None:
+        _refuse_words_of_salloc(site, options)
+        alone = dataclasses.replace(alone, cpus_per_task=1, mem="0")  # which nobody is asked for
     layout = lay_out(profile, alone, RunSettings(), "gloo", partition)
     names = [f"PYTHONPATH={lib}", "PYTHONNOUSERSITE=1"]
     if image is None:
@@ -127,7 +152,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         BadInput: The words are wrong, or the site does not allow them.
     """
-    groups = {"the job (salloc's own words)": JobOptions, "where it runs": ShellOptions}
+    groups = {"the job (salloc's own words)": ShellJobOptions, "where it runs": ShellOptions}
     parser = OptionParser("hpcdl shell", "hpcdl shell [OPTIONS]", _DESCRIPTION, _EPILOG, groups)
     values = parser.parse(list(argv))
     where = take(ShellOptions, values)
@@ -175,6 +200,16 @@ def _plan(job: JobOptions, where: ShellOptions, lib: str, environ: Mapping[str, 
         tried=read_tried(environ),
     )
     return plan_shell(profile, job, account, image, typed_cwd(environ), lib, config.partition)
+
+
+def _refuse_words_of_salloc(site: Site, options: JobOptions) -> None:
+    said = {name: value for name, value in changed(options).items() if name in _OF_SALLOC}
+    if said:
+        raise BadInput(
+            f"{site.title} has {site.interactive} in place of salloc, which may not take all of its words; received"
+            f" {' '.join(to_argv(JobOptions(**said)))}; leave it out, or add to what --dry-run prints what"
+            f" {site.interactive} has for it"
+        )
 
 
 def _salloc_words(profile: Profile, layout: Layout, options: JobOptions, account: Optional[str]) -> List[str]:

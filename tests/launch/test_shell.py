@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List
+from typing import Dict, List
 
 import pytest
 
 import hpcdl
+from hpcdl.common.errors import BadInput
 from hpcdl.launch.cli import main
 from hpcdl.launch.shell import Way, plan_shell
 from hpcdl.launch.sites.library import load_profile
@@ -41,6 +42,38 @@ def test_elsewhere_salloc_starts_the_shell_in_a_step_with_all_that_the_job_has()
     assert "--overlap --cpu-bind=none --gpu-bind=none" in enter
     assert " --pty apptainer exec --nv " in enter
     assert "PYTHONNOUSERSITE=1 bash" in enter
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"mem": "9G"}, "--mem=9G"),
+        ({"cpus_per_task": 3}, "--cpus-per-task=3"),
+        ({"constraint": "a"}, "--constraint=a"),
+        ({"exclusive": True}, "--exclusive"),
+        ({"reservation": "a"}, "--reservation=a"),
+        ({"sbatch_arg": ("--licenses=a",)}, "--sbatch-arg=--licenses=a"),
+    ],
+)
+def test_a_sites_own_command_is_not_asked_for_what_it_may_not_take(
+    options: Dict[str, object], word: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        _way("bridges2", time="30", **options)
+    assert str(caught.value) == (
+        f"PSC Bridges-2 has interact in place of salloc, which may not take all of its words; received {word}; leave it"
+        " out, or add to what --dry-run prints what interact has for it"
+    )
+
+
+def test_a_sites_own_command_needs_no_memory_and_cores_that_the_profile_does_not_know(tmp_path: Path) -> None:
+    (tmp_path / "sites").mkdir()
+    (tmp_path / "sites" / "own.toml").write_text(
+        'scheduler = "slurm"\ninteractive = "mine"\n[container]\nkind = "none"\n[queues.q]\npartition = "q"\n'
+    )
+    profile = load_profile("own", tmp_path)
+    way = plan_shell(profile, JobOptions(time="30", partition="q"), None, None, "/w", "/home/me/lib")
+    assert way.lines()[0] == "mine -p q -N 1 -t 0:30:00 --ntasks-per-node 1"
 
 
 def test_of_the_hosts_packages_the_shell_sees_the_half_of_hpcdl_that_ranks_need(tmp_path: Path) -> None:
