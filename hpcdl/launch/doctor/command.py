@@ -20,7 +20,7 @@ from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED
 from hpcdl.common.options import OptionParser, file_to_write, take
 from hpcdl.common.provenance import without_secrets
 from hpcdl.common.saying import say
-from hpcdl.launch.doctor.examination import DoctorOptions, Examination
+from hpcdl.launch.doctor.examination import DoctorJobOptions, DoctorOptions, Examination
 from hpcdl.launch.doctor.verdict import Finding, as_tree, is_ill, render
 from hpcdl.launch.submission.words import JobOptions
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         BadInput: The words are wrong, or the site is unknown.
     """
-    groups = {"what is examined": DoctorOptions, "the job (sbatch's own words)": JobOptions}
+    groups = {"what is examined": DoctorOptions, "the job (sbatch's own words)": DoctorJobOptions}
     parser = OptionParser("hpcdl doctor", "hpcdl doctor [OPTIONS]", _DESCRIPTION, _EPILOG, groups)
     values = parser.parse(list(argv))
     options, job = take(DoctorOptions, values), take(JobOptions, values)

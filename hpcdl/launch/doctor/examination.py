@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import hpcdl
 from hpcdl.common.errors import BadInput, HpcdlError
-from hpcdl.common.options import folder, name_out_of, option, switch
+from hpcdl.common.options import folder, name_out_of, option, retold, switch
 from hpcdl.common.saying import say
 from hpcdl.common.words import parse_train
 from hpcdl.launch.config import Config, read_config
@@ -48,6 +48,7 @@ _EXAMINING = "hpcdl/runtime/examining/ranks.py"
 _POLL_S = 0.5
 _ASK_S = 5.0
 _MINUTES = "10"
+_NAME = "hpcdl-doctor"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,21 @@ class DoctorOptions:
     quick: bool = switch("load no TensorFlow, in the image or on the nodes")
     json: bool = switch("write findings and facts as JSON")
     report: Optional[str] = option(None, "FILE", "write a text for a support ticket to FILE", one_line)
+
+
+@dataclass(frozen=True)
+class DoctorJobOptions(JobOptions):
+    """sbatch's own words, for the doctor's job."""
+
+    refused = {
+        name: ("the doctor's job runs once", "leave it out") for name in ("no_requeue", "max_requeues")
+    }
+
+    time: Optional[str] = retold(
+        JobOptions, "time", f"run for at most LIMIT: 30 (minutes), 8:00:00, 1-12:00:00 (default: {_MINUTES})"
+    )
+    nodes: int = retold(JobOptions, "nodes", "run a short job on N nodes, too (default: no job)")
+    job_name: Optional[str] = retold(JobOptions, "job_name", f"call the job NAME (default: {_NAME})")
 
 
 class Examination:
@@ -211,7 +227,7 @@ class Examination:
             jobs_dir=options.jobs_dir,
             when=when,
         )
-        asked = dataclasses.replace(asked, job_name=asked.job_name or "hpcdl-doctor", no_requeue=True)
+        asked = dataclasses.replace(asked, job_name=asked.job_name or _NAME, no_requeue=True)
         command = SubmitCommand(parse_train(self._train_words()), asked, place)
         quick = ["--quick"] if options.quick else []
 
