@@ -116,9 +116,10 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def names_of(*groups: Any) -> List[str]:
-    """Lists the flags of dataclasses, short ones too."""
-    fields = [field for cls in groups for field in _fields(cls)]
+def names_of(*groups: Any, with_refused: bool = True) -> List[str]:
+    """Lists the flags of dataclasses, short ones too; those that are refused only if they are wanted."""
+    refused = {} if with_refused else refused_by(*groups)
+    fields = [field for cls in groups for field in _fields(cls) if field.name not in refused]
     return [name for f in fields for name in (flag(f.name), f.metadata.get("short")) if name]
 
 

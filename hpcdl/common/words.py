@@ -303,10 +303,20 @@ def parse_train_words(
     return parse_target(train_parser(prog, _DESCRIPTION, _EPILOG, groups), argv, prog)
 
 
-def train_parser(prog: str, description: str, epilog: str, further: Mapping[str, Any]) -> OptionParser:
-    """Makes a parser of the words that every command with a TARGET takes, and of ``further`` groups."""
+def train_parser(
+    prog: str, description: str, epilog: str, further: Mapping[str, Any], settings: Any = RunSettings
+) -> OptionParser:
+    """Makes a parser of the words that every command with a TARGET takes, and of ``further`` groups.
+
+    Args:
+        prog: What the user typed before the words.
+        description: What the help starts with.
+        epilog: What the help ends with.
+        further: Groups of the command's own.
+        settings: `RunSettings`, as far as the command takes them.
+    """
     groups = {
-        "the run": RunSettings,
+        "the run": settings,
         **further,
         "workloads and functions (default: as the workload recommends, or as Keras does)": WorkloadOptions,
     }

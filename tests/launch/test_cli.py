@@ -140,6 +140,68 @@ def test_the_help_of_every_action_ends_with_an_example(
     assert f"  hpcdl {' '.join(words)}" in capsys.readouterr().out.replace("example: ", "  ")
 
 
+HERE, THERE = ["bench", "run"], ["bench", "--site", "local"]
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "said"),
+    [
+        (["submit"], "--controller mpi", "pass --launcher"),
+        (["shell"], "--job-name a", "add it to what --dry-run prints"),
+        (["shell"], "--dependency a", "add it to what --dry-run prints"),
+        (["shell"], "--mail-user a", "add it to what --dry-run prints"),
+        (["shell"], "--mail-type a", "add it to what --dry-run prints"),
+        (["shell"], "--oversubscribe", "leave it out"),
+        (["shell"], "--no-requeue", "leave it out"),
+        (["shell"], "--max-requeues 3", "leave it out"),
+        (["doctor"], "--no-requeue", "leave it out"),
+        (["doctor"], "--max-requeues 3", "leave it out"),
+        (HERE, "--run-dir a", "pass --study DIR"),
+        (HERE, "--fresh", "pass another --study"),
+        (HERE, "--checkpoint-every 1epoch", "leave it out"),
+        (THERE, "--run-dir a", "pass --study DIR"),
+        (THERE, "--fresh", "pass another --study"),
+        (THERE, "--checkpoint-every 1epoch", "leave it out"),
+        (THERE, "--controller mpi", "pass --launcher"),
+        (THERE, "--job-name a", "leave it out"),
+        (THERE, "--no-requeue", "leave it out"),
+        (THERE, "--max-requeues 3", "leave it out"),
+        (THERE, "--executor debug", "leave it out"),
+        (THERE, "--jobs-dir a", "pass --study DIR"),
+        (THERE, "--when", "hpcdl submit --when"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_an_option_without_effect_is_not_in_the_help_and_refused_with_the_way_out(
+    words: List[str], option: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--help"]) == 0
+    assert not re.search(rf"{option.split()[0]}(?![\w-])", capsys.readouterr().out)
+    target = [] if words[0] in ("shell", "doctor") else ["fashion_mnist/fc64"]
+    assert main([*words, *option.split(), *target]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"; received {option}; " in line
+    assert said in line.split(f"received {option}; ")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["doctor"], "run a short job on N nodes, too (default: no job)"),
+        (["doctor"], "call the job NAME (default: hpcdl-doctor)"),
+        (["doctor"], "run for at most LIMIT: 30 (minutes), 8:00:00, 1-12:00:00 (default: 10)"),
+        (["shell"], "ask for N tasks in all (default: one on each node)"),
+        (["shell"], "pass this option on to salloc; may be repeated"),
+        (THERE, "print the points and the node-hours that they may take; write nothing, submit nothing"),
+    ],
+)
+def test_an_option_that_is_another_one_here_is_told_as_it_is(
+    words: List[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--help"]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     "words", [[], *([command.name] for command in COMMANDS), ["bench", "--site", "local"]], ids=" ".join
 )

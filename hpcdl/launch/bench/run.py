@@ -30,21 +30,26 @@ from hpcdl.launch.bench.measuring import Window, measure
 from hpcdl.launch.bench.opening import check_study, new_folder, open_study
 from hpcdl.launch.bench.planning import TRACE, TRACED_STEPS, StudyPlan, describe, plan_study, traced_point
 from hpcdl.launch.bench.rounds import FIRST_GUESS_S, Effort, Round, run_rounds
-from hpcdl.launch.bench.site_words import SiteJobOptions, SiteStudyOptions, hpcdl_words, is_meant
+from hpcdl.launch.bench.site_words import (
+    SiteJobOptions,
+    SitePlaceOptions,
+    SiteStudyOptions,
+    hpcdl_words,
+    is_meant,
+)
 from hpcdl.launch.bench.study import read_study, summary
-from hpcdl.launch.bench.words import StudyOptions
+from hpcdl.launch.bench.words import StudyOptions, StudyRunSettings
 from hpcdl.launch.machine import gpu_names, read_machine
-from hpcdl.launch.submission.words import PlaceOptions
 from hpcdl.launch.surroundings import processor
 
 #: Options that only a study at a site has.
-_OF_SITES = (SiteStudyOptions, SiteJobOptions, PlaceOptions)
+_OF_SITES = (SiteStudyOptions, SiteJobOptions, SitePlaceOptions)
 _DESCRIPTION = """\
 Measure how the training of TARGET scales on this machine: the loop of run.fit itself, cut short.
 
 Each point is measured once per round, in launches of its own and in a new order each time; figures are medians over
-the rounds with their 95 % intervals. Every rank has the same cores at all points. Runs have
-their folders in that of the study: --run-dir is not taken.
+the rounds with their 95 % intervals. Every rank has the same cores at all points. Runs have their folders in that of
+the study.
 
 At a site, one job for each point: see hpcdl bench --site NAME --help."""
 _EPILOG = """\
@@ -64,19 +69,14 @@ def main(argv: Sequence[str]) -> int:
     if is_meant(argv):
         return site.main(argv)
     prog = "hpcdl bench run"  # whose help has the options; that of hpcdl bench lists the parts
-    parser = train_parser(prog, _DESCRIPTION, _EPILOG, {"the study": StudyOptions})
+    parser = train_parser(prog, _DESCRIPTION, _EPILOG, {"the study": StudyOptions}, StudyRunSettings)
     _refuse_words_of_sites(parser, argv)
     command, values = parse_target(parser, argv, prog, _OF_SITES)
     options = take(StudyOptions, values)
-    if command.settings.run_dir is not None:
-        raise BadInput(
-            f"a study has many runs, each in a folder of its own; received --run-dir {command.settings.run_dir};"
-            " pass --study DIR"
-        )
     check_target(command, os.environ)
     machine = read_machine(os.environ)
     plan = plan_study(
-        replace(command, settings=replace(command.settings, checkpoint_every=None)),
+        command,
         options,
         machine,
         sys.executable,
@@ -118,8 +118,7 @@ def _refuse_words_of_sites(parser: OptionParser, argv: Sequence[str]) -> None:
     Raises:
         BadInput: There is one.
     """
-    refused_there = {"--jobs-dir", "--when"}
-    of_sites = {*names_of(*_OF_SITES)} - refused_there - {*parser.names}
+    of_sites = {*names_of(*_OF_SITES, with_refused=False)} - {*parser.names}
     for word in hpcdl_words(parser, argv):
         name = word.partition("=")[0] if word.startswith("--") else word[:2]  # -t20
         if name in of_sites:

@@ -122,7 +122,7 @@ class SiteStudy:
         self, point: PlannedPoint, at: Path, argv: Sequence[str], environ: Mapping[str, str]
     ) -> Tuple[Job, Any]:
         """Decides everything about the job of a point; nothing is written."""
-        settings = replace(self.command.settings, run_dir=str(at / "process-0"), checkpoint_every=None)
+        settings = replace(self.command.settings, run_dir=str(at / "process-0"))
         # What a benchmark trained is not kept, so that there is nothing to go on with.
         words = replace(self.jobs[point.name], no_requeue=True, job_name=f"bench-{at.name}")
         place = replace(self.place, jobs_dir=str(at))
@@ -172,11 +172,6 @@ def plan(
     Raises:
         BadInput: As `main`.
     """
-    if command.settings.run_dir is not None or place.jobs_dir is not None or place.when:
-        raise BadInput(
-            "a study has many runs and jobs, in folders of their own; received --run-dir, --jobs-dir or --when; pass"
-            " --study DIR"
-        )
     command = replace(command, launch=LaunchOptions())
     folder = config_dir(os.environ)
     config = read_config(folder)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
-from hpcdl.common.options import OptionParser, at_least, option, positive_number, switch
+from hpcdl.common.options import OptionParser, at_least, option, positive_number, refused_by, retold, switch
 from hpcdl.common.words import train_parser
 from hpcdl.launch.bench.ratios import FEWEST_UNPAIRED
 from hpcdl.launch.bench.words import (
+    StudyRunSettings,
     counts,
     scaling_option,
     steps_option,
@@ -25,12 +26,11 @@ from hpcdl.launch.bench.words import (
     trace_option,
     untimed_option,
 )
-from hpcdl.launch.submission.words import JobOptions, PlaceOptions
+from hpcdl.launch.submission.words import JobOptions, JobRunSettings, PlaceOptions
 
 _DESCRIPTION = """\
 Measure how the training of TARGET scales at a site: one job for each point and repeat. The same command again submits
-what is missing; hpcdl bench report reads what is done. Runs and jobs have their folders in
-that of the study: --run-dir, --jobs-dir and --when are not taken."""
+what is missing; hpcdl bench report reads what is done. Runs and jobs have their folders in that of the study."""
 _EPILOG = """\
 examples:
   hpcdl bench --site bridges2 -N 1,2,4 -t 20 -A abc123p --dry-run synthetic/resnet50
@@ -58,9 +58,40 @@ class SiteStudyOptions:
     study: Optional[Path] = study_option()
 
 
+class SiteRunSettings(StudyRunSettings):
+    """What the runs of a study are told whose ranks a job starts."""
+
+    refused = refused_by(StudyRunSettings, JobRunSettings)
+
+
+@dataclass(frozen=True)
+class SitePlaceOptions(PlaceOptions):
+    """Where the jobs go, and inside what."""
+
+    refused = {
+        "jobs_dir": ("a study has many jobs, each in the folder of its run", "pass --study DIR"),
+        "executor": ("jobs of a study go to Slurm, or run here where there is none", "leave it out"),
+        "when": ("Slurm says of one job when it would start", "use hpcdl submit --when for a point"),
+    }
+
+    dry_run: bool = retold(
+        PlaceOptions,
+        "dry_run",
+        "print the points and the node-hours that they may take; write nothing, submit nothing",
+    )
+
+
 @dataclass(frozen=True)
 class SiteJobOptions(JobOptions):
     """sbatch's own words; of nodes and processes lists, one of each point."""
+
+    refused = {
+        "job_name": ("jobs of a study are called after their points", "leave it out"),
+        **{
+            name: ("no job of a study is started again by itself", "leave it out; the same command goes on")
+            for name in ("no_requeue", "max_requeues")
+        },
+    }
 
     nodes: Tuple[int, ...] = option(  # type: ignore[assignment]
         (1,), "LIST", "measure on these numbers of nodes (default: 1)", counts, "-N"
@@ -107,6 +138,6 @@ def site_parser(prog: str) -> OptionParser:
     groups = {
         "the study": SiteStudyOptions,
         "the jobs (sbatch's own words)": SiteJobOptions,
-        "where they run": PlaceOptions,
+        "where they run": SitePlaceOptions,
     }
-    return train_parser(prog, _DESCRIPTION, _EPILOG, groups)
+    return train_parser(prog, _DESCRIPTION, _EPILOG, groups, SiteRunSettings)

@@ -22,7 +22,7 @@ from hpcdl.common.options import (
     positive_number,
     switch,
 )
-from hpcdl.common.words import LaunchOptions
+from hpcdl.common.words import LaunchOptions, RunSettings
 from hpcdl.launch.bench.measuring import Window
 
 SCALINGS = ("weak", "strong")
@@ -73,6 +73,16 @@ def study_option() -> Any:
     """Makes the option for the study's folder."""
     text = "keep the records in DIR, and go on with what is there (default: a new folder bench/TARGET-TIME)"
     return option(None, "DIR", text, folder_to_write)
+
+
+class StudyRunSettings(RunSettings):
+    """What the runs of a study are told."""
+
+    refused = {
+        "run_dir": ("a study has many runs, each in a folder of its own", "pass --study DIR"),
+        "fresh": ("each run of a study has a new folder", "pass another --study"),
+        "checkpoint_every": ("what a study trains is not kept", "leave it out"),
+    }
 
 
 @dataclass(frozen=True)

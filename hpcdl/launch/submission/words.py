@@ -14,7 +14,7 @@ from typing import Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
 from hpcdl.common.options import at_least, folder, many, name_out_of, option, switch, take
-from hpcdl.common.words import LaunchOptions, TrainCommand, parse_target, train_parser
+from hpcdl.common.words import LaunchOptions, RunSettings, TrainCommand, parse_target, train_parser
 from hpcdl.launch.amounts import minutes_of
 
 LAUNCHERS = ("auto", "gloo", "mpi", "mpirun")
@@ -127,6 +127,17 @@ class JobOptions:
     )
 
 
+class JobRunSettings(RunSettings):
+    """What the runs of jobs are told."""
+
+    refused = {
+        "controller": (
+            "how the ranks of a job meet follows from how they are started",
+            "pass --launcher mpi or gloo",
+        )
+    }
+
+
 @dataclass(frozen=True)
 class PlaceOptions:
     """Where the run goes, and inside what."""
@@ -183,13 +194,8 @@ def parse_submit(argv: Sequence[str], prog: str = "hpcdl submit") -> SubmitComma
         BadInput: An option is unknown, malformed or misplaced, or TARGET is missing or has no known form.
     """
     groups = {"the job (sbatch's own words)": JobOptions, "where it runs": PlaceOptions}
-    parser = train_parser(prog, _DESCRIPTION, _EPILOG, groups)
+    parser = train_parser(prog, _DESCRIPTION, _EPILOG, groups, JobRunSettings)
     train, values = parse_target(parser, argv, prog)
-    if train.settings.controller is not None:
-        raise BadInput(
-            f"how the ranks of a job meet follows from how they are started; received --controller"
-            f" {train.settings.controller}; pass --launcher {train.settings.controller}"
-        )
     # np and launcher have other meanings here than on one machine: the ranks get none of them.
     train = TrainCommand(train.settings, LaunchOptions(), train.options, train.target, train.script_args)
     return SubmitCommand(train, take(JobOptions, values), take(PlaceOptions, values))
