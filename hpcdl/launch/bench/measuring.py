@@ -259,7 +259,7 @@ def _of_job(card: Dict[str, Any], folder: Path) -> Dict[str, Any]:
         status = None
     if status != "done":
         how = state.get("words") or state.get("state") or "not begun"
-        raise HpcdlError(f"{folder}: job {job['id']} has not measured it: {how}")
+        raise HpcdlError(f"{folder}: job {job['id'] or job['folder']} has not measured it: {how}")
     seconds = state["ended"] - state["started"] if "ended" in state else None
     return {**card, "seconds": seconds, "job": {**job, "image": state.get("image")}}
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 from hpcdl.common.load import wait_until_calm
+from hpcdl.common.saying import say
 from hpcdl.launch.bench.measuring import Measurement, Point, Window, measure
 
 T = TypeVar("T")
@@ -157,11 +158,14 @@ def progress(number: int, rounds: int, name: str, seconds: float, is_guess: bool
 
 @contextlib.contextmanager
 def locked(path: Optional[Path]) -> Iterator[None]:
-    """Holds a file's lock, if one is named."""
+    """Holds a file's lock, if one is named; where the file system has none (Lustre without ``-o flock``), says so."""
     if path is None:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(str(path), "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as problem:
+            say(f"{path} cannot be locked ({problem.strerror}): let no other hpcdl bench run there meanwhile")
         yield

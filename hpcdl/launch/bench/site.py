@@ -11,14 +11,17 @@ Synopsis::
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
+from hpcdl.common.files import is_there
 from hpcdl.common.options import take
 from hpcdl.common.records import read_json, write_json
 from hpcdl.common.saying import say
@@ -36,7 +39,7 @@ from hpcdl.launch.bench.planning import (
     traced_point,
 )
 from hpcdl.launch.bench.ratios import FEWEST_UNPAIRED
-from hpcdl.launch.bench.rounds import round_name, shuffled
+from hpcdl.launch.bench.rounds import locked, round_name, shuffled
 from hpcdl.launch.bench.site_words import SiteJobOptions, SiteStudyOptions, site_parser
 from hpcdl.launch.bench.text import count
 from hpcdl.launch.bench.words import check_window
@@ -46,11 +49,14 @@ from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.command import hand_over, refuse_inside_job
 from hpcdl.launch.submission.explain import cost
-from hpcdl.launch.submission.folders import Submitted, ask_queue, find_jobs, state_of
+from hpcdl.launch.submission.folders import Submitted, ask_queue, find_job, state_of
 from hpcdl.launch.submission.job import Job
 from hpcdl.launch.submission.layout import Layout, lay_out
 from hpcdl.launch.submission.preparing import prepare
 from hpcdl.launch.submission.words import JobOptions, PlaceOptions, SubmitCommand
+
+#: One of these makes a folder that of a job.
+_OF_JOB = ("job.json", "handle.json")
 
 
 @dataclass(frozen=True)
@@ -235,60 +241,106 @@ def describe(study: SiteStudy, how: str) -> List[str]:
 def submit_missing(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:
     """Hands over the jobs of the points that are neither measured nor on their way.
 
+    A point whose job cannot be read is skipped, and said: it may be measured just now.
+
     Raises:
         BadInput: Slurm refuses a job; those before it are submitted.
         HpcdlError: A job that ran here failed.
     """
-    order = [(title, point, folder / at) for title, point, at in study.order()]
-    jobs = {at: find_jobs(at) for _, _, at in order}
-    queue = ask_queue([job for of_point in jobs.values() for job in of_point])
-    for title, point, at in order:
-        state = _state_of_point(at, jobs[at], queue)
-        if state is not None:
-            print(f"{title}: {state}")
-            continue
-        shutil.rmtree(str(at), ignore_errors=True)
-        job, tree = study.make_job(point, at, argv, os.environ)
-        started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        say(f"{title}: {'runs here' if job.executor == 'debug' else 'submitted'}")
+    with locked(folder / "submit.lock"):  # two that submit the same would remove each other's jobs
+        states = _states(study, folder)
+        for title, point, at in study.order():
+            if states[at] is None:
+                _submit(study, title, point, folder / at, argv)
+            else:
+                print(f"{title}: {states[at]}")
+
+
+def _submit(study: SiteStudy, title: str, point: PlannedPoint, at: Path, argv: Sequence[str]) -> None:
+    """Hands a job over, with the record of what it measures written before: nothing may be lost after."""
+    job, tree = study.make_job(point, at, argv, os.environ)
+    of_job = {
+        "id": None,
+        "folder": Path(job.folder).name,
+        "site": job.site,
+        "node_hours_at_most": study.node_hours(point.name),
+    }
+    card = {
+        "schema_version": SCHEMA_VERSION,
+        "point": point.name,
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "seconds": None,
+        "load": None,
+        "job": of_job,
+    }
+    say(f"{title}: {'runs here' if job.executor == 'debug' else 'submitted'}")
+    with _in_place_of(at):
+        write_json(at / "measurement.json", card)
         try:
-            job_id = hand_over(job, tree, os.environ)
+            of_job["id"] = hand_over(job, tree, os.environ)
         except SystemExit as end:  # of a job that ran here
             raise HpcdlError(
                 f"{title} ended with status {end.code}; its logs are in {job.log_dir}; the same command goes on"
             ) from end
-        write_json(
-            at / "measurement.json",
-            {
-                "schema_version": SCHEMA_VERSION,
-                "point": point.name,
-                "started": started,
-                "seconds": None,
-                "load": None,
-                "job": {
-                    "id": job_id,
-                    "folder": Path(job.folder).name,
-                    "site": job.site,
-                    "node_hours_at_most": study.node_hours(point.name),
-                },
-            },
-        )
-        if job.executor != "debug":
-            print(f"{title}: job {job_id}")
+    write_json(at / "measurement.json", card)
+    if job.executor != "debug":
+        print(f"{title}: job {of_job['id']}")
 
 
-def _state_of_point(at: Path, jobs: Sequence[Submitted], queue: Optional[Mapping[str, str]]) -> Optional[str]:
-    """Says what has become of a point; None: it is to be submitted, or again, since it has failed."""
+@contextlib.contextmanager
+def _in_place_of(at: Path) -> Iterator[None]:
+    """Moves what an attempt left aside, for one that begins in its place; if that is refused, it comes back."""
+    before, has_left = at.with_name(f"{at.name}.before"), at.exists()
+    if has_left:
+        shutil.rmtree(str(before), ignore_errors=True)
+        at.rename(before)
+    at.mkdir(parents=True)
     try:
-        is_done = read_json(at / "process-0" / "run.json").get("status") == "done"
+        yield
+    except BadInput:
+        shutil.rmtree(str(at), ignore_errors=True)
+        if has_left:
+            before.rename(at)
+        raise
+
+
+def _states(study: SiteStudy, folder: Path) -> Dict[Path, Optional[str]]:
+    """Says what has become of each point; None: it is to be submitted, or again, since it has failed."""
+    found: Dict[Path, Optional[str]] = {}
+    jobs: Dict[Path, Submitted] = {}
+    for _, _, at in study.order():
+        found[at] = "done" if _is_done(folder / at) else None
+        # What ran here keeps no handle, and is over: who runs it has the lock.
+        if found[at] is None and study.profile.site.scheduler != "none":
+            try:
+                jobs.update((at, find_job(str(of_job), folder / at)) for of_job in _job_folders(folder / at))
+            except (BadInput, OSError) as problem:
+                unknown = "skipped, since it is not known whether its job runs"
+                found[at] = f"{unknown}: {problem}; if it does not, remove {folder / at}"
+    queue = ask_queue(list(jobs.values()))
+    for at, job in jobs.items():
+        state = state_of(job, queue)
+        found[at] = None if state.is_over else f"{state.word}, job {job.job_id}"
+    return found
+
+
+def _job_folders(at: Path) -> List[Path]:
+    """Lists the folders of jobs in that of a point: one, or none.
+
+    Raises:
+        OSError: Nobody may look.
+    """
+    names = sorted(os.listdir(at)) if at.exists() else []
+    return [at / name for name in names if any(is_there(S_ISREG, at / name / of_job) for of_job in _OF_JOB)]
+
+
+def _is_done(at: Path) -> bool:
+    """Whether a point is measured."""
+    try:
+        status = read_json(at / "process-0" / "run.json").get("status")
     except (OSError, ValueError):
-        is_done = False  # it has not begun, or not ended
-    if is_done and (at / "measurement.json").exists():
-        return "done"
-    if not jobs:
-        return None
-    state = state_of(jobs[-1], queue)
-    return None if state.is_over else f"{state.word}, job {jobs[-1].job_id}"
+        return False  # it has not begun, or not ended
+    return status == "done" and (at / "measurement.json").exists()
 
 
 def _check_jobs(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:

@@ -5,6 +5,9 @@ Slurm's programs are stand-ins on PATH; what a job leaves is written by hand. Al
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import sys
 
@@ -13,7 +16,7 @@ import pytest
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE
 from hpcdl.common.step_times import StepLog
-from hpcdl.launch.bench import site
+from hpcdl.launch.bench import rounds, site
 from hpcdl.launch.bench.site_words import is_meant
 from hpcdl.launch.bench.study import read_study
 from hpcdl.launch.cli import main
@@ -206,6 +209,98 @@ def test_the_same_command_submits_only_what_is_missing_and_a_report_reads_what_i
     path.write_text(json.dumps(run))
     assert main(["bench", "report", "study"]) == EXIT_DONE
     assert "What else ran on the nodes was not looked at in all of the rounds" in capsys.readouterr().out
+
+
+ONE = ("-N", "1", "--repeat", "1")
+
+
+def only_job(place):
+    (path,) = (place / "study" / "round-000" / "weak-1").glob("*/job.json")
+    return path.parent
+
+
+@pytest.mark.parametrize("content", ["", "[1]", None])
+def test_a_job_that_cannot_be_read_is_said_and_left_alone(place, capsys, content):
+    assert bench(capsys, *ONE)[0] == EXIT_DONE
+    handle = only_job(place) / "handle.json"
+    handle.unlink()
+    if content is not None:
+        handle.write_text(content)
+    status, said, _ = bench(capsys, *ONE)
+    assert (status, submitted(place)) == (EXIT_DONE, 1)
+    assert "round 1, weak-1: skipped, since it is not known whether its job runs" in said
+    assert handle.parent.is_dir()
+    finish(only_job(place).parent, 0.1, 1)
+    assert "round 1, weak-1: done" in bench(capsys, *ONE)[1]
+
+
+def test_a_folder_into_which_nobody_may_look_is_said_and_left_alone(place, capsys, monkeypatch):
+    def listdir(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    assert bench(capsys, *ONE)[0] == EXIT_DONE
+    monkeypatch.setattr(site.os, "listdir", listdir)
+    status, said, _ = bench(capsys, *ONE)
+    assert (status, submitted(place)) == (EXIT_DONE, 1)
+    assert "weak-1: skipped" in said
+    assert "Permission denied" in said
+
+
+def test_a_refused_job_leaves_what_the_one_before_it_wrote(place, capsys):
+    assert bench(capsys, *ONE)[0] == EXIT_DONE
+    log = only_job(place) / "logs" / "rank-0.log"
+    log.write_text("it failed, since")
+    sbatch = place / "stand-ins" / "sbatch"
+    program = sbatch.read_text()
+    sbatch.write_text("#!/bin/sh\necho no more today >&2\nexit 1\n")
+    status, _, error = bench(capsys, *ONE)
+    assert (status, "no more today" in error) == (EXIT_BAD_INPUT, True)
+    assert log.read_text() == "it failed, since"
+    sbatch.write_text(program)
+    assert bench(capsys, *ONE)[0] == EXIT_DONE
+    assert submitted(place) == 2
+    (kept,) = (place / "study" / "round-000").glob("weak-1.before/*/logs/rank-0.log")
+    assert kept.read_text() == "it failed, since"
+    finish(only_job(place).parent, 0.1, 1)
+    assert read_study(place / "study").problems == ()
+
+
+def test_a_job_that_was_handed_over_is_measured_whatever_ends_the_command_then(place, capsys, monkeypatch):
+    def hand_over(*words):
+        site_hand_over(*words)
+        raise OSError("no space left on device")
+
+    site_hand_over = site.hand_over
+    monkeypatch.setattr(site, "hand_over", hand_over)
+    with contextlib.suppress(OSError):
+        bench(capsys, *ONE)
+    monkeypatch.setattr(site, "hand_over", site_hand_over)
+    finish(only_job(place).parent, 0.1, 1)
+    assert "round 1, weak-1: done" in bench(capsys, *ONE)[1]
+    assert submitted(place) == 1
+    assert read_study(place / "study").problems == ()
+
+
+def test_two_commands_submit_one_after_the_other(place, capsys, monkeypatch):
+    def hand_over(*words):
+        with pytest.raises(BlockingIOError), open(place / "study" / "submit.lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return site_hand_over(*words)
+
+    site_hand_over = site.hand_over
+    monkeypatch.setattr(site, "hand_over", hand_over)
+    assert bench(capsys, *ONE)[0] == EXIT_DONE
+    assert submitted(place) == 1
+
+
+def test_a_file_system_without_locks_is_said(place, capsys, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(rounds.fcntl, "flock", flock)
+    status, _, error = bench(capsys, *ONE)
+    assert (status, submitted(place)) == (EXIT_DONE, 1)
+    assert "submit.lock cannot be locked (Function not implemented)" in error
 
 
 @pytest.mark.parametrize("words", [["-N1,2"], ["-N", "1,2"], ["--nodes=1,2"], ["--site", "small"]])
