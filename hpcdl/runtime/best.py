@@ -9,21 +9,14 @@ Synopsis::
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Iterator, Mapping, Optional
 
 import numpy as np
 
 from hpcdl.common.errors import BadInput
+from hpcdl.common.metrics import is_greatest_best, words_of
 from hpcdl.common.schedule import Interval
-
-#: Whole words of names. Keras 3 would ask its metrics; Keras 2 has names only, and so has a value that a callback logs.
-_GREATEST = (
-    "acc accuracy auc auroc precision recall sensitivity specificity f1 f1score fbeta iou miou dice r2 similarity"
-    " psnr ssim bleu map"
-)
-_LEAST = "loss error distance"
 
 
 @dataclass(frozen=True)
@@ -77,8 +70,6 @@ def parse_best_by(text: str) -> BestBy:
             f"best_by must be a value of the logs, with min: or max: before it or without; received {text!r}; pass e.g."
             " val_loss or max:val_dice"
         )
-    words = set(re.split(r"[\W_]+", name.lower().replace("io_u", "iou")))  # as Keras writes IoU
-    is_greatest = bool(words & set(_GREATEST.split())) and not words & set(_LEAST.split())
     if direction:
         return BestBy(name, direction == "max", is_guessed=False)
-    return BestBy(name, is_greatest, is_guessed="loss" not in words)
+    return BestBy(name, bool(is_greatest_best(name)), is_guessed="loss" not in words_of(name))

@@ -22,6 +22,9 @@ from hpcdl.runtime.best import parse_best_by
         ("val_dice", -2.0),
         ("val_dice_loss", 2.0),
         ("val_psnr", -2.0),
+        ("val_top-5", -2.0),
+        ("f1_score[0]", -2.0),
+        ("val_mape", 2.0),
         ("val_previous_error", 2.0),  # it has "iou" in it
         ("val_accident_rate", 2.0),  # and that "acc"
         ("max:val_ours", -2.0),

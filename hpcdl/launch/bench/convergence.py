@@ -13,14 +13,13 @@ import re
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
+from hpcdl.common.metrics import is_greatest_best
 from hpcdl.launch.show import RunFiles
 
-_FORM = re.compile(r"(\w+)(<=|>=|=)([-+.\deE]+)")
-#: Metrics that get smaller as a model gets better.
-_SMALLER = re.compile(r"(?i)loss|err|mse|mae|rmse")
+_FORM = re.compile(r"(.+?)(<=|>=|=)([-+.\deE]+)")
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,10 @@ class Reached:
 
 
 def parse_target(text: str) -> Target:
-    """Reads ``val_accuracy=0.9``, ``val_loss<=0.3``; ``=`` asks for more, or for less of a loss or an error.
+    """Reads ``val_accuracy=0.9``, ``val_loss<=0.3``; what ``=`` asks for is told by the metric's name.
 
     Raises:
-        BadInput: It has another form.
+        BadInput: It has another form, or no word of the name tells.
     """
     match = _FORM.fullmatch(text)
     try:
@@ -80,7 +79,13 @@ def parse_target(text: str) -> Target:
         raise BadInput(
             f"--target must be a metric and its value; received {text!r}; pass e.g. val_accuracy=0.9"
         ) from problem
-    return Target(name, number, sign == "<=" or (sign == "=" and bool(_SMALLER.search(name))))
+    is_greatest = sign == ">=" if sign != "=" else is_greatest_best(name)
+    if is_greatest is None:
+        raise BadInput(
+            f"--target must say whether more or less of a metric is better, where its name does not; received {text!r};"
+            f" pass '{name}>={value}' or '{name}<={value}', in quotes"
+        )
+    return Target(name, number, not is_greatest)
 
 
 def convergence(runs: Sequence[RunFiles], target: Target) -> List[Reached]:
@@ -89,8 +94,8 @@ def convergence(runs: Sequence[RunFiles], target: Target) -> List[Reached]:
     Raises:
         BadInput: No run has the metric.
     """
-    if not any(target.metric in run.history for run in runs):
-        known = sorted({name for run in runs for name in run.history})
+    known = sorted({name for run in runs for name in _values(run)})
+    if target.metric not in known:
         raise BadInput(
             f"a target metric must be one that the runs have; received {target.metric}; they have"
             f" {', '.join(known) or 'no history'}"
@@ -104,6 +109,11 @@ def convergence(runs: Sequence[RunFiles], target: Target) -> List[Reached]:
         first = first or row
         rows.append(row)
     return rows
+
+
+def _values(run: RunFiles) -> Mapping[str, Sequence[Optional[float]]]:
+    """Gives a value for each epoch by column, and by metric: the mean of its columns ``f1_score[0]``, ...."""
+    return {**run.metrics, **run.history}
 
 
 def _num_replicas(run: RunFiles) -> int:
@@ -138,7 +148,7 @@ def _row(count: int, runs: Sequence[RunFiles], target: Target, first: Optional[R
 
 def _to_target(run: RunFiles, target: Target) -> Optional[Tuple[int, Optional[float]]]:
     """Gives the epochs to the target and their seconds (None for a run that was resumed); None: not reached."""
-    values = run.history.get(target.metric, [])
+    values = _values(run).get(target.metric, [])
     epochs = next(
         (i for i, value in enumerate(values, start=1) if value is not None and target.is_reached(value)), None
     )

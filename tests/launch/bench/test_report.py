@@ -10,8 +10,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED
+from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, BadInput
 from hpcdl.launch.bench.compare import EXIT_UNDECIDED
+from hpcdl.launch.bench.convergence import Target, parse_target
 from hpcdl.launch.bench.plots import draw
 from hpcdl.launch.bench.study import read_study
 from hpcdl.launch.bench.tables import Table, to_latex
@@ -172,6 +173,38 @@ def test_a_campaign_has_its_price_in_node_hours(study, capsys):
     assert "90 epochs take 11.7 node-hours" in said
     assert "| node-hours for 90 epochs |" in said
     assert "| 11.7 |" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("val_accuracy=0.9", Target("val_accuracy", 0.9, False)),
+        ("val_mape=5", Target("val_mape", 5.0, True)),
+        ("val_kl_divergence=1e-3", Target("val_kl_divergence", 1e-3, True)),
+        ("val_ours<=5", Target("val_ours", 5.0, True)),
+        ("val_loss>=5", Target("val_loss", 5.0, False)),
+        ("f1_score[0]=0.5", Target("f1_score[0]", 0.5, False)),
+        ("val_top-5=0.9", Target("val_top-5", 0.9, False)),
+    ],
+)
+def test_a_target_is_any_metric_and_what_is_better_of_it(text, target):
+    assert parse_target(text) == target
+
+
+def test_a_metric_whose_name_does_not_tell_what_is_better_needs_a_sign():
+    with pytest.raises(BadInput, match="pass 'val_ours>=5' or 'val_ours<=5', in quotes"):
+        parse_target("val_ours=5")
+
+
+@pytest.mark.parametrize(
+    ("target", "epochs"), [("f1_score=0.5", "2"), ("f1_score[0]=0.5", "3"), ("f1_score[1]=0.5", "1")]
+)
+def test_a_metric_of_several_values_is_reached_by_each_or_by_their_mean(tmp_path, capsys, target, epochs):
+    one = write_run(tmp_path / "one", 1, [0.5, 0.8, 0.95], 10.0, 1000.0)
+    (one / "history.csv").write_text("epoch,f1_score[0],f1_score[1]\n1,0.1,0.6\n2,0.4,0.8\n3,0.6,0.8\n")
+    _, said, _ = run(capsys, "report", one, "--target", target, "--format", "csv")
+    (row,) = csv.DictReader(io.StringIO(said))
+    assert row["epochs to target"] == epochs
 
 
 def test_runs_are_compared_by_the_time_to_their_target_and_by_throughput(study, tmp_path, capsys):
