@@ -19,12 +19,12 @@ from hpcdl.common.words import train_parser
 from hpcdl.launch.bench.ratios import FEWEST_UNPAIRED
 from hpcdl.launch.bench.words import (
     StudyRunSettings,
-    counts,
     scaling_option,
     steps_option,
     study_option,
     trace_option,
     untimed_option,
+    whole_numbers,
 )
 from hpcdl.launch.submission.words import JobOptions, JobRunSettings, PlaceOptions
 
@@ -94,11 +94,11 @@ class SiteJobOptions(JobOptions):
     }
 
     nodes: Tuple[int, ...] = option(  # type: ignore[assignment]
-        (1,), "LIST", "measure on these numbers of nodes (default: 1)", counts, "-N"
+        (1,), "LIST", "measure on these numbers of nodes (default: 1)", whole_numbers, "-N"
     )
     np: Tuple[int, ...] = option(  # type: ignore[assignment]
         (), "LIST", "start these numbers of processes in all (default: the strategy and the GPUs decide)",
-        counts, "-n",
+        whole_numbers, "-n",
     )  # fmt: skip
 
     def of_points(self) -> List[JobOptions]:
@@ -107,17 +107,16 @@ class SiteJobOptions(JobOptions):
         Raises:
             BadInput: The lists do not fit together.
         """
-        nodes: Sequence[int] = self.nodes
+        nodes = self.nodes * len(self.np) if len(self.nodes) == 1 and self.np else self.nodes
         processes: Sequence[Optional[int]] = self.np or [None] * len(nodes)
-        if len(nodes) == 1:
-            nodes = list(nodes) * len(processes)
-        if len(nodes) != len(processes):
+        pairs = sorted(set(zip(nodes, processes)), key=lambda pair: (pair[1] or pair[0], pair[0]))
+        if self.np and (len(nodes) != len(self.np) or len(set(self.np)) < len(pairs)):
             raise BadInput(
-                f"--np must name a number for each of --nodes; received {len(processes)} and {len(nodes)};"
-                " leave --np out"
+                "--np must name a number of processes for each of --nodes, another one for each point; received"
+                f" {','.join(map(str, self.np))} for {','.join(map(str, self.nodes))}; leave --np out"
             )
         shared = {field.name: getattr(self, field.name) for field in fields(JobOptions)}
-        return [JobOptions(**{**shared, "nodes": n, "np": p}) for n, p in zip(nodes, processes)]
+        return [JobOptions(**{**shared, "nodes": n, "np": p}) for n, p in pairs]
 
 
 def is_meant(argv: Sequence[str]) -> bool:

@@ -33,7 +33,12 @@ _QUICK_STEPS = 30
 
 def counts(what: str, text: str) -> Tuple[int, ...]:
     """Reads different whole numbers, joined by commas; gives them in order."""
-    return tuple(sorted({parse_whole_number(what, part) for part in text.split(",")}))
+    return tuple(sorted(set(whole_numbers(what, text))))
+
+
+def whole_numbers(what: str, text: str) -> Tuple[int, ...]:
+    """Reads whole numbers, joined by commas, as they were typed."""
+    return tuple(parse_whole_number(what, part) for part in text.split(","))
 
 
 def scalings(what: str, text: str) -> Tuple[str, ...]:

@@ -18,7 +18,7 @@ from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE
 from hpcdl.common.step_times import StepLog
 from hpcdl.launch.bench import rounds, site
 from hpcdl.launch.bench.site_words import is_meant
-from hpcdl.launch.bench.study import read_study
+from hpcdl.launch.bench.study import read_record, read_study
 from hpcdl.launch.cli import main
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.submission.executors import unset_names
@@ -303,6 +303,21 @@ def test_a_file_system_without_locks_is_said(place, capsys, monkeypatch):
     assert "submit.lock cannot be locked (Function not implemented)" in error
 
 
+@pytest.mark.parametrize(
+    ("words", "points"),
+    [
+        (("-N", "2,1", "--np", "2,4"), ["weak-2 on 2", "weak-4 on 1"]),
+        (("-N", "2,1,1", "--np", "8,4,2"), ["weak-2 on 1", "weak-4 on 1", "weak-8 on 2"]),
+        (("-N", "1", "--np", "4,2,2"), ["weak-2 on 1", "weak-4 on 1"]),
+        (("-N", "2,1,2"), ["weak-1 on 1", "weak-2 on 2"]),
+    ],
+)
+def test_nodes_and_processes_are_paired_as_they_were_typed(place, capsys, words, points):
+    assert bench(capsys, *words, "--repeat", "1")[0] == EXIT_DONE
+    planned = read_record(place / "study")["points"]
+    assert [f"{point['name']} on {point['num_nodes']}" for point in planned] == points
+
+
 @pytest.mark.parametrize("words", [["-N1,2"], ["-N", "1,2"], ["--nodes=1,2"], ["--site", "small"]])
 def test_words_that_only_a_site_has_ask_for_one(words):
     assert is_meant([*words, "my_script.py"])
@@ -315,6 +330,7 @@ def test_words_that_only_a_site_has_ask_for_one(words):
     [
         (("-N", "8"), "8"),
         (("-N", "1,2", "--np", "1,2,4"), "--np must name"),
+        (("-N", "1,2", "--np", "4,4"), "--np must name"),
         (("-N", "1", "--untimed-steps", "5"), "at least 10"),
         (("-N", "1", "--jobs-dir", "x"), "--study"),
         (("-N", "1", "--global-batch-size", "64"), "--scaling strong"),
