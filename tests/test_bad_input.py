@@ -234,7 +234,8 @@ CASES = {
         files={"bench/first/study.json": b"{}"},
     ),
     "a comparison with nothing": Case(
-        ("bench", "compare", "nothing", "nothing"), ("with a study.json", "received nothing, which is not there")
+        ("bench", "compare", "nothing", "nothing"),
+        ("with a study.json", "received nothing/study.json (No such file or directory)"),
     ),
     "a prediction from nothing": Case(
         ("bench", "predict", "--num-replicas", "4"), ("takes studies, a --table", "received none of them", "pass one")
@@ -259,12 +260,13 @@ CASES = {
         files={"x.csv": b"replicas,samples_per_second\n"},
     ),
     "a study to go on with that is damaged": Case(
-        ("bench", "--study", "st", "--dry-run", "--np", "1", WORKLOAD), ("st/study.json is damaged", "measure"),
+        ("bench", "--study", "st", "--dry-run", "--np", "1", WORKLOAD),
+        ("st/study.json, which is damaged", "measure it again"),
         files={"st/study.json": b"{"},
     ),
     "a study at a site to go on with that is damaged": Case(
         ("bench", "--site", "bridges2", "-N", "1", "-A", "x", "--study", "st", "--dry-run", WORKLOAD),
-        ("st/study.json is damaged", "measure the study"), files={"st/study.json": b"{"},
+        ("st/study.json, which is damaged", "measure it again"), files={"st/study.json": b"{"},
     ),
     "a run that says nothing": Case(
         ("show", "run"), ("received run/run.json, which is damaged", "lacks a status", "name another"),

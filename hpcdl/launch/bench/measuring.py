@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import os
 import shutil
 import signal
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from hpcdl.common.checks import whole_number
-from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.errors import HpcdlError
 from hpcdl.common.load import Load, Span, read_busy, side_by_side, span
 from hpcdl.common.provenance import environment_that_matters
 from hpcdl.common.records import SCHEMA_VERSION as RUN_SCHEMA_VERSION
@@ -37,6 +38,7 @@ from hpcdl.common.records import check_schema, read_json, write_json
 from hpcdl.common.step_times import RankSteps, read_step_times
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.processes import end_with_parent
+from hpcdl.launch.records import OF_RUN, Checks, damaged, is_number, object_of, or_null
 from hpcdl.launch.submission.state import read_state
 from hpcdl.launch.surroundings import describe_environment
 
@@ -44,8 +46,9 @@ SCHEMA_VERSION = 1
 #: How what still runs is ended, and how many seconds each signal is given. mpirun ends its ranks at SIGTERM. So does
 #: `hpcdl train`, but gives them time to save; it kills them, who are in sessions of their own, at the second SIGINT.
 _ENDINGS = ((signal.SIGTERM, 5.0), (signal.SIGINT, 1.0), (signal.SIGINT, 10.0), (signal.SIGKILL, 5.0))
-#: Of run.json, what a report looks into.
-_PARTS = ("topology", "identity", "config", "versions", "libraries", "memory", "clocks")
+#: Of measurement.json and of a job's state.json, what is computed with.
+_OF_CARD: Checks = {"load": or_null(object_of(is_number)), "seconds": or_null(is_number)}
+_OF_STATE: Checks = {"started": is_number, "ended": is_number, "image": or_null(object_of(lambda _: True))}
 #: Begins the name of a process' folder.
 _PROCESS = "process-"
 
@@ -113,14 +116,19 @@ class Window:
         """Gives how long a rank took for them.
 
         Raises:
-            HpcdlError: It took fewer.
+            HpcdlError: It took fewer, or no time.
         """
         if steps.first_step != 0 or len(steps.step_seconds) < self.steps:
             raise HpcdlError(
                 f"a measurement needs {self.steps} steps from the first on; rank {steps.rank} recorded"
                 f" {len(steps.step_seconds)} from step {steps.first_step} on"
             )
-        return sum(steps.step_seconds[self.untimed_steps : self.steps])
+        seconds = sum(steps.step_seconds[self.untimed_steps : self.steps])
+        if not 0 < seconds < math.inf:
+            raise HpcdlError(
+                f"the steps of a measurement take time; rank {steps.rank} recorded {seconds} s for them"
+            )
+        return seconds
 
     def timed(self, measurement: Measurement) -> List[Sequence[float]]:
         """Gives the timed steps of each rank of a measurement's first process."""
@@ -186,6 +194,7 @@ def read_measurement(point: Point, window: Window, folder: Union[Path, str]) -> 
     try:
         card = read_json(path)
         check_schema(card, SCHEMA_VERSION, path)
+        _refuse(damaged(card, _OF_CARD))
         of_launch = None if card["load"] is None else _read_load(card["load"])
         if card.get("job") is not None:
             card = _of_job(card, Path(folder))
@@ -253,6 +262,7 @@ def _of_job(card: Dict[str, Any], folder: Path) -> Dict[str, Any]:
     """
     job = card["job"]
     state = read_state(folder / job["folder"])
+    _refuse(damaged(state, _OF_STATE))
     try:
         status = read_json(folder / "process-0" / "run.json").get("status")
     except (OSError, ValueError):
@@ -285,17 +295,18 @@ def _read_run(path: str) -> Mapping[str, Any]:
     """Reads a run's record; {} where there is none."""
     try:
         run = read_json(path)
-        damaged = [name for name in _PARTS if not isinstance(run.get(name, {}), dict)]
-        if damaged:
-            raise ValueError(f"{', '.join(damaged)} should be an object")
-        if run.get("config", {}).get("samples_in_data") is not None:
-            whole_number("samples_in_data", run["config"]["samples_in_data"])
+        check_schema(run, RUN_SCHEMA_VERSION, path)
+        _refuse(damaged(run, OF_RUN))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, BadInput) as problem:
+    except (OSError, ValueError) as problem:
         raise HpcdlError(f"{path} cannot be read: {problem}") from problem
-    check_schema(run, RUN_SCHEMA_VERSION, path)
     return run
+
+
+def _refuse(wrong: Sequence[str]) -> None:
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} cannot be read")
 
 
 def _check_run(place: str, run: Mapping[str, Any], planned: World) -> None:

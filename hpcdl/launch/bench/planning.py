@@ -29,7 +29,7 @@ from hpcdl.common.errors import BadInput
 from hpcdl.common.topology import Topology, choose_strategy
 from hpcdl.common.words import LaunchOptions, TrainCommand, train_argv, train_words
 from hpcdl.launch.bench.measuring import Point, Start, Window, World
-from hpcdl.launch.bench.words import SCALINGS, StudyOptions
+from hpcdl.launch.bench.words import MOST_REPLICAS, SCALINGS, StudyOptions
 from hpcdl.launch.machine import Machine
 from hpcdl.launch.placement import place as place_ranks
 
@@ -74,8 +74,8 @@ class PlannedPoint:
         return cls(
             str(content["name"]),
             kind,
-            whole_number("num_ranks", content["num_ranks"]),
-            whole_number("replicas_per_process", content["replicas_per_process"]),
+            whole_number("num_ranks", content["num_ranks"], most=MOST_REPLICAS),
+            whole_number("replicas_per_process", content["replicas_per_process"], most=MOST_REPLICAS),
             whole_number("cores_per_rank", content["cores_per_rank"], least=0),
             one_of("scaling", scaling, SCALINGS),
             whole_number("num_nodes", content.get("num_nodes", 1)),

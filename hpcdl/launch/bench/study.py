@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput, HpcdlError
-from hpcdl.common.records import check_schema, read_json
 from hpcdl.launch.bench.batches import check_batches_taken
 from hpcdl.launch.bench.causes import sentence
 from hpcdl.launch.bench.figures import three_digits, with_spread
@@ -27,9 +26,11 @@ from hpcdl.launch.bench.rounds import Round, choose, parse_round
 from hpcdl.launch.bench.rows import Points, RankTimes, Row, make_row
 from hpcdl.launch.bench.software import Software, Training, distinct, software_of, training_of_run
 from hpcdl.launch.bench.words import SCALINGS
+from hpcdl.launch.records import Checks, is_count, is_source, is_text, list_of, open_record
 
 #: Of study.json; raised when the meaning of a key changes.
 SCHEMA_VERSION = 1
+_CHECKS: Checks = {"rounds": is_count, "command": list_of(is_text), "source": is_source}
 
 
 @dataclass(frozen=True)
@@ -83,29 +84,12 @@ def read_record(folder: Path) -> Dict[str, Any]:
     Raises:
         BadInput: There is none, it is damaged or foreign, or of a later hpcdl.
     """
-    try:
-        record = read_json(folder / "study.json")
-    except FileNotFoundError as problem:
-        why = "has none" if folder.is_dir() else "is not there"
-        raise BadInput(
-            f"a study is a folder with a study.json; received {folder}, which {why}; `hpcdl bench` makes one"
-        ) from problem
-    except OSError as problem:
-        raise BadInput(
-            f"a study is a folder with a study.json; received {folder}, in which it cannot be read"
-            f" ({problem.strerror or problem}); make it readable, or name another folder"
-        ) from problem
-    except ValueError as problem:
-        raise BadInput(f"{folder}/study.json is damaged: {problem}; measure the study again") from problem
-    if record.get("kind") != "study":
-        raise BadInput(
-            f"a study.json must be of a study; received {folder}, of kind {record.get('kind')!r}; name another folder"
-        )
-    check_schema(record, SCHEMA_VERSION, folder / "study.json")
-    lacking = [name for name in ("target", "window", "points") if name not in record]
-    if lacking:
-        raise BadInput(f"{folder}/study.json lacks {', '.join(lacking)}; measure the study again")
-    return record
+    rule = (
+        "a study is a folder with a study.json",
+        "name another, or measure it again: `hpcdl bench` makes one",
+    )
+    needed = ("target", "window", "points")
+    return open_record(folder / "study.json", "study", SCHEMA_VERSION, needed, _CHECKS, rule)
 
 
 @_uncollected()

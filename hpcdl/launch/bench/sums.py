@@ -13,8 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Dict, List, Mapping, Tuple
 
-from hpcdl.common.errors import BadInput
-from hpcdl.common.records import check_schema, read_json
+from hpcdl.launch.records import is_count, is_number, list_of, object_of, open_record
 
 SCHEMA_VERSION = 1
 #: Who sums -> the program that each rank runs.
@@ -27,37 +26,18 @@ def read_sums(path: Path) -> Dict[str, Any]:
     Raises:
         BadInput: It is none, of a later hpcdl, or lacks what a report draws.
     """
-    try:
-        record = read_json(path)
-    except (OSError, ValueError) as problem:
-        raise BadInput(
-            f"a file must be a record of `hpcdl bench allreduce`; received {path}"
-            f" ({getattr(problem, 'strerror', None) or problem}); leave it out"
-        ) from problem
-    if record.get("kind") != "allreduce":
-        raise BadInput(
-            f"a file must be a record of `hpcdl bench allreduce`; received {path}, of kind {record.get('kind')!r};"
-            " leave it out"
-        )
-    check_schema(record, SCHEMA_VERSION, path)
-    if not _is_whole(record):
-        raise BadInput(
-            f"a record of `hpcdl bench allreduce` has the seconds of both for each size; received {path}, which lacks"
-            " them; leave it out"
-        )
-    return record
+    checks = {"num_ranks": lambda value: is_count(value) and value > 1, "seconds": _are_of_both}
+    rule = ("a file must be a record of `hpcdl bench allreduce`", "leave it out")
+    return open_record(path, "allreduce", SCHEMA_VERSION, tuple(checks), checks, rule)
 
 
-def _is_whole(record: Mapping[str, Any]) -> bool:
-    """Says whether a record has what a report draws."""
-    try:
-        sizes = [
-            {int(size) for size, seconds in record["seconds"][who].items() if min(map(float, seconds)) > 0}
-            for who in PROGRAMS
-        ]
-        return int(record["num_ranks"]) > 1 and len(sizes[0]) > 0 and sizes[0] == sizes[1]
-    except (KeyError, TypeError, ValueError, AttributeError):
+def _are_of_both(seconds: Any) -> bool:
+    """Says whether there are the seconds of the sums of both, of the same sizes."""
+    are_seconds = object_of(lambda value: len(value) > 0 and all(is_number(one) and one > 0 for one in value))
+    if not object_of(object_of(list_of(is_number)))(seconds) or not all(map(are_seconds, seconds.values())):
         return False
+    sizes = [{size for size in seconds.get(who, {}) if size.isdigit()} for who in PROGRAMS]
+    return len(sizes[0]) > 0 and sizes[0] == sizes[1]
 
 
 def medians(record: Mapping[str, Any]) -> List[Tuple[int, float, float]]:

@@ -26,6 +26,8 @@ from hpcdl.common.words import LaunchOptions, RunSettings
 from hpcdl.launch.bench.measuring import Window
 
 SCALINGS = ("weak", "strong")
+#: More than any machine has.
+MOST_REPLICAS = 10**9
 FEWEST_UNTIMED = 10
 FEWEST_TIMED = 10
 _QUICK_STEPS = 30

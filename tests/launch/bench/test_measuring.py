@@ -51,6 +51,12 @@ def point(name, *step_seconds, samples_per_step=10, num_steps=4, program=PROGRAM
     return Point(name, starts, len(step_seconds), samples_per_step)
 
 
+@pytest.mark.parametrize("seconds", [0.0, float("inf"), float("nan")])
+def test_steps_that_took_no_time_are_no_measurement(tmp_path, seconds):
+    with pytest.raises(HpcdlError, match="the steps of a measurement take time; rank 0 recorded"):
+        measure(point("a", [seconds]), WINDOW, tmp_path / "m")
+
+
 def test_the_slowest_rank_counts_and_the_untimed_steps_do_not(tmp_path):
     measurement = measure(point("a", [0.5, 2.0]), WINDOW, tmp_path / "m")
     assert measurement.samples_per_second == pytest.approx(10 / 2.0)

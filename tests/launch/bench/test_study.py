@@ -12,6 +12,7 @@ from hpcdl.common.errors import BadInput
 from hpcdl.launch.bench.opening import open_study
 from hpcdl.launch.bench.study import read_study, summary
 from hpcdl.launch.bench.text import sentences
+from hpcdl.launch.cli import main
 from tests.launch.bench.studies import STEPS, write_measurement, write_study
 
 
@@ -227,7 +228,7 @@ def paths_in(value, start=()):
 def damaged(text):
     """Gives a record with each of its values in turn left out, or of another type."""
     for *parents, last in paths_in(json.loads(text)):
-        for instead in (None, [], {}, "x", -1):
+        for instead in (None, True, [], [1], {}, {"x": 1}, "x", "", -1, 0, 0.5, float("inf"), 10**400):
             record = json.loads(text)
             place = record
             for key in parents:
@@ -238,16 +239,66 @@ def damaged(text):
         yield json.dumps(record)
 
 
+SOURCE = {"commit": "0123456789abcdef", "is_changed": True}
+#: What a run and a study may tell besides.
+OF_RUN = {
+    "status": "done",
+    "schema_version": 1,
+    "source": SOURCE,
+    "libraries": {"mpi": "4"},
+    "identity": {"model": "a", "loss": "b", "optimizer": {"name": "adam"}},
+    "memory": {"host_peak_bytes": 9, "gpu_peak_bytes": 8},
+    "gpu_use_percent": 90.0,
+    "clocks": {"n1": {"seconds": 8.0, "machine": 9.0, "stolen": 0.0, "own": 8.0, "num_cores": 2}},
+}
+OF_STUDY = {
+    "source": SOURCE,
+    "command": ["x/y", "--xla"],
+    "hostname": "n1",
+    "processor": "p",
+    "num_cores": 2,
+    "num_gpus": 2,
+    "gpu_kind": "g",
+    "created": "today",
+    "site": "s",
+    "partition": "p",
+}
+OF_JOB = {"job": {"id": "7", "folder": "job", "site": "s", "node_hours_at_most": 1.0}}
+STATE = {"state": "done", "started": 1.0, "ended": 2.0, "image": {"sif_id": "ab"}}
+
+
 @pytest.mark.parametrize(
-    "name", ["study.json", "round-000/weak-2/measurement.json", "round-000/weak-2/process-0/run.json"]
+    "name",
+    [
+        "study.json",
+        "round-000/weak-2/measurement.json",
+        "round-000/weak-2/process-0/run.json",
+        "round-000/weak-2/job/state.json",
+    ],
 )
-def test_whatever_is_damaged_is_refused_or_left_out_and_nothing_falls_over(tmp_path, name):
-    folder = write_study(tmp_path / "study", {"weak-1": [[0.1]], "weak-2": [[0.1, 0.1]]}, slowness=(1.0,))
-    path = folder / name
-    for text in damaged(path.read_text()):
-        path.write_text(text)
-        with contextlib.suppress(BadInput):
-            summary(read_study(folder))
+@pytest.mark.parametrize("is_of_job", [False, True])
+def test_whatever_is_damaged_is_refused_or_left_out_and_nothing_falls_over(tmp_path, name, is_of_job, capsys):
+    steps = {"weak-1": [[0.1]], "weak-2": [[0.1, 0.1]]}
+    folder = write_study(tmp_path / "study", steps, slowness=(1.0,), further=OF_RUN)
+    job = folder / "round-000" / "weak-2" / "job"
+    job.mkdir()
+    (job / "state.json").write_text(json.dumps(STATE))
+    for path, further in (("study.json", OF_STUDY), ("round-000/weak-2/measurement.json", OF_JOB)):
+        record = json.loads((folder / path).read_text())
+        (folder / path).write_text(json.dumps({**record, **(further if is_of_job else {})}))
+    text = (folder / name).read_text()
+    for one in [text, *damaged(text)]:
+        (folder / name).write_text(one)
+        for words in (
+            ("report", "--format", "md,tex,json", folder),
+            ("predict", "--num-replicas", "8", folder),
+            ("compare", "--json", folder, folder),
+        ):
+            main(["bench", *map(str, words)])
+            said = capsys.readouterr().err
+            assert "unexpected" not in said, (said, words, one)
+    with contextlib.suppress(BadInput):
+        summary(read_study(folder))
 
 
 def test_a_folder_without_a_study_is_refused(tmp_path):
