@@ -274,7 +274,7 @@ def _submit(study: SiteStudy, title: str, point: PlannedPoint, at: Path, argv: S
         "job": of_job,
     }
     say(f"{title}: {'runs here' if job.executor == 'debug' else 'submitted'}")
-    with _in_place_of(at):
+    with _in_place_of(at, Path(job.folder)):
         write_json(at / "measurement.json", card)
         try:
             of_job["id"] = hand_over(job, tree, os.environ)
@@ -288,8 +288,8 @@ def _submit(study: SiteStudy, title: str, point: PlannedPoint, at: Path, argv: S
 
 
 @contextlib.contextmanager
-def _in_place_of(at: Path) -> Iterator[None]:
-    """Moves what an attempt left aside, for one that begins in its place; if that is refused, it comes back."""
+def _in_place_of(at: Path, of_job: Path) -> Iterator[None]:
+    """Moves what an attempt left aside, for a job in its place; it comes back if that ends without the job's folder."""
     before, has_left = at.with_name(f"{at.name}.before"), at.exists()
     if has_left:
         shutil.rmtree(str(before), ignore_errors=True)
@@ -297,10 +297,11 @@ def _in_place_of(at: Path) -> Iterator[None]:
     at.mkdir(parents=True)
     try:
         yield
-    except BadInput:
-        shutil.rmtree(str(at), ignore_errors=True)
-        if has_left:
-            before.rename(at)
+    except BaseException:
+        if not of_job.exists():
+            shutil.rmtree(str(at), ignore_errors=True)
+            if has_left:
+                before.rename(at)
         raise
 
 
