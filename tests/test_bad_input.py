@@ -273,7 +273,7 @@ CASES = {
         files={"run/run.json": b'{"schema_version": 1}'},
     ),
     "a run of another form": Case(
-        ("show", "run"), ("received run/run.json, which is damaged", "its config is no object", "name another"),
+        ("show", "run"), ("received run/run.json, which is damaged", "its config cannot be read", "name another"),
         files={"run/run.json": b'{"status": "done", "config": []}'},
     ),
     "bytes of an unknown unit": Case(

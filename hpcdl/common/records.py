@@ -105,7 +105,10 @@ def read_history(path: Path) -> Dict[str, List[Optional[float]]]:
         ValueError: It is not such a table.
     """
     with path.open(newline="", encoding="utf-8") as file:
-        head, *rows = list(csv.reader(file)) or [[]]
+        try:
+            head, *rows = list(csv.reader(file)) or [[]]
+        except csv.Error as problem:
+            raise ValueError(f"{path.name} is not a table with a column of epochs: {problem}") from problem
     if head[:1] != ["epoch"] or any(len(row) != len(head) for row in rows):
         raise ValueError(f"{path.name} is not a table with a column of epochs")
     return {name: [float(row[i]) if row[i] else None for row in rows] for i, name in enumerate(head) if i > 0}

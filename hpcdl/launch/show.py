@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, BadInput
+from hpcdl.common.files import is_there
 from hpcdl.common.options import OneLineParser
 from hpcdl.common.records import SCHEMA_VERSION, as_json, check_schema, one_of_each, read_history, read_json
 from hpcdl.common.saying import say
 from hpcdl.launch.columns import in_columns
+from hpcdl.launch.records import OF_RUN, damaged
 
 _EXAMPLES = """\
 examples:
@@ -134,8 +137,18 @@ def find_runs(paths: Sequence[Path]) -> List[Path]:
 
 
 def is_run(path: Path) -> bool:
-    """Says whether a run has begun in a folder."""
-    return (path / "run.json").is_file()
+    """Says whether a run has begun in a folder.
+
+    Raises:
+        BadInput: That cannot be known.
+    """
+    try:
+        return is_there(S_ISREG, path / "run.json")
+    except OSError as problem:
+        raise BadInput(
+            f"RUN must be a folder that can be read; received {path}, into which nobody may look: {problem.strerror};"
+            " name others"
+        ) from problem
 
 
 def read_run(path: Path) -> RunFiles:
@@ -152,11 +165,11 @@ def read_run(path: Path) -> RunFiles:
             f"a run's files must be readable; received {path}: {problem}; name another run"
         ) from problem
     check_schema(record, SCHEMA_VERSION, path / "run.json")
-    damaged = [name for name in ("config", "topology") if not isinstance(record.get(name, {}), dict)]
-    if "status" not in record or damaged:
-        wrong = f"its {damaged[0]} is no object" if damaged else "it lacks a status"
+    wrong = ", ".join(damaged(record, OF_RUN))
+    if "status" not in record or wrong:
+        how = f"its {wrong} cannot be read" if wrong else "it lacks a status"
         raise BadInput(
-            f"a run.json must say how a run went; received {path}/run.json, which is damaged: {wrong}; name another run"
+            f"a run.json must say how a run went; received {path}/run.json, which is damaged: {how}; name another run"
         )
     return RunFiles(path, record, history)
 

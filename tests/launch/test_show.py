@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import sys
 
@@ -176,6 +178,43 @@ def test_a_value_that_is_missing_or_no_number_is_null_in_json(tmp_path, capsys):
     shown = json.loads(out)[0]
     assert shown["history"] == {"loss": [0.5, None], "val_loss": [None, 0.6]}
     assert shown["record"]["final_metrics"] == {"loss": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"samples_per_second": "many"}, "samples_per_second"),
+        ({"config": {"global_batch_size": "x"}}, "config.global_batch_size"),
+        ({"topology": []}, "topology"),
+        ({"epoch_seconds": [1.0, "x"]}, "epoch_seconds"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_one_line(tmp_path, changes, says):
+    with pytest.raises(BadInput, match=f"damaged: its {says} cannot be read; name another run"):
+        main([str(make(tmp_path / "first", **changes))])
+
+
+def test_a_history_that_is_no_text_is_one_line(tmp_path):
+    run = make(tmp_path / "first")
+    (run / "history.csv").write_text("epoch,loss\n1," + 200_000 * "1" + "\n")
+    with pytest.raises(BadInput, match="not a table with a column of epochs: field larger than"):
+        main([str(run)])
+
+
+def test_a_folder_into_which_nobody_may_look_is_one_line(tmp_path, monkeypatch):
+    def denied(path, *args, **kwargs):
+        if "theirs" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *args, **kwargs)
+
+    stat = os.stat
+    make(tmp_path / "runs" / "theirs")
+    make(tmp_path / "runs" / "ours")
+    monkeypatch.setattr(os, "stat", denied)
+    for path in (tmp_path / "runs", tmp_path / "runs" / "theirs"):
+        with pytest.raises(BadInput, match="theirs, into which nobody may look: Permission denied; name"):
+            main([str(path)])
+    main([str(tmp_path / "runs" / "ours"), "--no-curves"])
 
 
 @pytest.mark.parametrize("damage", ["{", "[]"])

@@ -117,11 +117,15 @@ def _values(run: RunFiles) -> Mapping[str, Sequence[Optional[float]]]:
 
 
 def _num_replicas(run: RunFiles) -> int:
+    return _number_of(run, "topology", "world_size") * _number_of(run, "config", "replicas_per_process")
+
+
+def _number_of(run: RunFiles, part: str, name: str) -> int:
     try:
-        return int(run.record["topology"]["world_size"]) * int(run.record["config"]["replicas_per_process"])
-    except (KeyError, TypeError, ValueError) as problem:
+        return int(run.record[part][name])
+    except (KeyError, TypeError) as problem:
         raise BadInput(
-            f"a run's record must name its world size and its replicas; received {run.path}: {problem!r}; name another"
+            f"a run's record must name its {name}; received {run.path}/run.json, which does not; name another"
         ) from problem
 
 
@@ -135,7 +139,7 @@ def _row(count: int, runs: Sequence[RunFiles], target: Target, first: Optional[R
     base_s = first.seconds if first is not None else time_s
     return Reached(
         count,
-        int(runs[0].record["config"]["global_batch_size"]),
+        _number_of(runs[0], "config", "global_batch_size"),
         len(runs),
         len(reached),
         median([epochs for epochs, _ in reached]) if reached else None,

@@ -278,7 +278,10 @@ def _read_process(
     place: str, window: Window
 ) -> Tuple[Tuple[RankSteps, ...], float, Mapping[str, Any], List[str]]:
     """Reads the steps of a process' ranks, how long the slowest took, its record, and what could not be read."""
-    found = read_step_times(place)
+    try:
+        found = read_step_times(place)
+    except OSError as problem:
+        raise HpcdlError(f"{place}/steps cannot be read: {problem}") from problem
     problems = [f"{place}/{problem}" for problem in found.problems]
     run = _read_run(f"{place}/run.json")
     world_size = run.get("topology", {}).get("world_size", len(found.ranks) or 1)

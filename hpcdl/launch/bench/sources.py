@@ -8,14 +8,19 @@ Synopsis::
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
+from hpcdl.common.files import is_there
 from hpcdl.launch.bench.study import Study, read_study
 from hpcdl.launch.bench.sums import read_sums
 from hpcdl.launch.show import RunFiles, read_run
+
+_RULE = "a report is made of folders of studies and runs, and of files of hpcdl bench allreduce"
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,22 @@ def read_sources(paths: Sequence[Path]) -> Sources:
     runs: List[RunFiles] = []
     sums: List[Dict[str, Any]] = []
     for path in paths:
-        if path.is_file():
+        try:
+            holds = next(
+                (name for name in ("", "study.json", "run.json") if is_there(S_ISREG, path / name)), None
+            )
+        except OSError as problem:
+            raise BadInput(
+                f"{_RULE}; received {path}, into which nobody may look: {problem.strerror}; name another"
+            ) from problem
+        if holds is None:
+            raise BadInput(f"{_RULE}; received {path}, which {_what_else(path)}")
+        if holds == "":
             sums.append(read_sums(path))
-        elif (path / "run.json").is_file() and not (path / "study.json").is_file():
-            runs.append(read_run(path))
-        elif (path / "study.json").exists():
+        elif holds == "study.json":
             studies.append(read_study(path))
         else:
-            raise BadInput(
-                "a report is made of folders of studies and runs, and of files of hpcdl bench allreduce; received"
-                f" {path}, which {_what_else(path)}"
-            )
+            runs.append(read_run(path))
     return Sources(_told_apart(studies), tuple(runs), tuple(sums))
 
 
@@ -61,7 +71,7 @@ def _what_else(path: Path) -> str:
     """Says what a path is that holds no record, and what to name instead."""
     if not path.is_dir():
         return "is not there; name another"
-    if any((one / name).exists() for one in path.glob("*") for name in ("study.json", "run.json")):
+    if any(os.path.exists(one / name) for one in path.glob("*") for name in ("study.json", "run.json")):
         return f"holds such folders; name them: {path}/*"
     return "has neither a study.json nor a run.json; name another"
 

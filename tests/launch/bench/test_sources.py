@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 
@@ -21,6 +23,23 @@ def write(path, **changes):
     record = {name: value for name, value in {**WHOLE, **changes}.items() if value is not None}
     path.write_text(json.dumps(record))
     return path
+
+
+@pytest.mark.parametrize(
+    ("path", "says"), [("theirs/study", "nobody may look: Permission"), (".", "neither a")]
+)
+def test_a_folder_into_which_nobody_may_look_is_one_line(tmp_path, monkeypatch, path, says):
+    def denied(path, *args, **kwargs):
+        if "theirs" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *args, **kwargs)
+
+    stat = os.stat
+    (tmp_path / "theirs").mkdir()
+    monkeypatch.setattr(os, "stat", denied)
+    with pytest.raises(BadInput, match=says) as refused:
+        read_sources([tmp_path / path])
+    assert "\n" not in str(refused.value)
 
 
 def test_a_whole_record_is_read(tmp_path):

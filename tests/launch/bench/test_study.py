@@ -173,6 +173,15 @@ def test_a_rank_without_steps_is_missed(folder):
     assert "1 of 2 ranks" in study.problems[0]
 
 
+def test_steps_that_cannot_be_read_are_left_out(folder):
+    steps = folder / "round-000" / "weak-2" / "process-0" / "steps"
+    shutil.rmtree(steps)
+    steps.write_text("")
+    study = read_study(folder)
+    assert len(study.rows[1].rates) == 2
+    assert "steps cannot be read" in study.problems[0]
+
+
 def test_foreign_load_is_told(folder):
     assert read_study(folder).is_calm
     write_measurement(folder / "round-001" / "weak-2", STEPS["weak-2"], 2.0, cores=0.5)
