@@ -51,7 +51,7 @@ def whole_number(what: str, value: Any, least: int = 1, most: Optional[int] = No
 
 def parse_whole_number(what: str, text: str, least: int = 1, most: Optional[int] = None) -> int:
     """Reads digits, and nothing else that `int` would take (``1_000``, ``+1``, `` 1``)."""
-    number = int(text) if re.fullmatch("-?[0-9]+", text) else text
+    number = int(text) if re.fullmatch("-?[0-9]{1,999}", text) else text  # Python reads no more than 4300
     return whole_number(what, number, least, most)
 
 

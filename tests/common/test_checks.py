@@ -35,6 +35,12 @@ def test_a_number_beyond_the_largest_one_is_refused() -> None:
         whole_number("seed", 8, least=0, most=7)
 
 
+@pytest.mark.parametrize("digits", [500, 5000])
+def test_a_number_of_many_digits_is_refused(digits: int) -> None:
+    with pytest.raises(BadInput, match="--np must be a whole number >= 1 and <= 99; received '?10000"):
+        parse_whole_number("--np", f"1{digits * '0'}", most=99)
+
+
 def test_the_least_number_is_accepted() -> None:
     assert whole_number("rank", 0, least=0) == 0
     assert parse_whole_number("rank", "007", least=0) == 7

@@ -27,6 +27,7 @@ from hpcdl.launch.bench.given import render as render_given
 from hpcdl.launch.bench.likeness import check_alike, facts_of, facts_of_curve, machine_of
 from hpcdl.launch.bench.scaling import Measured, Model, fit
 from hpcdl.launch.bench.study import Study, read_study
+from hpcdl.launch.bench.words import MOST_REPLICAS
 
 _EXAMPLES = """\
 examples:
@@ -64,7 +65,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     _add_given(parser)
     options = parser.parse_args(argv)
-    wanted = [parse_whole_number("--num-replicas", part) for part in options.num_replicas.split(",")]
+    wanted = [
+        parse_whole_number("--num-replicas", part, most=MOST_REPLICAS)
+        for part in options.num_replicas.split(",")
+    ]
     given = _given(options)
     said = [
         *([", ".join(map(str, options.studies))] if options.studies else []),
@@ -126,7 +130,9 @@ def _given(options: argparse.Namespace) -> Optional[Given]:
         if missing:
             together = ", ".join(map(flag, group))
             raise BadInput(f"{together} go together; {', '.join(missing)} is missing; pass it too")
-    ranks_per_node = parse_whole_number("--ranks-per-node", said.pop("ranks_per_node", "1"))
+    ranks_per_node = parse_whole_number(
+        "--ranks-per-node", said.pop("ranks_per_node", "1"), most=MOST_REPLICAS
+    )
     numbers = {name: parse_number(flag(name), text) for name, text in {"latency_us": "5", **said}.items()}
     latency_s = 1e-6 * numbers["latency_us"]
     inside_gb_per_s = numbers.get("inside_gb_per_s")
@@ -159,7 +165,7 @@ def read_table(path: Path) -> List[Measured]:
                 where = f"in line {table.line_num} of {path}"
                 rows.append(
                     Measured(
-                        parse_whole_number(f"{_COLUMNS[0]} {where}", of_count),
+                        parse_whole_number(f"{_COLUMNS[0]} {where}", of_count, most=MOST_REPLICAS),
                         parse_number(f"{_COLUMNS[1]} {where}", of_rate),
                     )
                 )

@@ -627,6 +627,18 @@ def test_given_numbers_predict_without_a_measurement_and_say_so(capsys):
     assert float(row[2]) == pytest.approx(inside + between + (6 + 254) * 0.005, abs=0.1)
 
 
+@pytest.mark.parametrize("zeros", [12, 400, 5000])
+def test_more_replicas_than_any_machine_has_are_refused(tmp_path, capsys, zeros):
+    many, table = f"1{zeros * '0'}", tmp_path / "table.csv"
+    table.write_text("replicas,samples_per_second\n1,100\n2,199\n")
+    for words in (("--table", table), GIVEN, (*GIVEN, "--json")):
+        status, _, error = run(capsys, "predict", *words, "--num-replicas", many)
+        assert status == EXIT_BAD_INPUT
+        assert "--num-replicas must be a whole number >= 1 and <= 1000000000; received" in error
+    table.write_text(f"replicas,samples_per_second\n1,100\n{many},199\n")
+    assert run(capsys, "predict", "--table", table, "--num-replicas", "4")[0] == EXIT_BAD_INPUT
+
+
 def test_the_range_of_a_prediction_grows_with_the_intervals_of_the_study(tmp_path, capsys):
     lows = []
     for name, slowness in (("steady", (1.0,) * 9), ("unsteady", (1.0, 0.8, 1.25) * 3)):
