@@ -209,7 +209,9 @@ class Fit:
         except Leaving:
             if is_writer:
                 _write_or_say(folder, {**record, "status": "stopped", "ended": now()})
-                say(f"saved and stopped, to be started again; {self.run_dir} holds the run")
+                unsaved = "stopped before its steps were timed, with nothing saved"
+                how = "saved and stopped" if saves else unsaved
+                say(f"{how}, to be started again; {self.run_dir} holds the run")
             self._leave()
         except BaseException as error:
             if is_writer:

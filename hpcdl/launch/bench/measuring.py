@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from hpcdl.common.checks import whole_number
-from hpcdl.common.errors import HpcdlError
+from hpcdl.common.errors import EXIT_REQUEUE, HpcdlError
 from hpcdl.common.load import Load, Span, read_busy, side_by_side, span
 from hpcdl.common.provenance import environment_that_matters
 from hpcdl.common.records import SCHEMA_VERSION as RUN_SCHEMA_VERSION
@@ -352,7 +352,7 @@ def _run(point: Point, folder: Path, timeout_s: float) -> None:
             log = place.with_suffix(".log")
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
             too_long = f"did not end within {timeout_s:g} s (hpcdl bench --timeout-min allows more)"
-            how = too_long if status is None else f"ended with status {status}"
+            how = too_long if status is None else how_it_ended(status)
             raise HpcdlError(f"{point.name} {how}; {log} ends with: {' | '.join(lines)}")
     record: Dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -368,6 +368,12 @@ def _run(point: Point, folder: Path, timeout_s: float) -> None:
     text = describe_environment(read_machine(environ), environ)
     (folder / "env.txt").write_text(text, encoding="utf-8")
     write_json(folder / "measurement.json", record)
+
+
+def how_it_ended(status: Any) -> str:
+    """Says how a launch ended that has measured nothing; a training that is asked to stop ends with status 85."""
+    stopped = "was stopped before its steps were timed"
+    return stopped if status == EXIT_REQUEUE else f"ended with status {status}"
 
 
 def _popen(start: Start, place: Path) -> subprocess.Popen[bytes]:

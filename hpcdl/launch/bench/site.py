@@ -27,7 +27,7 @@ from hpcdl.common.records import read_json, write_json
 from hpcdl.common.saying import say
 from hpcdl.common.words import LaunchOptions, TrainCommand, parse_target, train_words
 from hpcdl.launch.bench.batches import check_batches
-from hpcdl.launch.bench.measuring import SCHEMA_VERSION, Window
+from hpcdl.launch.bench.measuring import SCHEMA_VERSION, Window, how_it_ended
 from hpcdl.launch.bench.opening import check_study, new_folder, open_study
 from hpcdl.launch.bench.planning import (
     TRACE,
@@ -280,7 +280,7 @@ def _submit(study: SiteStudy, title: str, point: PlannedPoint, at: Path, argv: S
             of_job["id"] = hand_over(job, tree, os.environ)
         except SystemExit as end:  # of a job that ran here
             raise HpcdlError(
-                f"{title} ended with status {end.code}; its logs are in {job.log_dir}; the same command goes on"
+                f"{title} {how_it_ended(end.code)}; its logs are in {job.log_dir}; the same command goes on"
             ) from end
     write_json(at / "measurement.json", card)
     if job.executor != "debug":

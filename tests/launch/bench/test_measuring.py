@@ -150,6 +150,14 @@ def test_a_launch_has_the_time_that_the_study_gives_it(tmp_path):
         run_rounds([hangs], WINDOW, tmp_path / "study", effort, lambda _: None)
 
 
+def test_a_launch_that_was_stopped_in_time_says_what_that_means(tmp_path):
+    leaves = point("a", [1.0], program="import sys; sys.exit(85)")
+    with pytest.raises(
+        HpcdlError, match="a was stopped before its steps were timed; .*process-0.log ends with"
+    ):
+        measure(leaves, WINDOW, tmp_path / "m")
+
+
 def test_a_study_that_would_be_in_vain_ends_after_its_first_round(tmp_path):
     def check(found):
         raise BadInput(f"round {found.number} shows it")
