@@ -158,13 +158,16 @@ def progress(number: int, rounds: int, name: str, seconds: float, is_guess: bool
 
 @contextlib.contextmanager
 def locked(path: Optional[Path]) -> Iterator[None]:
-    """Holds a file's lock, if one is named; where the file system has none (Lustre without ``-o flock``), says so."""
+    """Holds a file's lock, if one is named. Says that it waits, and where there are no locks (Lustre without flock)."""
     if path is None:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(str(path), "a", encoding="utf-8") as file:
         try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another hpcdl bench, which has locked {path}")
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as problem:
             say(f"{path} cannot be locked ({problem.strerror}): let no other hpcdl bench run there meanwhile")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 
 from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.common.load import Load
-from hpcdl.launch.bench import measuring
+from hpcdl.launch.bench import measuring, rounds
 from hpcdl.launch.bench.measuring import Point, Start, Window, measure, read_measurement
 from hpcdl.launch.bench.rounds import (
     Effort,
@@ -156,6 +157,19 @@ def test_a_launch_that_was_stopped_in_time_says_what_that_means(tmp_path):
         HpcdlError, match="a was stopped before its steps were timed; .*process-0.log ends with"
     ):
         measure(leaves, WINDOW, tmp_path / "m")
+
+
+def test_who_waits_for_a_lock_is_told(tmp_path, monkeypatch):
+    said = []
+    with open(tmp_path / "lock", "a") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        monkeypatch.setattr(
+            rounds, "say", lambda words: (said.append(words), fcntl.flock(holder, fcntl.LOCK_UN))
+        )
+        for _ in range(2):
+            with rounds.locked(tmp_path / "lock"), pytest.raises(BlockingIOError):
+                fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert said == [f"waiting for another hpcdl bench, which has locked {tmp_path / 'lock'}"]
 
 
 def test_a_study_that_would_be_in_vain_ends_after_its_first_round(tmp_path):
