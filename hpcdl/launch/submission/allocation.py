@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Callable, Dict, Mapping, Optional, Sequence
 
 from hpcdl.common.checks import parse_whole_number
 from hpcdl.common.errors import BadInput
@@ -50,8 +50,14 @@ class Allocation:
         return self.num_nodes > 1 or not self.is_here
 
 
-def read_allocation(environ: Mapping[str, str]) -> Optional[Allocation]:
+def read_allocation(
+    environ: Mapping[str, str], ask: Callable[[Sequence[str]], str] = ask_slurm
+) -> Optional[Allocation]:
     """Reads the variables that salloc, sbatch and srun set; None outside of an allocation.
+
+    Args:
+        environ: Of this shell.
+        ask: Runs a command of Slurm's and gives what it prints; "" if it does not answer.
 
     Raises:
         BadInput: A variable is malformed.
@@ -59,16 +65,22 @@ def read_allocation(environ: Mapping[str, str]) -> Optional[Allocation]:
     if "SLURM_JOB_ID" not in environ or "SLURM_JOB_CPUS_PER_NODE" not in environ:
         return None
     nodes_name = "SLURM_JOB_NUM_NODES" if "SLURM_JOB_NUM_NODES" in environ else "SLURM_NNODES"
+    num_nodes = parse_whole_number(nodes_name, environ.get(nodes_name, "1"))
     tasks = environ.get("SLURM_NTASKS", environ.get("SLURM_NPROCS"))
+    num_tasks = None if tasks is None else parse_whole_number("SLURM_NTASKS", tasks)
     name = "SLURM_JOB_CPUS_PER_NODE"
+    # Batch scripts and steps are told on which node they are; a shell of salloc on a login node is not.
+    is_here = "SLURMD_NODENAME" in environ or "SLURM_NODEID" in environ
+    gpus = _gpus(environ, num_nodes, num_tasks or num_nodes)
+    if gpus is None and not is_here:  # where one is told what a node has, too
+        gpus = _gpus_of_job(ask(["scontrol", "show", "job", "-o", environ["SLURM_JOB_ID"]]), num_nodes)
     return Allocation(
         job_id=environ["SLURM_JOB_ID"],
-        num_nodes=parse_whole_number(nodes_name, environ.get(nodes_name, "1")),
-        num_tasks=None if tasks is None else parse_whole_number("SLURM_NTASKS", tasks),
+        num_nodes=num_nodes,
+        num_tasks=num_tasks,
         cores_per_node=min(expand_tasks_per_node(name, environ[name])),
-        gpus_per_node=_gpus(environ),
-        # Batch scripts and steps are told on which node they are; a shell of salloc on a login node is not.
-        is_here="SLURMD_NODENAME" in environ or "SLURM_NODEID" in environ,
+        gpus_per_node=gpus or 0,
+        is_here=is_here,
     )
 
 
@@ -88,11 +100,12 @@ def lay_out_allocation(
         BadInput: They cannot be divided evenly over the nodes, or need more cores than there are.
     """
     nodes = allocation.num_nodes
-    wanted = np or (allocation.num_tasks if (allocation.num_tasks or 1) % nodes == 0 else None) or nodes
+    wanted = np or allocation.num_tasks or nodes
     if wanted % nodes:
+        received = f"np={np}" if np else f"{wanted} tasks, as the job has,"
         raise BadInput(
-            f"every node must have the same number of processes; received np={wanted} on the {nodes} nodes of job"
-            f" {allocation.job_id}; pass a multiple of {nodes}"
+            f"every node must have the same number of processes; received {received} on the {nodes} nodes of job"
+            f" {allocation.job_id}; pass --np with a multiple of {nodes}"
         )
     each = wanted // nodes
     if each > allocation.cores_per_node:
@@ -172,9 +185,26 @@ def environ_for_step(environ: Mapping[str, str]) -> Dict[str, str]:
     return {name: value for name, value in environ.items() if not left_out.fullmatch(name)}
 
 
-def _gpus(environ: Mapping[str, str]) -> int:
-    for name in ("SLURM_GPUS_PER_NODE", "SLURM_GPUS_ON_NODE"):
-        number: List[str] = environ.get(name, "").split(":")
-        if number[-1].isdigit():
-            return int(number[-1])
-    return 0
+def _gpus(environ: Mapping[str, str], num_nodes: int, num_tasks: int) -> Optional[int]:
+    """Counts the GPUs of a node by what Slurm says of one, of each task, or of the whole job; None: nothing."""
+    tasks_per_node = -(-num_tasks // num_nodes)
+    for name, times, nodes in (
+        ("SLURM_GPUS_PER_NODE", 1, 1),
+        ("SLURM_GPUS_ON_NODE", 1, 1),
+        ("SLURM_GPUS_PER_TASK", tasks_per_node, 1),
+        ("SLURM_GPUS", 1, num_nodes),
+    ):
+        numbers = [part.rpartition(":")[2] for part in environ.get(name, "").split(",")]  # v100:2,a100:1
+        if all(number.isdigit() for number in numbers):
+            return -(-times * sum(map(int, numbers)) // nodes)
+    indices = [index for index in environ.get("SLURM_JOB_GPUS", "").split(",") if index]
+    return len(indices) or None
+
+
+def _gpus_of_job(text: str, num_nodes: int) -> int:
+    """Counts the GPUs of a node by ``scontrol show job -o``: of all that the job has, else of those it asked for."""
+    of_job = re.findall(r"\bgres/gpu=(\d+)", text)
+    each = re.search(r"\bTresPerNode=\S*\bgpu(?::[^:,\s]+)?:(\d+)", text)
+    if of_job:
+        return -(-int(of_job[-1]) // num_nodes)  # what was asked for comes before what it has
+    return int(each.group(1)) if each else 0

@@ -45,14 +45,41 @@ def test_cores_are_the_least_of_the_nodes(text: str, cores: int) -> None:
     [
         ({"SLURM_GPUS_PER_NODE": "v100-32:8"}, 8),
         ({"SLURM_GPUS_PER_NODE": "2"}, 2),
+        ({"SLURM_GPUS_PER_NODE": "a100:2,v100:1"}, 3),
         ({"SLURM_GPUS_ON_NODE": "4"}, 4),
+        ({"SLURM_GPUS": "8"}, 4),
+        ({"SLURM_GPUS": "v100:3"}, 2),
+        ({"SLURM_GPUS_PER_TASK": "v100:2", "SLURM_NTASKS": "6"}, 6),
+        ({"SLURM_GPUS_PER_TASK": "1"}, 1),
+        ({"SLURM_JOB_GPUS": "0,3"}, 2),
         ({}, 0),
     ],
 )
 def test_gpus_are_those_of_the_request(variables: Dict[str, str], gpus: int) -> None:
-    allocation = read_allocation({"SLURM_JOB_ID": "7", "SLURM_JOB_CPUS_PER_NODE": "4", **variables})
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_CPUS_PER_NODE": "4", "SLURM_JOB_NUM_NODES": "2"}
+    allocation = read_allocation({**job, **variables}, lambda argv: "")
     assert allocation is not None
     assert allocation.gpus_per_node == gpus
+
+
+@pytest.mark.parametrize(
+    ("job", "gpus"),
+    [
+        ("NumNodes=2 TRES=cpu=8,mem=4G,node=2,billing=8,gres/gpu=8,gres/gpu:v100=8 Features=(null)", 4),
+        ("ReqTRES=cpu=8,gres/gpu=2 AllocTRES=cpu=8,gres/gpu=4", 2),
+        ("TRES=cpu=8,node=2 TresPerNode=gres:gpu:v100:3", 3),
+        ("TRES=cpu=8,node=2 TresPerNode=gres/gpu:3", 3),
+        ("TRES=cpu=8,node=2", 0),
+        ("", 0),
+    ],
+)
+def test_in_a_shell_away_from_the_nodes_slurm_is_asked_for_their_gpus(job: str, gpus: int) -> None:
+    environ = {"SLURM_JOB_ID": "7", "SLURM_JOB_CPUS_PER_NODE": "4(x2)", "SLURM_JOB_NUM_NODES": "2"}
+    elsewhere = read_allocation(environ, lambda argv: job)
+    here = read_allocation({**environ, "SLURMD_NODENAME": "n1"}, lambda argv: pytest.fail("it knows"))
+    assert elsewhere is not None
+    assert here is not None
+    assert (elsewhere.gpus_per_node, here.gpus_per_node) == (gpus, 0)
 
 
 def test_srun_is_needed_for_several_nodes_and_where_the_shell_is_elsewhere() -> None:
@@ -78,6 +105,15 @@ def test_processes_are_divided_evenly_over_the_nodes(np: Any, each: int, cores: 
 def test_what_does_not_fit_is_refused(np: int, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         lay_out_allocation(TWO_NODES, np, 1, "gloo", None)
+
+
+def test_tasks_that_the_nodes_cannot_share_evenly_are_refused() -> None:
+    job = Allocation("7", num_nodes=3, num_tasks=8, cores_per_node=8, gpus_per_node=0, is_here=False)
+    with pytest.raises(
+        BadInput, match="received 8 tasks, as the job has, on the 3 nodes of job 7; pass --np"
+    ):
+        lay_out_allocation(job, None, 1, "gloo", None)
+    assert lay_out_allocation(job, 3, 1, "gloo", None).world_size == 3
 
 
 def test_the_end_is_slurms_own_word_else_squeues_else_unknown() -> None:
