@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -25,6 +26,8 @@ _SINFO = ["sinfo", "-h", "-a", "-o", "%P|%c|%m|%G"]
 _PARTITIONS = ["scontrol", "show", "partition", "-o"]
 _CONFIG = ["scontrol", "show", "config"]
 _MPI = ["srun", "--mpi=list"]
+#: By these a user has Slurm's commands leave jobs out, write times in another way, or speak of another cluster.
+_OF_THE_USER = re.compile(r"(SQUEUE|SINFO|SACCT|SSHARE|SCONTROL|SCANCEL)_\w+|SLURM_(CLUSTERS|TIME_FORMAT)")
 
 
 class NodeKind(NamedTuple):
@@ -83,6 +86,11 @@ class Difference(NamedTuple):
     cluster: Any
 
 
+def asking_environ(environ: Mapping[str, str]) -> Dict[str, str]:
+    """Leaves out the variables that change what Slurm's commands answer, or do."""
+    return {name: value for name, value in environ.items() if not _OF_THE_USER.fullmatch(name)}
+
+
 def run_text(argv: Sequence[str], timeout_s: float = 60, with_stderr: bool = True) -> str:
     """Runs a command of Slurm's and gives what it prints.
 
@@ -97,7 +105,12 @@ def run_text(argv: Sequence[str], timeout_s: float = 60, with_stderr: bool = Tru
     stderr = subprocess.STDOUT if with_stderr else subprocess.DEVNULL
     try:
         done = subprocess.run(
-            list(argv), stdout=subprocess.PIPE, stderr=stderr, timeout=timeout_s, check=False
+            list(argv),
+            env=asking_environ(os.environ),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            timeout=timeout_s,
+            check=False,
         )
         text = done.stdout.decode(errors="replace")
         trouble = " ".join(text.split())[:300] if done.returncode != 0 else None

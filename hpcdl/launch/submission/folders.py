@@ -26,6 +26,19 @@ from hpcdl.launch.submission.state import read_state
 
 #: What a keeper has written while its job is not over (None: nothing yet).
 _OPEN = (None, "running", "requeued")
+#: Slurm's states of a job that is over: what became of it, its keeper knows better.
+_OVER = (
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
+)
 #: Slurm's states of a job that has no nodes, or does not run on them now. In any other that squeue lists, it runs.
 _WAITING = (
     "PENDING",
@@ -128,7 +141,9 @@ def ask_queue(jobs: Sequence[Submitted]) -> Optional[Dict[str, str]]:
     if not any(one.job.executor == "slurm" for one in jobs):
         return {}
     try:
-        text = run_text(["squeue", "-h", "-u", str(os.getuid()), "-o", "%i|%T|%r|%M|%N"], with_stderr=False)
+        # Of all states: by default squeue leaves out some in which a job waits, suspended ones among them.
+        argv = ["squeue", "-h", "-u", str(os.getuid()), "-t", "all", "-o", "%i|%T|%r|%M|%N"]
+        text = run_text(argv, with_stderr=False)
     except BadInput:
         return None
     rows = (line.partition("|") for line in text.splitlines())
@@ -141,9 +156,9 @@ def state_of(
     is_alive: Callable[[Process], bool] = Process.is_alive,
 ) -> State:
     """Decides what has become of a job; ``queue`` is what `ask_queue` gave."""
-    row = None if queue is None else queue.get(submitted.job_id)
-    if row is not None and submitted.job.executor == "slurm":
-        slurm, reason, time, nodes = (row.split("|") + ["", "", ""])[:4]
+    row = (queue or {}).get(submitted.job_id, "") if submitted.job.executor == "slurm" else ""
+    slurm, reason, time, nodes = (row.split("|") + ["", "", ""])[:4]
+    if slurm and slurm not in _OVER:
         return State("waiting", reason) if slurm in _WAITING else State("running", f"for {time} on {nodes}")
     kept = read_state(submitted.folder)
     if kept.get("state") not in _OPEN:

@@ -29,6 +29,7 @@ from hpcdl.launch.config import read_config
 from hpcdl.launch.outcome import meaning_of
 from hpcdl.launch.processes import send
 from hpcdl.launch.sites.library import config_dir
+from hpcdl.launch.sites.live import asking_environ
 from hpcdl.launch.submission.accounting import cores_busy, ended_as
 from hpcdl.launch.submission.folders import (
     State,
@@ -124,7 +125,7 @@ def cancel_main(argv: Sequence[str]) -> int:
             raise BadInput(
                 f"scancel is needed to cancel job {job.job_id}; found none here; log in to the cluster"
             )
-        done = subprocess.run(["scancel", job.job_id], check=False)
+        done = subprocess.run(["scancel", job.job_id], env=asking_environ(os.environ), check=False)
         return EXIT_DONE if done.returncode == 0 else EXIT_FAILED
     if job.process is None:
         raise BadInput(

@@ -58,6 +58,10 @@ def test_a_job_of_this_machine_is_what_its_keeper_says_unless_nobody_keeps_it(
         ("running", {"7": "SIGNALING|None|1:00|n1"}, "running"),
         ("done", {"7": "COMPLETING|None|1:00|n1"}, "running"),
         ("running", {"8": "RUNNING|None|1:00|n1"}, "lost"),
+        ("running", {"7": "TIMEOUT|TimeLimit|1:00|n1"}, "lost"),
+        ("running", {"7": "OUT_OF_MEMORY|OutOfMemory|1:00|n1"}, "lost"),
+        ("done", {"7": "COMPLETED|None|1:00|n1"}, "done"),
+        ("running", {"7": "SUSPENDED|None|1:00|n1"}, "waiting"),
         ("done", None, "done"),
         ("running", None, "unknown"),
         (None, None, "unknown"),
@@ -89,6 +93,26 @@ def test_a_queue_that_gives_no_answer_is_not_an_empty_one(
     assert ask_queue([submitted(tmp_path, "local")]) == {}
     stand_in(tmp_path, "squeue", "echo '7|RUNNING|None|1:00|n1'")
     assert ask_queue([submitted(tmp_path, "slurm")]) == {"7": "RUNNING|None|1:00|n1"}
+
+
+def test_what_the_user_lets_slurms_commands_leave_out_hides_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_out = ("SQUEUE_STATES", "SQUEUE_PARTITION", "SQUEUE_ACCOUNT", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
+    for name in (*left_out, "SCANCEL_STATE"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("SLURM_CONF", "kept")
+    seen = "env | grep -E '^(SQUEUE|SCANCEL|SLURM)_' | tr '\\n' ' '"
+    stand_in(tmp_path, "squeue", f'echo "7|$({seen})|$@"')
+    stand_in(tmp_path, "scancel", f"{seen} > {tmp_path}/cancelled")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    queue = ask_queue([submitted(tmp_path, "slurm")])
+    assert queue is not None
+    assert queue["7"].startswith("SLURM_CONF=kept |")
+    assert "-t all" in queue["7"]
+    monkeypatch.setattr(jobs, "find_job", lambda name, parent: submitted(tmp_path, "slurm"))
+    assert main(["cancel", "7"]) == 0
+    assert (tmp_path / "cancelled").read_text() == "SLURM_CONF=kept "
 
 
 def test_of_a_lost_job_slurms_own_word_is_told(
