@@ -2,7 +2,7 @@
 
 Synopsis::
 
-    ask_git(folder, "rev-parse", "HEAD")                     # "" where there is no git, or no repository
+    ask_git(folder, "rev-parse", "HEAD")                     # None where there is no git, or no repository
     own_source()                                             # None outside of a checkout of hpcdl
 """
 
@@ -16,8 +16,8 @@ import hpcdl
 from hpcdl.common.provenance import Source
 
 
-def ask_git(folder: Path, *words: str) -> str:
-    """Asks git; "" where there is none or it fails, since code without git runs as well."""
+def ask_git(folder: Path, *words: str) -> Optional[str]:
+    """Asks git; None where there is none or it fails, since code without git runs as well."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *words],
@@ -28,8 +28,8 @@ def ask_git(folder: Path, *words: str) -> str:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode(errors="surrogateescape") if done.returncode == 0 else ""
+        return None
+    return done.stdout.decode(errors="surrogateescape") if done.returncode == 0 else None
 
 
 def source_of(package: Path) -> Optional[Source]:
@@ -39,10 +39,11 @@ def source_of(package: Path) -> Optional[Source]:
     """
     if not (package.parent / ".git").exists():
         return None
-    commit = ask_git(package.parent, "rev-parse", "HEAD").strip()
+    commit = ask_git(package.parent, "rev-parse", "HEAD")
     if not commit:
         return None
-    return Source(commit, bool(ask_git(package.parent, "status", "--porcelain", "--", package.name)))
+    changes = ask_git(package.parent, "status", "--porcelain", "--", package.name)
+    return Source(commit.strip(), None if changes is None else bool(changes))
 
 
 def own_source() -> Optional[Source]:

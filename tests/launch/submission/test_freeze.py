@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.submission.freeze import find_tree, freeze, git_record
+from tests.ordinary import run_python
 
 
 def write(path: Path, text: str = "") -> Path:
@@ -127,6 +129,70 @@ def test_without_git_folders_of_texts_are_code_and_folders_of_other_files_are_da
     assert (target / "conf" / "model" / "small.yaml").read_text() == "old"
     assert (target / "images").is_symlink()
     assert (target / "texts").is_symlink()
+
+
+def test_a_picture_beside_a_package_makes_no_data_of_it(tmp_path: Path) -> None:
+    root, target = tmp_path / "src", tmp_path / "job" / "code"
+    script = write(root / "train.py")
+    write(root / "models" / "diagram.png")
+    write(root / "models" / "cnn" / "net.py", "old")
+    write(root / "models" / "weights" / "a.h5")
+    freeze(find_tree(script, None), target)
+    write(root / "models" / "cnn" / "net.py", "new")
+    assert (target / "models" / "cnn" / "net.py").read_text() == "old"
+    assert (target / "models" / "diagram.png").is_symlink()
+    assert (target / "models" / "weights").is_symlink()
+
+
+@pytest.mark.parametrize("ignored", ["exp/", "train.py", "*.py"])
+def test_a_script_and_its_neighbours_are_frozen_though_git_ignores_them(ignored: str, tmp_path: Path) -> None:
+    root, target = tmp_path / "repo", tmp_path / "code"
+    write(root / ".gitignore", f"{ignored}\n*.npy\n")
+    script = write(root / "exp" / "train.py", "old")
+    neighbour = write(root / "exp" / "model.py", "old")
+    write(root / "exp" / "data" / "x.npy")
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "first")
+    tree = find_tree(script, None)
+    freeze(tree, target)
+    for path in (script, neighbour):
+        path.write_text("new")
+    assert [(target / "exp" / name).read_text() for name in ("train.py", "model.py")] == ["old", "old"]
+    assert (target / "exp" / "data").is_symlink()
+    assert git_record(tree)["is_changed"] is True
+
+
+def test_what_differs_from_the_commit_is_what_is_frozen(tmp_path: Path) -> None:
+    script = write(tmp_path / "train.py")
+    git(tmp_path, "init", "-q")
+    assert git_record(find_tree(script, None))["is_changed"] is None  # from no commit
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    write(tmp_path / "runs" / "x" / "run.json")
+    assert git_record(find_tree(script, None))["is_changed"] is False
+    write(tmp_path / "new.py")
+    assert git_record(find_tree(script, None))["is_changed"] is True
+
+
+def test_what_may_not_be_read_is_linked_like_data(tmp_path: Path) -> None:
+    write(tmp_path / "train.py")
+    write(tmp_path / "secret.json").chmod(0)
+    for name, mode in (("closed", 0), ("listed", 0o400)):
+        write(tmp_path / name / "x.py")
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "link.py").symlink_to("closed/x.py")
+    program = """
+        from pathlib import Path
+        from hpcdl.launch.submission.freeze import find_tree, freeze
+        freeze(find_tree(Path("train.py"), None), Path("hpcdl-jobs/code").absolute())
+    """
+    done = run_python("-c", textwrap.dedent(program), cwd=tmp_path)
+    assert done.stderr == ""
+    target = tmp_path / "hpcdl-jobs" / "code"
+    linked = sorted(path.name for path in target.iterdir() if path.is_symlink())
+    assert linked == ["closed", "link.py", "secret.json"]
+    assert (target / "listed" / "x.py").is_symlink()
 
 
 def test_a_deleted_file_that_git_still_lists_is_left_out(tmp_path: Path) -> None:
