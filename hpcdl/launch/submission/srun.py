@@ -14,10 +14,10 @@ import re
 import subprocess
 import time
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2, Signals
+from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR2, Signals, strsignal
 from typing import Callable, List, Mapping, Optional, Sequence
 
-from hpcdl.common.errors import EXIT_DONE, EXIT_REQUEUE
+from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE
 from hpcdl.common.failures import failure_path, read_failures
 from hpcdl.common.rank_start import STARTED_AGAIN, log_path
 from hpcdl.launch.mpirun import RankEnd, end_of_returncode
@@ -146,18 +146,8 @@ def run_step(
 
 
 _SAID = re.compile(r"^srun: error: (\S+): tasks? (\S+): (.+?)\s*$", re.MULTILINE)
-_BY_WORDS = {
-    "Killed": Signals.SIGKILL,
-    "Terminated": SIGTERM,
-    "Aborted": Signals.SIGABRT,
-    "Segmentation fault": Signals.SIGSEGV,
-    "Bus error": Signals.SIGBUS,
-    "Floating point exception": Signals.SIGFPE,
-    "Illegal instruction": Signals.SIGILL,
-    "Interrupt": SIGINT,
-    "User defined signal 1": SIGUSR1,
-    "User defined signal 2": SIGUSR2,
-}
+#: By the words of the C library, which srun takes.
+_BY_WORDS = {strsignal(number): number for number in Signals}
 
 
 def parse_ends(text: str) -> List[RankEnd]:
@@ -165,25 +155,17 @@ def parse_ends(text: str) -> List[RankEnd]:
 
     For example ``srun: error: node2: tasks 2-3: Exited with exit code 1``, ``srun: error: node1: task 0: Killed``.
     """
-    ends = []
-    for _, tasks, words in _SAID.findall(text):
-        for rank in _expand(tasks):
-            end = _end(rank, words)
-            if end is not None:
-                ends.append(end)
-    return ends
+    return [_end(rank, words) for _, tasks, words in _SAID.findall(text) for rank in _expand(tasks)]
 
 
-def _end(rank: int, words: str) -> Optional[RankEnd]:
+def _end(rank: int, words: str) -> RankEnd:
     exited = re.match(r"Exited with exit code (\d+)", words)
     if exited:
         return RankEnd(rank, int(exited.group(1)))
     if words.startswith("Out Of Memory"):
         return RankEnd(rank, 128 + SIGKILL, SIGKILL, is_out_of_memory=True)
-    for start, number in _BY_WORDS.items():
-        if words.startswith(start):
-            return RankEnd(rank, 128 + number, number)
-    return None
+    number = _BY_WORDS.get(re.sub(r" \(core dumped\)$", "", words))
+    return RankEnd(rank, EXIT_FAILED) if number is None else RankEnd(rank, 128 + number, number)
 
 
 def _expand(tasks: str) -> List[int]:
