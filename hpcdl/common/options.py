@@ -86,7 +86,7 @@ def folder(what: str, text: str) -> str:
 def file_to_write(what: str, text: str) -> Path:
     """Reads the name of a file, whose folder may be yet to be made."""
     path = Path(text)
-    if path.is_dir() or not _can_write(path):
+    if os.path.isdir(path) or not _can_write(path):
         raise BadInput(
             f"{what} must name a file that can be written; received {text!r}; pass another one, e.g. here.txt"
         )
@@ -96,7 +96,7 @@ def file_to_write(what: str, text: str) -> Path:
 def folder_to_write(what: str, text: str) -> Path:
     """Reads the name of a folder, which may be yet to be made."""
     path = Path(text)
-    if (path.exists() and not path.is_dir()) or not _can_write(path):
+    if (os.path.exists(path) and not os.path.isdir(path)) or not _can_write(path):
         raise BadInput(
             f"{what} must name a folder that can be made and written; received {text!r}; pass another one, e.g. here"
         )
@@ -105,10 +105,10 @@ def folder_to_write(what: str, text: str) -> Path:
 
 def _can_write(path: Path) -> bool:
     """Says whether a path can be written, or made: told before the work, since after it that would be too late."""
-    if path.exists():
+    if os.path.exists(path):  # which, unlike Path.exists, says no of what is where one may not look
         return os.access(str(path), os.W_OK)
-    nearest = next(one for one in path.absolute().parents if one.exists())
-    return nearest.is_dir() and os.access(str(nearest), os.W_OK)
+    nearest = next(one for one in path.absolute().parents if os.path.exists(one))
+    return os.path.isdir(nearest) and os.access(str(nearest), os.W_OK)
 
 
 def flag(name: str) -> str:

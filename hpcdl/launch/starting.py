@@ -19,7 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Sequence
 
-from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_REQUEUE
+from hpcdl.common.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_REQUEUE, BadInput
+from hpcdl.common.options import folder_to_write
 from hpcdl.common.records import read_run_dirs
 from hpcdl.common.saying import say
 from hpcdl.common.words import TrainCommand
@@ -54,10 +55,21 @@ def with_source(environ: Mapping[str, str]) -> Dict[str, str]:
 
 
 def log_folder(command: TrainCommand) -> Path:
-    """Names the folder of the ranks' logs; one of its own is made, unless this is a dry run."""
+    """Names the folder of the ranks' logs; one of its own is made, unless this is a dry run.
+
+    Raises:
+        BadInput: It cannot be made or written.
+    """
     if command.launch.log_dir is not None:
-        return Path(command.launch.log_dir)
-    return _LOGS / "dry-run" if command.launch.dry_run else new_log_dir(_LOGS, time.gmtime())
+        return folder_to_write("--log-dir", command.launch.log_dir)
+    if command.launch.dry_run:
+        return _LOGS / "dry-run"
+    try:
+        return new_log_dir(_LOGS, time.gmtime())
+    except OSError as problem:
+        raise BadInput(
+            f"the ranks' logs need a folder that can be made here; received {_LOGS}: {problem.strerror}; pass --log-dir"
+        ) from problem
 
 
 def new_log_dir(parent: Path, utc: time.struct_time) -> Path:

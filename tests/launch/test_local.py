@@ -19,6 +19,7 @@ from hpcdl.common.words import parse_train, train_argv
 from hpcdl.launch.local import train_main
 from hpcdl.launch.starting import new_log_dir, resuming, runtime_argv
 from hpcdl.launch.watch import tail
+from tests.ordinary import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE_OF_2 = {
@@ -220,6 +221,19 @@ def test_a_restart_resumes_so_fresh_is_left_out_and_all_else_stays() -> None:
 
 def test_a_rank_runs_this_python() -> None:
     assert runtime_argv(["x.py"]) == [sys.executable, "-m", "hpcdl.runtime", "x.py"]
+
+
+@pytest.mark.parametrize("words", [[], ["--log-dir", "closed/logs"]])
+def test_logs_that_cannot_be_written_are_refused_in_one_line(words: List[str], tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("")
+    (tmp_path / "closed").mkdir(mode=0)
+    (tmp_path / "hpcdl-logs").write_text("a file")
+    words = ["--np", "2", "--launcher", "gloo", "--oversubscribe", *words, "script.py"]
+    done = run_python("-m", "hpcdl", "train", *words, cwd=tmp_path)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert line.startswith("hpcdl: ")
+    assert "--log-dir" in line
 
 
 def test_two_starts_in_one_second_have_different_log_folders(tmp_path: Path) -> None:

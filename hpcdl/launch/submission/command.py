@@ -9,12 +9,13 @@ Synopsis::
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Mapping, Optional, Sequence
+from typing import Iterator, Mapping, Optional, Sequence
 
 import hpcdl
 from hpcdl.common.errors import EXIT_DONE, BadInput
@@ -92,19 +93,18 @@ def hand_over(job: Job, tree: Optional[Tree], environ: Mapping[str, str]) -> str
         Its id.
 
     Raises:
-        BadInput: Slurm refuses it; nothing is left behind.
+        BadInput: It cannot be written, or Slurm refuses it; nothing is left behind.
     """
     from hpcdl.launch.submission import executors, keeper  # submitit takes a while to load
 
     folder = Path(job.folder)
-    _write(job, tree)
-    try:
-        job_id = executors.submit(job, environ, keeper.keep)
-    except BadInput:
-        _forget(folder)
-        raise
-    if job.executor != "debug":
-        write_handle(folder, job_id, job.executor)
+    with _nothing_left_of(folder):
+        _write(job, tree)
+        if job.executor != "debug":
+            job_id = executors.submit(job, environ, keeper.keep)
+    if job.executor == "debug":  # which runs the job at once, and what a run leaves is kept
+        return executors.submit(job, environ, keeper.keep)
+    write_handle(folder, job_id, job.executor)
     return job_id
 
 
@@ -123,7 +123,6 @@ def refuse_inside_job(environ: Mapping[str, str]) -> None:
 
 def _write(job: Job, tree: Optional[Tree]) -> None:
     folder = Path(job.folder)
-    folder.mkdir(parents=True)
     write_lib(Path(hpcdl.__file__).resolve().parent, folder / "lib")
     job.log_dir.mkdir()
     if tree is not None:
@@ -137,8 +136,20 @@ def _write(job: Job, tree: Optional[Tree]) -> None:
         (folder / "job.sbatch").write_text(executors.batch_script(job), encoding="utf-8")
 
 
-def _forget(folder: Path) -> None:
-    """Bad input leaves nothing behind."""
-    shutil.rmtree(str(folder), ignore_errors=True)
-    if not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
+@contextlib.contextmanager
+def _nothing_left_of(folder: Path) -> Iterator[None]:
+    """Makes a folder, and takes it away again where what is done in it fails."""
+    try:
+        folder.mkdir(parents=True)
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(str(folder), ignore_errors=True)
+            with contextlib.suppress(OSError):  # other jobs are there
+                folder.parent.rmdir()
+            raise
+    except OSError as problem:
+        raise BadInput(
+            f"a job needs a folder that can be written, and code that can be read; received {folder}: {problem}; pass"
+            " another --jobs-dir, or name the code with --code"
+        ) from problem

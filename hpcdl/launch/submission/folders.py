@@ -117,7 +117,7 @@ def find_job(name: str, parent: Path) -> Submitted:
         BadInput: There is none, or its files are damaged.
     """
     folder = Path(name)
-    if any((folder / file).exists() for file in ("handle.json", "job.json")):
+    if any(os.path.exists(folder / file) for file in ("handle.json", "job.json")):
         return _read_submitted(folder)
     jobs = find_jobs(parent)
     for one in reversed(jobs):  # an id of a local job is a process id, which comes again

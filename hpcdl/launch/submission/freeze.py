@@ -53,7 +53,7 @@ def find_tree(inside: Path, code: Optional[Path]) -> Tree:
         BadInput: It is not inside ``code``, or the code is too much.
     """
     inside = inside.resolve()
-    folder = inside if inside.is_dir() else inside.parent
+    folder = inside if os.path.isdir(inside) else inside.parent
     if code is not None:
         root = code.resolve()
         if root != folder and root not in folder.parents:
@@ -156,7 +156,7 @@ def _outside(root: Path, paths: Sequence[Path], is_left_out: Callable[[Path], bo
             verdicts[path] = verdict(path.parent) or is_left_out(root / path)
         return verdicts[path]
 
-    return [path for path in paths if not verdict(path if (root / path).is_dir() else path.parent)]
+    return [path for path in paths if not verdict(path if os.path.isdir(root / path) else path.parent)]
 
 
 def _is_never_wanted(path: Path) -> bool:

@@ -168,7 +168,7 @@ def why_refused(job: Job, command: SubmitCommand, config: Config) -> Optional[st
         used.append(("the run's folder", os.path.abspath(run_dir), "pass another --run-dir", os.W_OK))
     for what, path, cure, mode in used:
         nearest = nearest_existing(Path(path))
-        if not nearest.is_dir() or not os.access(nearest, mode):
+        if not os.path.isdir(nearest) or not os.access(nearest, mode):
             return f"{what} must be one that you may use; received {path}, and {nearest} is none; {cure}"
         own = _own_of_each_node(str(nearest), job, config)
         if own is not None:
@@ -249,7 +249,7 @@ def _new_folder(parent: Path, job_name: Optional[str], target: str) -> Path:
     name = default_name(job_name or target)
     base = parent / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{name}"
     folder, number = base, 1
-    while folder.exists():
+    while os.path.exists(folder):
         number += 1
         folder = base.with_name(f"{base.name}-{number}")
     return folder

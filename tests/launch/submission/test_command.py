@@ -5,6 +5,7 @@ Slurm's programs are stand-ins on PATH that keep what they were given; all else 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import pytest
 from hpcdl.launch.cli import main
 from hpcdl.launch.submission.executors import unset_names
 from hpcdl.launch.tried_images import note_image
+from tests.ordinary import run_python
 
 ROOT = Path(__file__).resolve().parents[3]
 WEIRD = "a b'c\"d$HOME;e&f"
@@ -398,6 +400,34 @@ def test_slurms_own_refusal_is_one_line_and_leaves_nothing(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "hpcdl: Slurm refuses the job: Batch job submission failed: no"
     assert not (place.folder / "hpcdl-jobs").exists()
+
+
+def test_a_failure_while_a_job_is_written_is_one_line_and_leaves_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill_the_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("hpcdl.launch.submission.command.freeze", fill_the_disk)
+    assert main([*SUBMIT, "--image", "none", "train.py"]) == 2
+    assert "No space left on device; pass another --jobs-dir" in capsys.readouterr().err.splitlines()[-1]
+    assert not (place.folder / "hpcdl-jobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--jobs-dir", "closed/jobs"], "the job's folder must be one that you may use"),
+        (["--run-dir", "closed/runs/x"], "the run's folder must be one that you may use"),
+    ],
+)
+def test_a_folder_where_one_may_not_look_is_refused_in_one_line(
+    words: List[str], said: str, place: Place
+) -> None:
+    (place.folder / "closed").mkdir(mode=0)
+    done = run_python("-m", "hpcdl", *SUBMIT, "--image", "none", *words, "train.py", cwd=place.folder)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"hpcdl: {said}")
 
 
 def test_when_asks_slurm_and_submits_nothing(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
