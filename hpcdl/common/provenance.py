@@ -30,10 +30,14 @@ _MATTERS = re.compile(
 #: What looks like a password or a token, in a text.
 _SECRETS = (
     (
-        re.compile(r"(?i)\b([\w-]*(?:token|secret|passw(?:or)?d|api_?key|credential)[\w-]*\s*[=:]\s*)\S+"),
-        r"\1(removed)",
+        re.compile(
+            r"(?i)\b([\w-]*(?:token|secret|passw(?:or)?d|api_?key|credential|jwt)[\w-]*(?:\\?[\"'])?\s*[=:]\s*)"
+            r"(?:(\\?[\"'])(?:(?!\2)\\.|(?!\2).)*\2|\S+)"  # in quotes, those of a text within JSON too
+        ),
+        r"\1\2(removed)\2",
     ),
     (re.compile(r"://[^/\s:@]+:[^/\s@]+@"), "://(removed)@"),
+    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "(removed)"),
     (re.compile(r"\b(?:ghp|gho|github_pat|hf|xox[abp]|AKIA)[_-]?[A-Za-z0-9_-]{16,}\b"), "(removed)"),
 )
 

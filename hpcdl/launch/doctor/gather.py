@@ -70,7 +70,6 @@ def gather_host(
     partitions = _answer(ask, ["scontrol", "show", "partition", "-o"]) if slurm is not None else None
     program = program_of(container)
     found = which(program) if image is not None and program else None
-    inherited = {name: environ[name] for name in unset_names(environ)}
     return HostFacts(
         slurm_version=_version(slurm),
         slurm_problem=slurm_problem if slurm is None else None,
@@ -84,7 +83,7 @@ def gather_host(
         image_problem=_image_problem(image) if container.kind in BY_FILE else None,
         account=account,
         places=_places(folders, environ, printed or _printed, which),
-        inherited={} if "SLURM_JOB_ID" in environ else inherited,
+        inherited=() if "SLURM_JOB_ID" in environ else tuple(unset_names(environ)),
         job_id=environ.get("SLURM_JOB_ID"),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Iterator, List, Mapping, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 from hpcdl.launch.container import BY_FILE, FILE_SYSTEM, program_of
 from hpcdl.launch.doctor.hello import candidates
@@ -63,7 +63,7 @@ class HostFacts:
         image_problem: What is wrong with the image file; None: nothing, or a name in a registry.
         account: The account that a job would name.
         places: Folders of a run.
-        inherited: Variables of another job in this shell.
+        inherited: Names of variables of another job in this shell.
         job_id: The job that this shell is in.
     """
 
@@ -79,7 +79,7 @@ class HostFacts:
     image_problem: Optional[str]
     account: Optional[str]
     places: Tuple[Place, ...]
-    inherited: Mapping[str, str]
+    inherited: Tuple[str, ...]
     job_id: Optional[str]
 
 
@@ -286,8 +286,7 @@ def _inherited(facts: HostFacts) -> Finding:
         return _finding(
             "inherited",
             FAILED,
-            f"this shell remembers a job: {' '.join(f'{n}={facts.inherited[n]}' for n in binding)}; a run in salloc"
-            " would share its cores",
+            f"this shell remembers a job: {' '.join(binding)}; a run in salloc would share its cores",
             f"unset {' '.join(binding)}",
         )
     names = " ".join(sorted(facts.inherited))

@@ -36,8 +36,8 @@ from hpcdl.launch.submission.job import Job
 _INHERITED = re.compile(
     "|".join([r"(SLURM|SRUN|SBATCH|SALLOC|PMIX?|OMPI|PRTE|HYDRA)_\w+", *LIBRARIES_FOR_IMAGES])
 )
-#: On some clusters the only way to Slurm's configuration; and a user's own leave to use mpirun as root.
-_KEPT = ("SLURM_CONF", "OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
+#: On some clusters the only way to Slurm's configuration, or into Slurm; and a user's own leave to use mpirun as root.
+_KEPT = ("SLURM_CONF", "SLURM_JWT", "OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
 #: Slurm gets this long to say when a job would start.
 _ANSWERS_S = 120
 

@@ -37,7 +37,7 @@ HOST = HostFacts(
     image_problem=None,
     account="abc",
     places=(Place("/scratch/me/hpcdl-jobs", None, 49.3, 2_000_000),),
-    inherited={},
+    inherited=(),
     job_id=None,
 )
 

@@ -27,7 +27,7 @@ def _ask(argv: Sequence[str]) -> str:
 
 
 def test_what_a_login_node_tells(tmp_path: Path) -> None:
-    environ = {"SLURM_CPU_BIND": "x", "SLURM_CONF": "/etc/slurm.conf", "HOME": "/h"}
+    environ = {"SLURM_CPU_BIND": "x", "SLURM_CONF": "/etc/slurm.conf", "SLURM_JWT": "x", "HOME": "/h"}
     here = {"sbatch", "apptainer", "squashfuse_ll"}
     facts = gather_host(
         profile(),
@@ -45,7 +45,7 @@ def test_what_a_login_node_tells(tmp_path: Path) -> None:
         ("squashfuse_ll",),
     )
     assert facts.image_problem == "it is not there"
-    assert facts.inherited == {"SLURM_CPU_BIND": "x"}
+    assert facts.inherited == ("SLURM_CPU_BIND",)
     (place,) = facts.places
     assert (place.problem, place.free_gb > 0) == (None, True)
 

@@ -383,10 +383,11 @@ def test_sbatch_does_not_see_the_variables_of_another_job_but_the_clusters_confi
     ):
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("SLURM_CONF", "/etc/elsewhere.conf")
+    monkeypatch.setenv("SLURM_JWT", "a token")
     assert main([*SUBMIT, "--image", "none", "train.py"]) == 0
     environ = place.given("sbatch")["environ"]
     assert isinstance(environ, dict)
-    assert environ["SLURM_CONF"] == "/etc/elsewhere.conf"
+    assert (environ["SLURM_CONF"], environ["SLURM_JWT"]) == ("/etc/elsewhere.conf", "a token")
     assert unset_names(environ) == []
 
 
