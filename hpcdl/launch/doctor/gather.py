@@ -24,6 +24,7 @@ from hpcdl.launch.container import BY_FILE, LIBRARIES_FOR_IMAGES, program_of
 from hpcdl.launch.doctor.hello import read_hello
 from hpcdl.launch.doctor.host import HostFacts, Place
 from hpcdl.launch.doctor.quota import read_quota
+from hpcdl.launch.mpirun import recognise
 from hpcdl.launch.paths import nearest_existing
 from hpcdl.launch.sites.live import parse_mpi_types, parse_partitions, run_text
 from hpcdl.launch.sites.profile import Profile
@@ -193,9 +194,15 @@ def _answer(ask: Callable[[Sequence[str]], str], argv: Sequence[str]) -> Optiona
 
 def _mpirun(setup: Sequence[str], ask: Callable[[Sequence[str]], str]) -> Optional[str]:
     """Asks the mpirun that the batch script of a job would find for its name and version."""
-    said = _answer(ask, ["bash", "-c", "\n".join([*setup, "exec mpirun --version"])])
-    lines = [line.strip() for line in (said or "").splitlines() if re.search(r"\d+\.\d+", line)]
-    return lines[0] if lines else None
+    begins = "hpcdl asks mpirun:"  # behind what `setup` says
+    said = _answer(
+        ask, ["bash", "-c", "\n".join([*setup, f"echo; echo '{begins}'", "exec mpirun --version"])]
+    )
+    if said is None:
+        return None
+    answer = said.rpartition(begins)[2].strip()
+    known = recognise("mpirun", answer)
+    return known.describe() if known is not None else (answer.splitlines() or ["it says nothing"])[0]
 
 
 def _version(text: Optional[str]) -> Optional[str]:

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Dict, Sequence
 
+import pytest
+
 import hpcdl
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.doctor.gather import gather_host, gather_inside
@@ -50,13 +52,27 @@ def test_what_a_login_node_tells(tmp_path: Path) -> None:
     assert (place.problem, place.free_gb > 0) == (None, True)
 
 
-def test_mpirun_is_looked_for_after_the_sites_setup_as_a_job_would_find_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        ("mpirun (Open MPI) 4.1.4\n\nReport bugs to ...", "mpirun (Open MPI) 4.1.4"),
+        (
+            "HYDRA build details:\n    Version:    4.0.2\n    Release Date:  Thu Apr  7",
+            "mpirun (MPICH) 4.0.2",
+        ),
+        ("Some(R) MPI, Version 2021.5\nCopyright", "Some(R) MPI, Version 2021.5"),
+    ],
+)
+def test_mpirun_is_looked_for_after_the_sites_setup_as_a_job_would_find_it(
+    says: str, expected: str, tmp_path: Path
+) -> None:
     program = tmp_path / "mpirun"
-    program.write_text("#!/bin/sh\necho 'mpirun (Open MPI) 4.1.4'\necho; echo 'Report bugs to ...'\n")
+    program.write_text(f"#!/bin/sh\ncat << END\n{says}\nEND\n")
     program.chmod(0o755)
-    for setup, expected in ((f"PATH={tmp_path}:$PATH", "mpirun (Open MPI) 4.1.4"), ("PATH=/nowhere", None)):
+    loud = "echo 'Loading mpi (Open MPI) 9.9'; printf 'gcc 12.1 is now loaded'"
+    for setup, found in ((f"PATH={tmp_path}:$PATH; {loud}", expected), ("PATH=/nowhere", None)):
         facts = gather_host(profile(setup=[setup]), None, None, [], {}, with_mpirun=True)
-        assert facts.mpirun == expected
+        assert facts.mpirun == found
 
 
 def test_a_machine_without_slurm_and_a_slurm_that_does_not_answer_are_told_apart() -> None:
