@@ -62,8 +62,9 @@ def count_gpus(environ: Mapping[str, str], device_names: Iterable[str]) -> int:
     """Counts the GPUs that CUDA would offer.
 
     The device files ``/dev/nvidia0``, ``/dev/nvidia1``, ... say what is there, and ``CUDA_VISIBLE_DEVICES``,
-    where it is set, how much of that: CUDA stops reading it at the first entry that is empty, ``-1`` or an
-    index that does not exist. Entries may also be UUIDs, of which one GPU can have several (MIG).
+    where it is set, how much of that: CUDA stops reading it at the first entry that names none, such as an
+    index that does not exist, ``-1`` or ``NoDevFiles``. Entries may also be UUIDs, of which one GPU can have several
+    (MIG).
     """
     num_files = sum(re.fullmatch(r"nvidia\d+", name) is not None for name in device_names)
     visible = environ.get("CUDA_VISIBLE_DEVICES")
@@ -71,7 +72,7 @@ def count_gpus(environ: Mapping[str, str], device_names: Iterable[str]) -> int:
         return num_files
     num_named = 0
     for entry in (entry.strip() for entry in visible.split(",")):
-        if entry in ("", "-1") or (entry.isdigit() and int(entry) >= num_files):
+        if not (int(entry) < num_files if entry.isdigit() else entry.startswith(("GPU-", "MIG-"))):
             break
         num_named += 1
     return num_named

@@ -35,6 +35,9 @@ def write(root: Path, files: Dict[str, str]) -> Path:
         ("0,1,2", ["nvidia0", "nvidia1"], 2),
         ("MIG-a, MIG-b,MIG-c", ["nvidia0"], 3),
         ("0,1", [], 0),
+        ("NoDevFiles", ["nvidia0", "nvidia1"], 0),
+        ("0,none,1", ["nvidia0", "nvidia1"], 1),
+        ("GPU-8932f937", ["nvidia0"], 1),
     ],
 )
 def test_gpus_are_counted_as_cuda_counts_them(visible: Optional[str], files: List[str], count: int) -> None:
