@@ -86,7 +86,7 @@ def find_image(
     found = [
         path
         for pattern in container.images
-        for path in sorted(glob.glob(pattern), key=os.path.getmtime, reverse=True)
+        for path in sorted(filter(os.path.exists, glob.glob(pattern)), key=os.path.getmtime, reverse=True)
     ]
     if found:
         verdicts = [tried.get(os.path.realpath(path)) for path in found]

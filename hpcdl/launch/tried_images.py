@@ -45,7 +45,7 @@ def note_image(
 def read_tried(environ: Mapping[str, str]) -> Dict[str, bool]:
     """Gives, by real path, whether the doctor has passed an image, of those that are as they were."""
     return {
-        path: bool(kept["passed"])
+        path: bool(kept.get("passed"))
         for path, kept in _read(_file(environ)).items()
         if _is_as_it_was(path, kept)
     }
@@ -68,12 +68,13 @@ def _file(environ: Mapping[str, str]) -> Path:
     return cache_folder(environ) / "images.json"
 
 
-def _read(path: Path) -> Dict[str, Any]:
+def _read(path: Path) -> Dict[str, Dict[str, Any]]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return tree if isinstance(tree, dict) else {}
+    images = tree.items() if isinstance(tree, dict) else ()
+    return {image: kept for image, kept in images if isinstance(kept, dict)}
 
 
 def _state(image: str) -> Optional[Dict[str, Any]]:

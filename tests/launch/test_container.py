@@ -98,6 +98,13 @@ def test_the_newest_image_of_the_first_pattern_that_finds_one_is_taken(tmp_path:
     assert find_image(container, None) == str(tmp_path / "tf_23.sif")
 
 
+def test_a_link_to_an_image_that_is_gone_is_none(tmp_path: Path) -> None:
+    (tmp_path / "old.sif").touch()
+    (tmp_path / "latest.sif").symlink_to("gone.sif")
+    container = Container(kind="apptainer", images=(f"{tmp_path}/*.sif",))
+    assert find_image(container, None) == str(tmp_path / "old.sif")
+
+
 def test_of_the_sites_images_the_newest_that_has_passed_the_doctor_is_taken(tmp_path: Path) -> None:
     environ = {"HPCDL_CACHE": str(tmp_path / "cache")}
     paths = [tmp_path / name for name in ("tf_22.sif", "tf_23.sif", "tf_24.sif")]
@@ -144,8 +151,10 @@ def test_a_verdict_that_cannot_be_kept_or_read_is_none(tmp_path: Path) -> None:
     note_image(str(tmp_path / "a.sif"), True, {"HPCDL_CACHE": str(tmp_path / "file")})
     note_image("nvcr.io/tf:1", True, {"HPCDL_CACHE": str(tmp_path)})
     assert read_tried({"HPCDL_CACHE": str(tmp_path)}) == {}
-    (tmp_path / "images.json").write_text("[")
-    assert read_tried({"HPCDL_CACHE": str(tmp_path)}) == {}
+    for text in ("[", "[]", f'{{"{tmp_path}/a.sif": null}}', f'{{"{tmp_path}/a.sif": 5}}'):
+        (tmp_path / "images.json").write_text(text)
+        assert read_tried({"HPCDL_CACHE": str(tmp_path)}) == {}
+        assert read_ways(str(tmp_path / "a.sif"), {"HPCDL_CACHE": str(tmp_path)}) is None
 
 
 def test_what_is_not_there_is_refused_unless_it_is_only_planned(tmp_path: Path) -> None:
