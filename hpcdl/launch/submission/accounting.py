@@ -37,8 +37,9 @@ def ended_as(job_id: str, ask: Ask = ask_slurm) -> Optional[str]:
 
 def cores_busy(job_id: str, ask: Ask = ask_slurm) -> Optional[float]:
     """Says for which part of the time the cores of a job were busy; None where the accounting does not tell."""
-    text = ask(["sacct", "-n", "-P", "-X", "-j", job_id, "-o", "TotalCPU,CPUTimeRAW"])
-    match = re.search(r"^(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+(?:\.\d+)?)\|(\d+)$", text, re.MULTILINE)
+    # The first row is the allocation's. With -X, which gives it alone, sacct counts no use.
+    text = ask(["sacct", "-n", "-P", "-j", job_id, "-o", "TotalCPU,CPUTimeRAW"])
+    match = re.match(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+(?:\.\d+)?)\|(\d+)$", text, re.MULTILINE)
     if match is None:
         return None
     days, hours, minutes, seconds, had_s = (float(part or 0) for part in match.groups())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Optional
+from typing import Dict, List, Optional
 
 import pytest
 
@@ -15,13 +15,17 @@ from hpcdl.launch.submission.accounting import ask_slurm, cores_busy, ended_as, 
         ("1-02:00:00|187200\n", 0.5),
         ("01:00:00|7200", 0.5),
         ("30:00.500|3601", 0.5),
+        ("01:00:00|7200\n00:59:00|7200\n", 0.5),
+        ("30:00.000|3600\n00:01.000|3600\n29:59.000|3600\n", 0.5),
         ("00:00:00|7200", None),
         ("", None),
         ("slurm accounting storage is disabled", None),
     ],
 )
 def test_the_accounting_is_read_in_all_forms_of_a_time(text: str, part: Optional[float]) -> None:
-    assert cores_busy("7", lambda argv: text) == part
+    asked: List[str] = []
+    assert cores_busy("7", lambda argv: asked.extend(argv) or text) == part  # type: ignore[func-returns-value]
+    assert "-X" not in asked  # with it sacct counts no use
 
 
 @pytest.mark.parametrize(
