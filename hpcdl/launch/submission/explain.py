@@ -76,7 +76,8 @@ def cost(site: Site, layout: Layout) -> Optional[str]:
     kind = site.gpus.get(layout.gpu_kind, Gpu())
     if site.charge_per is None or kind.charge is None:
         return None
-    factor = kind.charge * (site.queues[layout.queue_name].charge_factor or 1 if layout.queue_name else 1)
+    of_queue = site.queues[layout.queue_name].charge_factor if layout.queue_name else None
+    factor = kind.charge * (1 if of_queue is None else of_queue)
     hours = layout.time_limit_min / 60
     unit = site.charge_unit or "units"
     if site.charge_per == "gpu-hour":

@@ -264,6 +264,14 @@ def test_the_cost_is_said_in_the_sites_own_units() -> None:
         "at most 15 node-hours (10 nodes x 1.5 h x 1 per node-hour)"
     )
     assert cost(load_profile("lumi", NOWHERE).site, at("lumi", time="5", mem="0")) is None
+    free = small_site(
+        charge_per="gpu-hour",
+        gpus={"v100": {"charge": 2.0, "per_node": 4, "cores_per_gpu": 2}},
+        queues={"free": {"partition": "free", "gpus": ["v100"], "charge_factor": 0, "max_min": 60}},
+        default_queue="free",
+    )
+    layout = lay_out(free, JobOptions(time="60", mem="0"), RunSettings(), "gloo")
+    assert cost(free.site, layout) == "at most 0 units (4 GPUs x 1 h x 0 per GPU-hour)"
 
 
 def test_values_that_nobody_has_confirmed_are_named_where_they_are_used() -> None:
