@@ -211,12 +211,28 @@ def _executor(command: SubmitCommand, profile: Profile) -> str:
 
 
 def ranks_python(asked: Optional[str], profile: Profile, image: Optional[str]) -> Tuple[str, ...]:
-    """Gives the Python of the ranks: inside an image its own; without one what `setup` loads, or else ours."""
+    """Gives the Python of the ranks: inside an image its own; without one what `setup` loads, or else ours.
+
+    Raises:
+        BadInput: What is asked for is no command.
+    """
     if asked is not None:
-        return tuple(shlex.split(asked))
+        return _words_of(asked)
     if image is not None:
         return (profile.site.container.python or "python3",)
     return ("python3",) if profile.site.setup else (sys.executable,)
+
+
+def _words_of(asked: str) -> Tuple[str, ...]:
+    try:
+        words = shlex.split(asked)
+    except ValueError:  # a quote that nothing closes
+        words = []
+    if not words:
+        raise BadInput(
+            f"--python must be a command, quoted as for a shell; received {asked!r}; pass e.g. /opt/env/bin/python"
+        )
+    return tuple(words)
 
 
 def _tree(command: SubmitCommand, cwd: str) -> Optional[Tree]:

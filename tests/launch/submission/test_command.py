@@ -448,6 +448,14 @@ def test_when_asks_slurm_and_submits_nothing(place: Place, capsys: pytest.Captur
             ["--site", "small", "-A", "a", "-t", "5", "--image", "no.sif", "train.py"],
             "the image must exist here",
         ),
+        (
+            ["--site", "small", "-A", "a", "-t", "5", "--image", "none", "--python", "foo'", "train.py"],
+            '--python must be a command, quoted as for a shell; received "foo\'"',
+        ),
+        (
+            ["--site", "small", "-A", "a", "-t", "5", "--image", "none", "--python", " ", "train.py"],
+            "--python must be a command, quoted as for a shell; received ' '",
+        ),
         (["--site", "small", "-A", "a", "-t", "11:00:00", "--image", "none", "train.py"], "allows 10:00 h"),
         (
             ["--site", "small", "-A", "a", "-t", "5", "--image", "none", "no.py"],
