@@ -63,14 +63,14 @@ def parse_share(what: str, text: str) -> float:
     return number
 
 
-def parse_number(what: str, text: str, positive: bool = True) -> float:
-    """Reads a finite number > 0, or >= 0 if not ``positive``."""
+def parse_number(what: str, text: str, positive: bool = True, example: str = "0.1") -> float:
+    """Reads a finite number > 0, or >= 0 if not ``positive``; the message proposes ``example``."""
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or number < 0 or (positive and number == 0):
         raise BadInput(
-            f"{what} must be a number {'>' if positive else '>='} 0; received {text!r}; pass e.g. 0.1"
+            f"{what} must be a number {'>' if positive else '>='} 0; received {text!r}; pass e.g. {example}"
         )
     return number

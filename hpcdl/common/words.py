@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from hpcdl.common.checks import parse_number
 from hpcdl.common.errors import BadInput
 from hpcdl.common.options import (
     OptionParser,
@@ -50,6 +51,10 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 #: The largest seed that NumPy takes.
 MAX_SEED = 2**32 - 1
 PRECISIONS = ("float32", "float64", "mixed_float16", "mixed_bfloat16")
+
+
+def _seconds_since_1970(what: str, text: str) -> float:
+    return parse_number(what, text, example="$(date -d 18:00 +%s)")
 
 
 def _interval(what: str, text: str) -> str:
@@ -91,7 +96,7 @@ class RunSettings:
         None,
         "SECONDS",
         "save and stop before this time, in seconds since 1970 (default: Slurm's)",
-        positive_number,
+        _seconds_since_1970,
     )
     controller: Optional[str] = option(
         None,

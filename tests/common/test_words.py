@@ -125,6 +125,11 @@ def test_a_malformed_variable_is_named_with_its_value(variable: str, value: str)
     assert repr(value).strip("'") in str(caught.value)
 
 
+def test_of_an_end_that_is_no_time_a_way_to_write_one_is_proposed() -> None:
+    with pytest.raises(BadInput, match=r"received 'tomorrow'; pass e\.g\. \$\(date -d 18:00 \+%s\)"):
+        parse_train(["--end-time", "tomorrow", "train.py"])
+
+
 def test_after_a_script_everything_is_the_scripts() -> None:
     command = parse_train(
         ["--np", "2", "train.py", "--np", "3", "--help", "--batch-size", "9", "other.py", "--"]
