@@ -57,7 +57,10 @@ def runs_on(code: str, capability: Tuple[int, int]) -> Optional[str]:
 
 def _driver(where: str, cuda: str, driver: str, has_compat: bool) -> Finding:
     oldest = _DRIVERS.get(int(cuda.split(".")[0])) if cuda[:1].isdigit() else None
-    if oldest is None or int(driver.split(".")[0]) >= oldest:
+    version = re.match(r"\d+", driver)
+    if version is None:
+        return Finding("driver", where, OK, f"the driver does not say its version: {driver}")
+    if oldest is None or int(version.group(0)) >= oldest:
         return Finding("driver", where, OK, f"driver {driver} runs CUDA {cuda}")
     evidence = f"driver {driver} is older than CUDA {cuda} needs, {oldest}"
     if has_compat:

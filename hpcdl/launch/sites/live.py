@@ -322,7 +322,10 @@ def _kind_name(type_: Optional[str], number: int) -> str:
 
 
 def _minutes(text: str) -> Optional[int]:
-    return minutes_of(text) if re.fullmatch(r"[\d:-]+", text) else None
+    try:
+        return minutes_of(text)
+    except BadInput:  # UNLIMITED, NONE, 00:00:00
+        return None
 
 
 def _number(text: str) -> Optional[int]:

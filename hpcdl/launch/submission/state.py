@@ -16,10 +16,10 @@ from hpcdl.common.records import write_json
 
 
 def read_state(folder: Path) -> Dict[str, Any]:
-    """Reads what the keeper has written; {} before it has started."""
+    """Reads what the keeper has written; {} before it has started, or where the file is damaged."""
     try:
         return dict(json.loads((folder / "state.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):  # damaged
         return {}
 
 

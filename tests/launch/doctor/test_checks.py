@@ -187,6 +187,8 @@ def test_gpus_need_an_image_with_cuda_nccl_and_a_driver_that_is_new_enough() -> 
     assert _bad(check_image(facts, site, planned, IMAGE)) == [("driver", "warning")]
     gpu["driver"] = "535.104.05"
     assert _bad(check_image(facts, site, planned, IMAGE)) == []
+    gpu["driver"] = "[N/A]"
+    assert _bad(check_image(facts, site, planned, IMAGE)) == []
     gpu["capability"] = "9.0"  # only by what is compiled at start
     assert _bad(check_image(facts, site, planned, IMAGE)) == [("gpu code", "warning")]
     gpu["capability"] = "3.7"

@@ -112,6 +112,8 @@ def test_limits_and_typed_gpus_are_read() -> None:
     )
     gpu = parse_partitions(text)["GPU"]
     assert (gpu.max_min, gpu.default_min, gpu.max_nodes, gpu.whole_nodes) == (2880, 60, 4, True)
+    for no_limit in ("UNLIMITED", "00:00:00", "1-2-3", ""):
+        assert parse_partitions(f"PartitionName=x MaxTime={no_limit}")["x"].max_min is None
     nodes = parse_nodes(
         "GPU|40|515000+|gpu:v100-32:8(S:0-1),nvme:1\nGPU|96|1500000|gpu:v100-32:16\nbad line\n"
     )

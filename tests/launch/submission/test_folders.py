@@ -76,6 +76,12 @@ def test_a_job_of_slurms_is_over_only_if_slurm_or_its_keeper_says_so(
     assert state.is_over == (word in ("done", "lost"))
 
 
+@pytest.mark.parametrize("text", ["", "null", "5", "[1]", '"done"'])
+def test_a_state_that_is_damaged_says_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(text)
+    assert state_of(submitted(tmp_path, "slurm"), NOT_LISTED).word == "lost"
+
+
 def test_a_job_that_another_machine_looks_after_is_not_lost(tmp_path: Path) -> None:
     keep(tmp_path, "running")
     state = state_of(submitted(tmp_path, "local", elsewhere="login2"), NOT_LISTED)
