@@ -16,6 +16,7 @@ from typing import Callable, Mapping, Optional, Sequence, Tuple
 import hpcdl
 from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, BadInput, HpcdlError
+from hpcdl.launch.stdout import open_closed_streams
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def main(argv: Optional[Sequence[str]] = None, *, commands: Sequence[Command] = 
     Returns:
         The exit status.
     """
+    open_closed_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _run(arguments, commands)

@@ -5,6 +5,7 @@ not passed on is in the run's log.
 
 Synopsis::
 
+    open_closed_streams()                      # before anything else
     taken = write_to_stdout(data)              # of so many bytes; the rest is for later
 """
 
@@ -23,6 +24,20 @@ from hpcdl.common.saying import say
 _ROOM_MS = 10
 #: What has room for anything has room for so much: a pipe does (PIPE_BUF), and a socket.
 _AT_ONCE_BYTES = 4096
+
+
+def open_closed_streams() -> None:
+    """Lets what is written to a standard stream that was closed (``>&-``) go nowhere; what is read there is nothing.
+
+    Otherwise the next file that anybody opens would take its number, and what is written to it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest number that is free is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def write_to_stdout(data: bytes) -> int:

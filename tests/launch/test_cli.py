@@ -236,6 +236,24 @@ def test_a_reader_who_leaves_early_is_no_error() -> None:
     child.wait()
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_ends_nothing_and_no_file_takes_its_place(closed: str, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "import os, sys\nfrom hpcdl.runtime.use import note_use\n"
+        "note_use(os.environ)\nprint('out')\nprint('err', file=sys.stderr)\n"
+    )
+    train = "train --np 2 --oversubscribe --launcher gloo --log-dir logs -- train.py"
+    for words, status in (("site list", 0), ("unknown", 2), (train, 0)):
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" -m hpcdl {words} {closed}', sys.executable],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+        assert done.returncode == status
+    assert set((tmp_path / "logs" / "rank-0000.log").read_text().split()) == {"out", "err"}
+
+
 def _cpu_seconds_of(argv: List[str]) -> float:
     child = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(child.pid, 0)
