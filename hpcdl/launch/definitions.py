@@ -14,7 +14,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Sequence
+from typing import Callable, Dict, Iterator, List, Mapping, Sequence
 
 from hpcdl.launch.horovod_recipe import HOROVOD_VERSION
 
@@ -172,23 +172,27 @@ def render_all() -> Dict[str, str]:
 def problems(text: str) -> List[str]:
     """Looks through a definition file for what ``apptainer build`` would stumble over only after its downloads.
 
+    Only what is surely wrong is told: a file may hold more than hpcdl knows of.
+
     Returns:
         What is wrong, a line each; [] for a file that may be built.
     """
-    head, *rest = re.split(r"^%", text, flags=re.MULTILINE)
-    keys = dict(re.findall(r"^(\w+):\s*(\S.*)$", head, flags=re.MULTILINE))
-    wants = {"docker": ("From",), "debootstrap": ("MirrorURL", "OSVersion"), "localimage": ("From",)}
-    found = []
-    agent = keys.get("Bootstrap")
-    if agent not in wants:
-        found.append(f"Bootstrap must be one of {', '.join(wants)}; it is {agent}")
-    found += [f"Bootstrap: {agent} needs {key}" for key in wants.get(agent or "", ()) if not keys.get(key)]
-    sections = [(part.split(None, 1) or [""])[0] for part in rest]
-    known = ("files", "post", "environment", "test", "runscript", "labels", "help")
-    found += [f"%{name} is no section" for name in sections if name not in known]
-    found += [f"%{name} stands twice" for name in known if sections.count(name) > 1]
-    found += [f"line {number} has a tab" for number, line in enumerate(text.splitlines(), 1) if "\t" in line]
-    return found
+    before, *stages = re.split(r"^(?=bootstrap:)", text, flags=re.MULTILINE | re.IGNORECASE)
+    return [problem for stage in stages or [before] for problem in _problems_of_stage(stage)]
+
+
+def _problems_of_stage(text: str) -> Iterator[str]:
+    head, *sections = re.split(r"^[ \t]*%", text, flags=re.MULTILINE)
+    lines = re.findall(r"^[ \t]*(\w+)[ \t]*:[ \t]*([^#\n]*)", head, flags=re.MULTILINE)
+    keys = {key.lower(): value.strip() for key, value in lines}
+    agent = keys.get("bootstrap")
+    if agent not in _AGENTS and "{{" not in (agent or ""):  # which would be an argument of the build
+        yield f"Bootstrap must be one of {', '.join(_AGENTS)}; it is {agent}"
+    for key in _WANTS.get(agent or "", ()):
+        if not keys.get(key.lower()):
+            yield f"Bootstrap: {agent} needs {key}"
+    names = [(section.split(None, 1) or [""])[0] for section in sections]
+    yield from (f"%{name} is no section" for name in names if name.lower() not in _SECTIONS)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -198,6 +202,28 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+#: What Apptainer takes, as its parser of definition files has it.
+_AGENTS = (
+    *("docker", "localimage", "debootstrap", "library", "oras", "shub", "scratch", "arch", "busybox"),
+    *("docker-archive", "docker-daemon", "oci", "oci-archive", "yum", "dnf", "zypper"),
+)
+_WANTS = {"docker": ("From",), "debootstrap": ("MirrorURL", "OSVersion"), "localimage": ("From",)}
+_SECTIONS = (
+    *(
+        "arguments",
+        "environment",
+        "files",
+        "help",
+        "labels",
+        "post",
+        "pre",
+        "runscript",
+        "setup",
+        "startscript",
+        "test",
+    ),
+    *("appenv", "appfiles", "apphelp", "appinstall", "applabels", "apprun", "appstart", "apptest"),
+)
 _RENDERED = ["# Rendered by python -m hpcdl.launch.definitions.", ""]
 _TEST = [
     "%test",

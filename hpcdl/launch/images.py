@@ -137,7 +137,7 @@ def _definition(source: str, folder: Path, mirror: Optional[str], dry_run: bool)
         raise BadInput(
             f"DEF must be a file that is there, or one of {', '.join(RECIPES)}; received {source}; check the path"
         )
-    wrong = problems(path.read_text(encoding="utf-8"))
+    wrong = problems(path.read_text(encoding="utf-8", errors="replace"))
     if wrong:
         raise BadInput(f"{source} cannot be built: {'; '.join(wrong)}; correct it")
     return str(path), ROOM_GB

@@ -41,8 +41,26 @@ def test_the_image_for_cpus_keeps_nothing_of_hpcdl() -> None:
         ("Bootstrap: docker\n", "Bootstrap: docker needs From"),
         ("From: a\n", "it is None"),
         ("Bootstrap: docker\nFrom: a\n%pots\n    true\n", "%pots is no section"),
-        ("Bootstrap: docker\nFrom: a\n%post\n    a\n%post\n    b\n", "%post stands twice"),
+        ("From: a\nBootstrap: docker\n", "Bootstrap: docker needs From"),  # it must come first
+        ("Bootstrap: docker\nFrom: a\nBootstrap: docker\n", "Bootstrap: docker needs From"),
     ],
 )
 def test_what_a_build_would_stumble_over_is_told_before(text: str, said: str) -> None:
     assert any(said in problem for problem in problems(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# a comment\nBootStrap: docker # of a kind\nFROM: ubuntu:22.04\n",
+        "bootstrap: localimage\nfrom: a.sif\n%Post\n    a\n%post\n\tb\n",
+        "Bootstrap: oras\nFrom: registry/a:1\n",
+        "Bootstrap: {{ AGENT }}\nFrom: a\n%arguments\n    AGENT=docker\n",
+        "Bootstrap: yum\nOSVersion: 9\nMirrorURL: http://a/%{OSVERSION}\nInclude: yum \\\n   gcc\n",
+        "Bootstrap: docker\nFrom: a\nStage: build\n%setup\n    a\n"
+        "Bootstrap: docker\nFrom: b\n%files from build\n    /a /b\n%post -c /bin/bash\n    a\n",
+        "Bootstrap: docker\nFrom: a\n%appinstall foo\n    a\n%apprun foo\n    b\n%startscript\n    c\n",
+    ],
+)
+def test_what_apptainer_takes_is_no_problem(text: str) -> None:
+    assert problems(text) == []

@@ -126,6 +126,13 @@ def test_debian_comes_from_where_apt_takes_it_or_the_user_says(
         assert not (tmp_path / "ran").exists()
 
 
+def test_a_definition_file_may_be_in_any_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _with_program(tmp_path, monkeypatch, "touch ran")
+    (tmp_path / "mine.def").write_bytes("# für mich\nBootstrap: docker\nFrom: a:1\n".encode("latin-1"))
+    build = ["container", "build", "--site", "local", "--room", "1", "mine.def", "a.sif"]
+    assert main([*build, "--dry-run"]) == 0
+
+
 def test_bad_input_is_one_line_and_touches_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
