@@ -115,7 +115,6 @@ class Callbacks(tf.keras.callbacks.CallbackList):
             self._following.end_epoch()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        logs = self._following.of_all_replicas(logs or {})
         super().on_epoch_end(epoch, logs)
         # With what the user's callbacks have added: Keras gives these a dict of its own.
         self._checkpointing.after_epoch(epoch, self._history.rows[-1])

@@ -59,12 +59,13 @@ def evaluate(
         build_global_seed(model)
     execution = Execution(model, replicas)
     steps = order.steps_per_epoch
-    own = [
-        MetricSums(replicas, steps),
-        *execution.callbacks(0, steps),
-        *source.test_callbacks(order, replicas),
-    ]
-    with exact_tests(model, Parts(replicas), replicas, execution.overrides), source.explained():
+    exact = exact_tests(model, Parts(replicas), replicas, execution.overrides)
+    with exact as logs, source.explained():
+        own = [
+            MetricSums(replicas, logs, steps),
+            *execution.callbacks(0, steps),
+            *source.test_callbacks(order, replicas),
+        ]
         return model.evaluate(
             source.feed(order, replicas, epochs=None),
             steps=steps,

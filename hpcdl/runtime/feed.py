@@ -127,6 +127,7 @@ class Arrays:
 
     def __init__(self, arrays: Any, num_samples: int) -> None:
         self.rows, self.num_samples = arrays, num_samples
+        self._is_bare = len(arrays) == 1 and not isinstance(arrays[0], (tuple, list))
         self.spec = [[list(a.shape), str(a.dtype)] for a in tf.nest.flatten(arrays)]
         self.description = digest_of_arrays(arrays)
 
@@ -145,7 +146,9 @@ class Arrays:
             )
             rows.set_shape([None])
             info.set_shape([4])
-            return Element(tf.nest.map_structure(lambda t: tf.gather(t, rows), tensors), info)
+            return Element.of(
+                tf.nest.map_structure(lambda t: tf.gather(t, rows), tensors), info, self._is_bare
+            )
 
         def dataset() -> tf.data.Dataset:
             num_steps = (epochs or 1) * order.steps_per_epoch

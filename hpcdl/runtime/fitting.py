@@ -251,10 +251,11 @@ class Fit:
                 stack.enter_context(continued(users, epoch))
             stack.enter_context(scaled_rate(model.optimizer, plan, first_iteration))
             overrides, tell = self.execution.overrides, self._tell_what_no_checkpoint_holds
-            hook = stack.enter_context(steps.exact_steps(model, replicas, overrides, wishes, tell))
+            of_steps = steps.exact_steps(model, replicas, overrides, wishes, tell)
+            hook, logs = stack.enter_context(of_steps)
             stack.enter_context(steps.first_steps_skipped(model, step, plan.steps_per_epoch))
             guard_every = None if self.bench.without_exchange else 100
-            following = Following(replicas, hook, plan, validation_steps, guard_every)
+            following = Following(replicas, logs, hook, plan, validation_steps, guard_every)
             log = StepLog(self.run_dir, self.topology.rank, self.topology.hostname)
             clock = Clock(log, plan.steps_per_epoch)
             others = [

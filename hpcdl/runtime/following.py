@@ -4,14 +4,13 @@ One callback, the first in Keras' list, so that every other callback sees values
 
 Synopsis::
 
-    model.fit(..., callbacks=[Following(replicas, hook, plan, validation_steps), *callbacks])
+    model.fit(..., callbacks=[Following(replicas, logs, hook, plan, validation_steps), *callbacks])
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Optional
 
-import numpy as np
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
@@ -26,6 +25,7 @@ from hpcdl.runtime.keras_edge import (
     synchronized_variables,
 )
 from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.step_logs import StepLogs
 
 
 class MetricSums(tf.keras.callbacks.Callback):
@@ -33,16 +33,29 @@ class MetricSums(tf.keras.callbacks.Callback):
 
     Args:
         replicas: Of the run.
+        logs: Of the steps.
         test_steps: Steps of an evaluation; 0 without one.
     """
 
-    def __init__(self, replicas: Replicas, test_steps: int) -> None:
+    def __init__(self, replicas: Replicas, logs: StepLogs, test_steps: int) -> None:
         super().__init__()
-        self._replicas, self._test_steps = replicas, test_steps
+        self._replicas, self._logs, self._test_steps = replicas, logs, test_steps
+        self._is_summed = False
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._logs.kind, self._is_summed = "test", False
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         if batch >= self._test_steps - 1:
             self._sum_metrics()
+            self._is_summed = True
+
+    def on_test_end(self, logs: Any = None) -> None:
+        if not self._is_summed and self._replicas.num_replicas > 1:
+            raise BadInput(
+                "an evaluation by several replicas takes all its batches; received stop_evaluating, from a callback;"
+                " leave it out, or evaluate on fewer data (validation_steps)"
+            )
 
     def _sum_metrics(self) -> None:
         """Sums the metric states over the replicas; Keras then works out global values from them by itself."""
@@ -58,6 +71,7 @@ class Following(MetricSums):
 
     Args:
         replicas: Of the run.
+        logs: Of the steps.
         hook: Of the optimizer; it must have run in the first step.
         plan: Of the run.
         validation_steps: Steps of a validation; 0 without one.
@@ -68,17 +82,21 @@ class Following(MetricSums):
     def __init__(
         self,
         replicas: Replicas,
+        logs: StepLogs,
         hook: Hook,
         plan: Plan,
         validation_steps: int,
         guard_every: Optional[int] = 100,
     ) -> None:
-        super().__init__(replicas, validation_steps)
+        super().__init__(replicas, logs, validation_steps)
         self._hook, self._plan, self._guard_every = hook, plan, guard_every
         self._epoch = 0
         self._steps_seen: Optional[int] = None
         self._steps_compared: Optional[int] = None
-        self._results: Dict[str, Any] = {}
+
+    def on_test_end(self, logs: Any = None) -> None:
+        super().on_test_end(logs)
+        self._logs.kind = "train"
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
@@ -126,7 +144,6 @@ class Following(MetricSums):
         """Makes metrics and moving averages those of all replicas; a collective."""
         self._sum_metrics()
         self._replicas.average(non_trainable_variables(self.model))
-        self._results = self.model.get_metrics_result()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._guard_every is not None:
@@ -142,10 +159,3 @@ class Following(MetricSums):
         self._steps_compared = self._steps_seen
         if self._guard_every is not None:
             compare(self._replicas, synchronized_variables(self.model), f"step {self._steps_seen}")
-
-    def of_all_replicas(self, logs: Mapping[str, Any]) -> Dict[str, Any]:
-        """Gives an epoch's logs, as Keras has them, with values over all replicas.
-
-        Where a train_step of the user's logs more than metrics, Keras takes all it logs from this replica's last step.
-        """
-        return {**logs, **{name: np.asarray(v)[()] for name, v in self._results.items() if name in logs}}

@@ -51,6 +51,12 @@ def metric_variables(model: Any) -> List[Any]:
     return _each_once(v for metric in model.metrics for v in metric.variables)
 
 
+def chooser_of_logs(model: Any) -> str:
+    """Names the method by which Keras chooses between what a step has logged and the results of the metrics."""
+    name = "_get_metrics_result_or_logs"  # of Keras 3
+    return name if hasattr(model, name) else "_validate_and_get_metrics_result"
+
+
 def build_metrics(model: Any, rows: Any) -> None:
     """Makes Keras give all metrics their variables now: it does so in the first step otherwise.
 
@@ -60,6 +66,8 @@ def build_metrics(model: Any, rows: Any) -> None:
     """
     rows = tf.nest.map_structure(lambda array: tf.constant(array[:1]), rows)
     if hasattr(model, "_compile_loss"):
+        if len(rows) < 2 and has_own_train_step(model):  # which knows what the loss and the metrics compare
+            return
         model._symbolic_build(data_batch=rows)
         return
     containers: List[Any] = [getattr(model, name, None) for name in ("compiled_loss", "compiled_metrics")]

@@ -8,7 +8,8 @@ its end.
 Synopsis::
 
     watch = Watch(replicas, batches_per_iteration=100)
-    elements = endless(parts_of(batches, replicas, watch), replicas)       # batches: (step of the run, data)
+    # batches: (step of the run, data)
+    elements = endless(parts_of(batches, replicas, watch, is_bare=False), replicas)
     callbacks = [SameBatches(watch, replicas, steps_per_epoch=100)]
 """
 
@@ -141,13 +142,16 @@ def sketches_of(data: Any) -> List[tf.Tensor]:
     return sketches
 
 
-def parts_of(batches: tf.data.Dataset, replicas: Replicas, watch: Watch, done: int = 0) -> tf.data.Dataset:
+def parts_of(
+    batches: tf.data.Dataset, replicas: Replicas, watch: Watch, is_bare: bool, done: int = 0
+) -> tf.data.Dataset:
     """Divides global batches.
 
     Args:
         batches: Of ``(step of the whole run, data)``; data: a nest of tensors with the same number of rows.
         replicas: Of the run.
         watch: Sees them all.
+        is_bare: Of the elements: see `Element.of`.
         done: So many of them at the beginning are seen, but not given.
 
     Returns:
@@ -162,7 +166,8 @@ def parts_of(batches: tf.data.Dataset, replicas: Replicas, watch: Watch, done: i
         return data, places, infos
 
     def part(data: Any, place: tf.Tensor, info: tf.Tensor) -> Any:
-        return Element(tf.nest.map_structure(lambda t: t[place[0] : place[0] + place[1]], data), info)
+        rows = tf.nest.map_structure(lambda t: t[place[0] : place[0] + place[1]], data)
+        return Element.of(rows, info, is_bare)
 
     def of_replicas(data: Any, places: tf.Tensor, infos: tf.Tensor) -> tf.data.Dataset:
         return tf.data.Dataset.range(replicas.per_process).map(lambda r: part(data, places[r], infos[r]))

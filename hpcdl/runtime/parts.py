@@ -26,12 +26,17 @@ class Element(NamedTuple):
     """What a step of hpcdl takes; its type tells it from what Keras takes when a callback calls ``model.evaluate``.
 
     Attributes:
-        rows: ``(x,)``, ``(x, y)`` or ``(x, y, sample_weight)``: a replica's part of a batch.
+        rows: ``x``, ``(x,)``, ``(x, y)`` or ``(x, y, sample_weight)``: a replica's part of a batch, as Keras has it.
         info: What they count for, as `Parts.step` takes it.
     """
 
     rows: Any
     info: Any
+
+    @classmethod
+    def of(cls, rows: Any, info: Any, is_bare: bool) -> Element:
+        """Makes one of rows in a tuple; ``is_bare``: Keras gives an x that is alone without the tuple."""
+        return cls(rows[0] if is_bare else rows, info)
 
 
 class Parts:

@@ -65,6 +65,7 @@ class Stream:
     ) -> None:
         self._what = what
         check_dense(dataset, what)
+        self.is_bare = not isinstance(dataset.element_spec, tuple)
         self.dataset = _as_tuples(dataset)
         check_batched(self.dataset, what)
         if class_weight is not None:
@@ -223,7 +224,8 @@ class Pipeline:
     ) -> Any:
         """Makes the elements of this process; epochs None: those of an evaluation."""
         batches, done = self._stream.of_run(order, epochs, first_step, mark, self._watch)
-        return endless(parts_of(batches, replicas, self._watch, done), replicas)
+        parts = parts_of(batches, replicas, self._watch, self._stream.is_bare, done)
+        return endless(parts, replicas)
 
     def mark(self, steps_done: int) -> Optional[int]:
         """Gives what a later start compares with, after so many steps of the run."""

@@ -95,6 +95,7 @@ class Items:
     def _batch(self, index: int) -> Any:
         """Reads an item, as ``(x, y, sample_weight)`` of arrays."""
         item = self._items[index]
+        self._is_bare = not isinstance(item, (tuple, list))
         data = tuple(item) if isinstance(item, (tuple, list)) else (item,)
         if len(data) not in (1, 2, 3):
             raise BadInput(
@@ -142,7 +143,7 @@ class Items:
             )
 
         numbers = tf.data.Dataset.range(first_epoch, epochs or 1)
-        return endless(parts_of(numbers.flat_map(of_epoch), replicas, watch), replicas)
+        return endless(parts_of(numbers.flat_map(of_epoch), replicas, watch, self._is_bare), replicas)
 
     def _look_back(self, by_number: Order, epoch: int) -> None:
         """Reads the item with which an epoch began that was read before a stop."""

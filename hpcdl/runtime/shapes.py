@@ -69,7 +69,7 @@ def check_weights(model: Any, data: Any, what: str, outputs: Any = None) -> None
     Raises:
         BadInput: Weights do not fit the loss of their output.
     """
-    if has_own_train_step(model) or len(data) < 3:
+    if len(data) < 3:
         return
     for loss, tensor, name, array in targets_of(model, data[2], outputs, "sample_weight", is_for_all=True):
         if kind_of_loss(loss) not in (*_ENTRY_BY_ENTRY, "sparse_categorical_crossentropy"):

@@ -160,8 +160,10 @@ class Shards:
         if self._is_even:
             # The last number, that of its first row, is asked for by predictions only, which know no shards.
             fraction = self._streams[0].batch_size / self.batch_size
-            return Element(data, tf.constant([1, fraction, 1, 0], tf.float64))
-        return Element(data, tf.cast(tf.shape(tf.nest.flatten(data)[0])[:1], tf.float64))
+            info = tf.constant([1, fraction, 1, 0], tf.float64)
+        else:
+            info = tf.cast(tf.shape(tf.nest.flatten(data)[0])[:1], tf.float64)
+        return Element.of(data, info, self._streams[0].is_bare)
 
     def mark(self, steps_done: int) -> List[Optional[int]]:
         """Gives what a later start compares with, after so many steps of the run: of this rank's shards."""

@@ -5,7 +5,7 @@ gradients over the replicas. After it the model is the plain one again.
 
 Synopsis::
 
-    with exact_steps(model, replicas, overrides={}) as hook:
+    with exact_steps(model, replicas, overrides={}) as (hook, logs):
         model.fit(feed(...), callbacks=[...])
     with exact_tests(model, Parts(replicas), replicas, overrides={}):
         model.evaluate(feed(...), callbacks=[MetricSums(...)])
@@ -14,7 +14,7 @@ Synopsis::
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, Iterator, Mapping, Optional, Set
+from typing import Any, Callable, Iterator, Mapping, Optional, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -23,10 +23,7 @@ from hpcdl.runtime.gradients import Hook, averaged_gradients
 from hpcdl.runtime.keras_edge import (
     global_seed_for_threads,
     has_own,
-    has_own_train_step,
-    is_mean,
     layers_with_added_losses,
-    metric_variables,
     next_execution_of,
     seed_variables,
     steps_per_execution,
@@ -36,6 +33,7 @@ from hpcdl.runtime.normalization import synchronized_normalization
 from hpcdl.runtime.overriding import attributes
 from hpcdl.runtime.parts import Element, Parts
 from hpcdl.runtime.replicas import Replicas
+from hpcdl.runtime.step_logs import StepLogs
 from hpcdl.runtime.stopping import Wishes
 from hpcdl.runtime.updates import updates_across_replicas
 
@@ -47,8 +45,8 @@ def exact_steps(
     overrides: Mapping[str, Any],
     wishes: Optional[Wishes] = None,
     on_first_trace: Callable[[tf.Graph], None] = lambda graph: None,
-) -> Iterator[Hook]:
-    """Makes the steps of a compiled model those of the whole world.
+) -> Iterator[Tuple[Hook, StepLogs]]:
+    """Makes the steps of a compiled model those of the whole world; yields what has hold of optimizer and logs.
 
     Args:
         model: Compiled.
@@ -57,7 +55,7 @@ def exact_steps(
         wishes: Of all ranks; they ride in the steps.
         on_first_trace: Is told the graph that holds the first train_step, if it is not run eagerly.
     """
-    train_step, use_global_seed = model.train_step, global_seed_for_threads(model)
+    train_step, use_global_seed = _untraced(model.train_step), global_seed_for_threads(model)
     parts = Parts(replicas)
     with ExitStack() as stack:
         hook = stack.enter_context(averaged_gradients(model.optimizer, parts, wishes))
@@ -65,10 +63,9 @@ def exact_steps(
         to_tell = [on_first_trace]
 
         def train(element: Element) -> Any:
-            means.reach(model)
             use_global_seed()
             with parts.step(element.info):
-                logs = _averaged_logs(model, _counted(model, train_step, element.rows, parts), parts)
+                values = logs.of_step("train", train_step, element.rows)
                 parts.taken_as_means.update(
                     f"add_loss() of {name}" for name in layers_with_added_losses(model)
                 )
@@ -79,21 +76,18 @@ def exact_steps(
                 )
             if to_tell and not tf.executing_eagerly():
                 to_tell.pop()(tf.compat.v1.get_default_graph())
-            return logs
+            return values
 
         overrides = {**overrides, "train_step": train}
-        if hasattr(model, "_distribute_reduction_method"):
-            # What a train_step logs is a mean over all replicas already; Keras 2 would add the local ones up.
-            overrides["_distribute_reduction_method"] = "first"
-        means = stack.enter_context(exact_tests(model, parts, replicas, overrides))
-        yield hook
+        logs = stack.enter_context(exact_tests(model, parts, replicas, overrides))
+        yield hook, logs
 
 
 @contextmanager
 def exact_tests(
     model: Any, parts: Parts, replicas: Replicas, overrides: Mapping[str, Any]
-) -> Iterator[Means]:
-    """Makes the test steps of a compiled model those of the whole world; yields what reaches its Mean metrics.
+) -> Iterator[StepLogs]:
+    """Makes the test steps of a compiled model those of the whole world; yields what has hold of their logs.
 
     Args:
         model: Compiled, with its metrics built.
@@ -101,33 +95,35 @@ def exact_tests(
         replicas: Of the run.
         overrides: Other attributes of the model meanwhile.
     """
-    test_step, use_global_seed = model.test_step, global_seed_for_threads(model)
+    test_step, use_global_seed = _untraced(model.test_step), global_seed_for_threads(model)
     # `build_metrics` has done it. Keras 3 would do it again from an element, whose parts it adds up: equal ones only.
     build = "_maybe_symbolic_build"
     overrides = {**overrides, **({build: _built_already} if hasattr(model, build) else {})}
+    if hasattr(model, "_distribute_reduction_method"):
+        # What a step logs is a mean over all replicas already; Keras 2 would add the local ones up.
+        overrides["_distribute_reduction_method"] = "first"
     with ExitStack() as stack:
         if replicas.num_replicas > 1:
             stack.enter_context(global_losses(model, parts, replicas))
         # On one replica too: there Keras 2.12's own fails in float64.
         stack.enter_context(synchronized_normalization(model, parts))
-        means = Means(parts, stack)
+        logs = StepLogs(model, parts, stack)
 
         def test(data: Any) -> Any:
             if not isinstance(data, Element):  # of a callback's own model.evaluate: the plain step
                 return test_step(data)
-            means.reach(model)
             use_global_seed()
             with parts.step(data.info):
-                return _counted(model, test_step, data.rows, parts)
+                return logs.of_step("test", test_step, data.rows)
 
-        stack.enter_context(_with_steps(model, **{**overrides, "test_step": test}))
-        yield means
+        stack.enter_context(_with_steps(model, **{**overrides, **logs.overrides, "test_step": test}))
+        yield logs
 
 
 @contextmanager
 def numbered_predictions(model: Any, parts: Parts, overrides: Mapping[str, Any]) -> Iterator[None]:
     """Makes ``model.predict`` give ``(outputs, the number of each row in the data set)``."""
-    predict_step = model.predict_step
+    predict_step = _untraced(model.predict_step)
 
     def predict(element: Element) -> Any:
         with parts.step(element.info):
@@ -139,6 +135,11 @@ def numbered_predictions(model: Any, parts: Parts, overrides: Mapping[str, Any])
         stack.enter_context(synchronized_normalization(model, parts))
         stack.enter_context(_with_steps(model, **{**overrides, "predict_step": predict}))
         yield
+
+
+def _untraced(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives the function under a tf.function, whose traces would hold what belongs to another fit."""
+    return getattr(step, "python_function", step)
 
 
 def _built_already(*args: Any, **kwargs: Any) -> None:
@@ -154,51 +155,6 @@ def _with_steps(model: Any, **overrides: Any) -> Iterator[None]:
     functions = {f"{kind}_function": None for kind in ("train", "test", "predict")}
     with attributes(model, **overrides, **functions):
         yield
-
-
-class Means:
-    """Makes Keras' Mean metrics take one number for a batch, such as its loss, by the replica's part of the batch.
-
-    Args:
-        parts: Of the replicas.
-        stack: Puts the metrics back.
-    """
-
-    def __init__(self, parts: Parts, stack: ExitStack) -> None:
-        self._parts, self._stack = parts, stack
-        self._seen: Set[int] = set()
-
-    def reach(self, model: Any) -> None:
-        """Reaches all metrics that the model has by now: some are made in the first step."""
-        for metric in model.metrics:
-            if id(metric) not in self._seen and is_mean(metric):
-                self._stack.enter_context(attributes(metric, update_state=self._by_part(metric.update_state)))
-            self._seen.add(id(metric))
-
-    def _by_part(self, update_state: Callable[..., Any]) -> Callable[..., Any]:
-        def update(values: Any, sample_weight: Any = None) -> Any:
-            is_of_batch = sample_weight is None and tf.convert_to_tensor(values).shape.rank == 0
-            return update_state(values, sample_weight=self._parts.fraction if is_of_batch else sample_weight)
-
-        return update
-
-
-def _counted(model: Any, step: Callable[[Any], Any], data: Any, parts: Parts) -> Any:
-    """Runs a step, and keeps the metric states as they were where this replica's part does not count."""
-    before = [(v, tf.identity(v)) for v in metric_variables(model)]
-    logs = step(data)
-    for variable, old in before:
-        variable.assign(tf.where(tf.convert_to_tensor(parts.counts) > 0, tf.convert_to_tensor(variable), old))
-    return logs
-
-
-def _averaged_logs(model: Any, logs: Any, parts: Parts) -> Any:
-    """Averages what a train_step of the user's logs beside the metrics; Keras works those out from their states."""
-    if not has_own_train_step(model) or not isinstance(logs, dict):
-        return logs
-    tensors = {name: tf.convert_to_tensor(logs[name]) for name in set(logs) - set(model.get_metrics_result())}
-    own = sorted(name for name, tensor in tensors.items() if tensor.dtype.is_floating)
-    return {**logs, **dict(zip(own, parts.mean([tensors[name] for name in own])))}
 
 
 @contextmanager

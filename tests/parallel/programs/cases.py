@@ -202,7 +202,8 @@ class Tracking(OwnStep):
         losses = keras.losses.sparse_categorical_crossentropy(data[1], predicted, from_logits=True)
         self.tracker.update_state(tf.reduce_mean(losses))
         self.scores.update_state(predicted[:, 0])
-        return {"tracked": self.tracker.result(), "scored": self.scores.result()}
+        of_batch = {"largest": tf.reduce_mean(tf.reduce_max(predicted, axis=-1))}
+        return {"tracked": self.tracker.result(), "scored": self.scores.result(), **of_batch}
 
 
 def tracking() -> Any:
