@@ -31,7 +31,7 @@ def test_from_memory_that_of_a_data_set_too():
         tf.data.Dataset.from_tensor_slices(ROWS).batch(4), reader=Reader(replicas, 1, seed=0)
     )
     elements = source.feed(Order(12, 4, None), replicas, epochs=1)
-    assert [batch[0].numpy().tolist() for batch, _ in elements.take(7)] == [[0, 1, 2, 3]] * 7
+    assert [batch.numpy().tolist() for batch, _ in elements.take(7)] == [[0, 1, 2, 3]] * 7
 
 
 def test_of_a_benchmark_no_state_is_gathered(tmp_path, monkeypatch):
