@@ -56,7 +56,8 @@ def _check_labels(loss: Any, num_classes: int, name: str, labels: np.ndarray, wh
             " np.unique(y, return_inverse=True)[1] does"
         )
     if kind == "sparse_categorical_crossentropy" and num_classes:
-        ignored = getattr(loss, "ignore_class", None)
+        config = loss.get_config() if hasattr(loss, "get_config") else {}  # Keras 2 has no such attribute
+        ignored = config.get("ignore_class")
         most, said = num_classes - 1, f"0 to {num_classes - 1}, as the model has {num_classes} outputs"
         is_wrong = lambda y: ((y < 0) | (y > most)) & (y != ignored)  # noqa: E731
     elif kind == "binary_crossentropy":

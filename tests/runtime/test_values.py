@@ -44,6 +44,13 @@ def test_a_label_that_is_none_of_the_classes_is_refused(loss, label):
         check_values(model, (X, with_value(Y, 4, label)), "training data")
 
 
+def test_a_label_that_the_loss_ignores_is_none_of_the_classes_either():
+    model = compiled(keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1))
+    check_values(model, (X, with_value(Y, 4, -1)), "training data")
+    with pytest.raises(BadInput, match="received -2 in y"):
+        check_values(model, (X, with_value(Y, 4, -2)), "training data")
+
+
 def test_a_binary_label_is_0_or_1_or_between():
     model = compiled("binary_crossentropy", num_outputs=1)
     check_values(model, (X, Y % 2), "training data")
