@@ -95,10 +95,14 @@ def is_mean(metric: Any) -> bool:
 def optimizer_variables(optimizer: Any) -> List[Any]:
     """Lists the variables of an optimizer, with its loss scale.
 
-    Keras 3 has a property, Keras 2 a method or a callable list, in which a dynamic loss scale is not.
+    Keras 3 has a property, Keras 2 a method or a callable list, in which a dynamic loss scale is not, nor what an
+    optimizer makes beside its slots, such as the product of momenta of Nadam. Of the rate see `learning_rate_variable`.
     """
     variables = optimizer.variables
     listed = list(variables() if callable(variables) else variables)
+    for name, value in vars(inner_of(optimizer)).items():
+        if isinstance(value, tf.Variable) and not name.endswith("learning_rate"):
+            listed.append(value)
     scale = getattr(optimizer, "_loss_scale", None)
     listed += (
         [v for v in vars(scale).values() if isinstance(v, tf.Variable)] if hasattr(scale, "__dict__") else []

@@ -69,7 +69,13 @@ class Seen(keras.callbacks.Callback):
         self.steps.append((self.epoch, batch))
 
 
-def build(units=5, rate=0.05, steps_per_execution=1, activation="relu"):
+def build(
+    units=5,
+    rate=0.05,
+    steps_per_execution=1,
+    activation="relu",
+    optimizer=keras.optimizers.Adam,
+):
     model = keras.Sequential(
         [
             keras.Input((4,)),
@@ -81,7 +87,7 @@ def build(units=5, rate=0.05, steps_per_execution=1, activation="relu"):
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
-        keras.optimizers.Adam(rate),
+        optimizer(rate),
         loss=loss,
         metrics=["accuracy"],
         jit_compile=False,
@@ -129,6 +135,16 @@ def test_a_run_that_failed_goes_on_to_the_same_bits(where, unbroken, tmp_path):
     resumed = record(tmp_path / "run")["resumed"][0]
     first = (resumed["epoch"], resumed["step"])
     assert seen.steps == [(e, s) for e in range(3) for s in range(7) if (e, s) >= first]
+
+
+def test_an_optimizer_goes_on_with_what_keras_does_not_list_of_it(tmp_path):
+    def build_with_nadam():
+        return build(optimizer=keras.optimizers.Nadam)  # Keras 2: a product of all its momenta
+
+    whole = train(tmp_path / "whole", build=build_with_nadam)
+    with pytest.raises(Fails):
+        train(tmp_path / "run", build=build_with_nadam, callbacks=[FailAt(1, 3)])
+    assert_same(train(tmp_path / "run", build=build_with_nadam), whole)
 
 
 @pytest.mark.parametrize("where", [(0, 3), (2, 6)])
