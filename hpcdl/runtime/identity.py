@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpcdl.common.plan import Plan
+from hpcdl.runtime.keras_edge import loss_weights
 
 #: Rows of an array that go into its digest in one go, so that a large one needs no second one of its size.
 _ROWS = 4096
@@ -41,7 +42,7 @@ def identity(model: Any, data: Any, plan: Plan, seed: int, shuffle: bool) -> Dic
         "num_parameters": int(model.count_params()),
         "optimizer": _optimizer(model.optimizer),
         "loss": plain(model.loss),
-        "loss_weights": plain(getattr(model, "loss_weights", None)),
+        "loss_weights": plain(loss_weights(model)),
         "data": data,
         "num_samples": plan.num_samples,
         "global_batch_size": plan.batches.global_batch_size,

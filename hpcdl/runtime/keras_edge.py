@@ -92,6 +92,12 @@ def is_mean(metric: Any) -> bool:
     return bool(means) and type(metric).update_state is means[0].update_state
 
 
+def loss_weights(model: Any) -> Any:
+    """Gives the weights of the losses as compile() was told them; None: it was told none."""
+    losses = getattr(model, "_compile_loss" if hasattr(model, "_compile_loss") else "compiled_loss", None)
+    return getattr(losses, "_user_loss_weights", None)
+
+
 def optimizer_variables(optimizer: Any) -> List[Any]:
     """Lists the variables of an optimizer, with its loss scale.
 

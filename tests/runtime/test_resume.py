@@ -75,6 +75,7 @@ def build(
     steps_per_execution=1,
     activation="relu",
     optimizer=keras.optimizers.Adam,
+    loss_weights=None,
 ):
     model = keras.Sequential(
         [
@@ -89,6 +90,7 @@ def build(
     model.compile(
         optimizer(rate),
         loss=loss,
+        loss_weights=loss_weights,
         metrics=["accuracy"],
         jit_compile=False,
         steps_per_execution=steps_per_execution,
@@ -297,6 +299,7 @@ def test_checkpoints_none_of_which_can_be_used_are_not_trained_over(tmp_path):
         ({"build": lambda: build(units=6)}, "num_parameters"),
         ({"build": lambda: build(activation="tanh")}, 'activation "relu", now "tanh"'),
         ({"build": lambda: build(rate=0.1)}, "optimizer learning_rate 0.05"),
+        ({"build": lambda: build(loss_weights=[2.0])}, "loss_weights null, now [2.0]"),
         ({"shuffle": False}, "shuffle true, now false"),
         ({"sample_weight": np.ones(50, "float32")}, "data"),
         ({"y": np.where(np.arange(50) == 7, 1 - Y, Y)}, "data"),  # a label that was corrected
