@@ -162,6 +162,12 @@ def check_plain(optimizer: Any) -> None:
                 "the optimizer must be a plain Keras one, since hpcdl averages its gradients; received one wrapped by"
                 f" Horovod ({type(one).__name__}); take hvd.DistributedOptimizer away"
             )
+    if any(base.__name__ == "MultiOptimizer" for base in type(inner).__mro__):
+        raise BadInput(
+            "a model is trained by one optimizer, whose gradients hpcdl averages; received a MultiOptimizer, which"
+            " hands them to others; compile with one optimizer, or write the loop yourself with one for each part of"
+            " the variables and run.average_gradients"
+        )
     if not (is_keras_3(optimizer) or is_legacy(optimizer) or hasattr(inner, "aggregate_gradients")):
         raise BadInput(
             "the optimizer must be one of tf.keras.optimizers; received"

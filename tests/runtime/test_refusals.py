@@ -85,6 +85,17 @@ CASES = {
 }
 
 
+if hasattr(keras.optimizers, "MultiOptimizer"):
+
+    def of_two_optimizers():
+        of_names = keras.optimizers.OptimizerMap(
+            keras.optimizers.SGD(), {"dense/.*": keras.optimizers.Adam()}
+        )
+        return model(optimizer=keras.optimizers.MultiOptimizer(of_names))
+
+    CASES["several optimizers in one"] = (of_two_optimizers, (X, Y), GLOBAL, "received a MultiOptimizer")
+
+
 if hasattr(keras, "ops"):
     MIXING = {
         "circle": (LOSSES.Circle, "received Circle, which"),
