@@ -251,8 +251,13 @@ def check_dense(dataset: Any, what: str) -> None:
 
 
 def check_batched(dataset: Any, what: str) -> None:
-    """Refuses single samples."""
+    """Refuses single samples, and what may be one."""
     ranks = [spec.shape.rank for spec in tf.nest.flatten(dataset.element_spec)]
+    if None in ranks:
+        raise BadInput(
+            f"TensorFlow must know how many axes the batches of {what} have; received {dataset.element_spec}; after a"
+            " tf.py_function or tf.numpy_function say it, such as by y.set_shape([None, 1])"
+        )
     if 0 in ranks:
         raise BadInput(
             f"{what} must be a data set of batches; received one of samples, with {dataset.element_spec}; add"

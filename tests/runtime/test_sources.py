@@ -69,6 +69,11 @@ REFUSED = {
     "y beside a data set": (ROWS.batch(4), {"y": Y}, "beside it"),
     "four parts": (ROWS.map(lambda x, y: (x, y, y, y)).batch(4), {}, "(x, y, sample_weight)"),
     "ragged rows": (tf.data.Dataset.from_tensors(tf.ragged.constant([[1], [2, 3]])), {}, "to_tensor"),
+    "y of unknown rank": (
+        ROWS.batch(4).map(lambda x, y: (x, tf.py_function(lambda y: y, [y], y.dtype))),
+        {},
+        "y.set_shape(",
+    ),
     "parts that do not match": (tf.data.Dataset.from_tensors((X[:4], Y[:3])), {}, "[4, 3]"),
     "a function of two arguments": (needs_two, {}, "def data(shard)"),
     "a function that returns no data set": (lambda shard: (X, Y), {}, "tf.data.Dataset of a shard"),
