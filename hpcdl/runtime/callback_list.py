@@ -13,8 +13,9 @@ Synopsis::
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, ContextManager, Sequence
 
 import tensorflow as tf
 
@@ -34,13 +35,14 @@ class Start:
         epoch: First epoch, counted from 0.
         step: Steps of it that are done; callbacks do not see them again.
         at_train_begin: Called when all callbacks have begun.
-        at_first_epoch: Called when Keras has reset the metrics for the first epoch.
+        going_on: Surrounds the beginning of an epoch of which steps are done: Keras has reset the metrics for it, and
+            callbacks do again what they did when it first began.
     """
 
     epoch: int
     step: int
     at_train_begin: Callable[[], None]
-    at_first_epoch: Callable[[], None]
+    going_on: Callable[[], ContextManager[None]]
 
 
 class Callbacks(tf.keras.callbacks.CallbackList):
@@ -90,9 +92,8 @@ class Callbacks(tf.keras.callbacks.CallbackList):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
-        if epoch == self._start.epoch:
-            self._start.at_first_epoch()
-        super().on_epoch_begin(epoch, logs)
+        with self._start.going_on() if self._is_done(0) else nullcontext():
+            super().on_epoch_begin(epoch, logs)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if not self._is_done(batch + steps_per_execution(self.model) - 1):

@@ -15,7 +15,8 @@ Synopsis::
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class CallbackStates:
                 n += 1
             self._callbacks[f"{name}-{n}"] = callback
         self._at_first: Dict[str, Dict[str, str]] = {}
+        self._restored: Set[str] = set()
 
     def begin(self) -> None:
         """Notes the values from which changes count."""
@@ -74,6 +76,7 @@ class CallbackStates:
         Returns:
             The callbacks whose memory was captured, but which are not here now.
         """
+        self._restored = set(values)
         for name, changed in values.items():
             for key, value in changed.items() if name in self._callbacks else ():
                 setattr(self._callbacks[name], key, value)
@@ -87,6 +90,18 @@ class CallbackStates:
             if name in self._callbacks:
                 setattr(self._callbacks[name], key, [a for _, a in sorted(items, key=lambda item: item[0])])
         return sorted(set(values) - set(self._callbacks))
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Sets back, when the context ends, what callbacks whose memory was restored remembered when it began."""
+        restored = {name: one for name, one in self._callbacks.items() if name in self._restored}
+        before = {name: dict(_plain_values(callback)) for name, callback in restored.items()}
+        yield
+        for name, callback in restored.items():
+            now = dict(_plain_values(callback))
+            for key, value in before[name].items():
+                if json.dumps(now.get(key)) != json.dumps(value):
+                    setattr(callback, key, value)
 
 
 def _plain_values(callback: Any) -> Iterator[Tuple[str, Any]]:

@@ -9,10 +9,10 @@ Synopsis::
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -239,7 +239,7 @@ class Fit:
         first_step = epoch * plan.steps_per_epoch + step
         first_iteration = meta["first_iteration"] if meta else keras_edge.iterations(model.optimizer)
         began_with = self._initial_weights(meta)
-        restore_metrics = self._prepare(meta, arrays, first_step)
+        self._prepare(meta, arrays, first_step)
         states = CallbackStates(self.users_callbacks)
         wishes = Wishes(replicas.processes)
         fit_arguments, validation_steps, of_validation = self._validation_arguments()
@@ -306,13 +306,14 @@ class Fit:
                 describe=describe,
                 steps_at_save=first_step,
             )
-            start = Start(
-                epoch,
-                step,
-                at_train_begin=lambda: self._restore_callbacks(states, meta, arrays),
-                # At the end of an epoch they hold what its validation left; Keras begins the next one with none.
-                at_first_epoch=restore_metrics if step else _nothing,
-            )
+
+            @contextmanager
+            def going_on() -> Iterator[None]:
+                with states.kept():
+                    yield
+                self._restore(meta, arrays, first_step)
+
+            start = Start(epoch, step, lambda: self._restore_callbacks(states, meta, arrays), going_on)
             callbacks = Callbacks(
                 following, clock, others, history, checkpointing, start, model, plan, self.verbose
             )
@@ -353,22 +354,26 @@ class Fit:
 
     def _prepare(
         self, meta: Optional[Dict[str, Any]], arrays: Optional[Dict[str, np.ndarray]], first_step: int
-    ) -> Any:
-        """Gives all ranks one state: rank 0's, or that of the checkpoint. Returns what restores the metrics."""
+    ) -> None:
+        """Gives all ranks one state: rank 0's, or that of the checkpoint."""
         model, replicas = self.model, self.replicas
         if meta is None:
             replicas.broadcast(keras_edge.synchronized_variables(model))
             replicas.broadcast(keras_edge.own_variables(model))
             steps.split_seeds(model, self.seed, replicas)
-            return _nothing
+            return
         if self.topology.is_rank_0:
             say(self._resume_words(meta))
-        return restore(
-            model,
-            replicas,
+        self._restore(meta, arrays, first_step)
+
+    def _restore(self, meta: Any, arrays: Optional[Dict[str, np.ndarray]], first_step: int) -> None:
+        """Gives all ranks the state of a checkpoint; a collective."""
+        restore(
+            self.model,
+            self.replicas,
             arrays,
             meta["num_replicas"],
-            new_seeds=lambda: steps.split_seeds(model, self.seed, replicas, since_step=first_step),
+            new_seeds=lambda: steps.split_seeds(self.model, self.seed, self.replicas, since_step=first_step),
         )
 
     def _is_over(self, meta: Optional[Dict[str, Any]]) -> bool:
@@ -509,7 +514,3 @@ def _write_or_say(folder: RunFolder, record: Dict[str, Any]) -> None:
 
 def _position(meta: Dict[str, Any]) -> Dict[str, Any]:
     return {name: meta[name] for name in ("epoch", "step")}
-
-
-def _nothing() -> None:
-    pass

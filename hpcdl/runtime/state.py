@@ -68,7 +68,7 @@ def restore(
     arrays: Optional[Mapping[str, np.ndarray]],
     num_replicas: int,
     new_seeds: Callable[[], None],
-) -> Callable[[], None]:
+) -> None:
     """Gives all variables what `capture` took; a collective.
 
     Taken on another number of replicas: random generators start anew, moving averages are averaged, and the sums of
@@ -80,9 +80,6 @@ def restore(
         arrays: What `capture` gave, on rank 0; None on the others.
         num_replicas: With which they were taken.
         new_seeds: Gives the random generators other streams.
-
-    Returns:
-        A function that restores the metrics; Keras resets them when an epoch begins, so it is called after that.
     """
     shared = synchronized_variables(model)
     if arrays is not None:
@@ -107,13 +104,9 @@ def restore(
             is_mean = stack.dtype.kind == "f" and (stack != stack[0]).any()
             value = stack.mean(axis=0) if is_mean else stack[0]
             replicas.set_all(variable, tf.constant(value, dtype=variable.dtype))
-
-    def restore_metrics() -> None:
-        for variable, stack in zip(of_replicas["metric"], stacks["metric"]):
-            rows = stack if is_same_world else _to_replica_0(stack, replicas.num_replicas)
-            _give(replicas, [variable], [rows])
-
-    return restore_metrics
+    for variable, stack in zip(of_replicas["metric"], stacks["metric"]):
+        rows = stack if is_same_world else _to_replica_0(stack, replicas.num_replicas)
+        _give(replicas, [variable], [rows])
 
 
 def _of_replicas(model: Any) -> Dict[str, List[Any]]:

@@ -376,6 +376,36 @@ def test_what_callbacks_remember_survives(tmp_path):
     assert seen.steps == []
 
 
+class BeginsOnce(keras.callbacks.Callback):
+    """Halves the rate and counts where an epoch begins, and notes what it then sees in each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun, self.is_at_begin, self.seen = 0, False, []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begun, self.is_at_begin = self.begun + 1, True
+        self.model.layers[1].moving_mean.assign_add(tf.ones(5))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append([self.begun, self.is_at_begin, batch])
+        self.is_at_begin = False
+
+
+def test_what_callbacks_do_where_an_epoch_begins_is_done_once(tmp_path):
+    def halving():
+        return [BeginsOnce(), keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)]
+
+    callbacks = halving()
+    whole = train(tmp_path / "whole", callbacks=callbacks)
+    with pytest.raises(Fails):
+        train(tmp_path / "run", callbacks=[*halving(), FailAt(1, 4)])
+    again = halving()
+    assert_same(train(tmp_path / "run", callbacks=again), whole)
+    assert record(tmp_path / "run")["resumed"][0]["step"] > 0
+    assert again[0].seen == callbacks[0].seen
+
+
 def test_the_final_model_is_one_that_plain_keras_loads(tmp_path):
     model, _ = train(tmp_path / "run", lr_scaling="linear", reference_batch_size=4, warmup_epochs=1)
     loaded = keras.models.load_model(str(tmp_path / "run" / "model.keras"))
