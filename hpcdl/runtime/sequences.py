@@ -1,7 +1,9 @@
 """A ``keras.utils.PyDataset``, in Keras 2 ``keras.utils.Sequence``, as what a fit reads: item k is a global batch.
 
-Items are read by number, so a run that goes on reads none that are done. ``on_epoch_end`` (and ``on_epoch_begin``) are
-called between the epochs, and after (before) each evaluation, by every rank: what they change must be the same on all.
+Items are read by number, so a run that goes on reads none that are done. With ``steps_per_epoch`` an epoch of Keras 3
+goes on where the one before has stopped, and each one of Keras 2 begins anew. ``on_epoch_end`` (and
+``on_epoch_begin``) are called between the epochs, and after (before) each evaluation, by every rank: what they change
+must be the same on all.
 
 Synopsis::
 
@@ -112,18 +114,17 @@ class Items:
         steps = order.steps_per_epoch
         watch = self._watch
         watch.batches_per_iteration = steps  # a benchmark takes fewer
-        by_number = Order(self._length or steps, 1, order.seed)
         first_epoch = first_step // steps
         watch.expect(first_step, mark)
         if mark is not None and first_step > 0:
-            self._look_back(by_number, (first_step - 1) // steps)
+            self._look_back(order, (first_step - 1) // steps)
 
         def begin(epoch: np.ndarray) -> np.ndarray:
             """Gives the steps of the run and the numbers of their items, in an epoch."""
-            numbers = np.arange(steps) if self._length is None else by_number.permutation(int(epoch))
             self._begin(int(epoch))
             run_steps = np.arange(steps) + int(epoch) * steps
-            return np.stack([run_steps, numbers[:steps]], axis=1)[run_steps >= first_step].astype(np.int64)
+            taken = run_steps[run_steps >= first_step]
+            return np.stack([taken, self._numbers(order, taken)], axis=1).astype(np.int64)
 
         def read(number: np.ndarray) -> List[np.ndarray]:
             return tf.nest.flatten(self._batch(int(number)))
@@ -145,11 +146,21 @@ class Items:
         numbers = tf.data.Dataset.range(first_epoch, epochs or 1)
         return endless(parts_of(numbers.flat_map(of_epoch), replicas, watch, self._is_bare), replicas)
 
-    def _look_back(self, by_number: Order, epoch: int) -> None:
+    def _numbers(self, order: Order, run_steps: np.ndarray) -> np.ndarray:
+        """Gives the numbers of the items that steps of the run take."""
+        if self._length is None:
+            return run_steps
+        by_number = Order(self._length, 1, order.seed)
+        size = self._length if hasattr(tf.keras, "ops") else order.steps_per_epoch
+        orders = {k: by_number.permutation(int(k)) for k in np.unique(run_steps // size)}
+        return np.array([orders[step // size][step % size] for step in run_steps])
+
+    def _look_back(self, order: Order, epoch: int) -> None:
         """Reads the item with which an epoch began that was read before a stop."""
         self._begin(epoch)
-        number = 0 if self._length is None else int(by_number.permutation(epoch)[0])
-        self._watch.note(epoch * (self._watch.batches_per_iteration or 0), _checksum(self._batch(number)))
+        first = epoch * order.steps_per_epoch
+        (number,) = self._numbers(order, np.array([first]))
+        self._watch.note(first, _checksum(self._batch(int(number))))
 
     def _begin(self, epoch: int) -> None:
         """Tells the user's object of the epochs that have begun and ended, each once."""

@@ -146,6 +146,71 @@ def test_an_item_may_fill_the_same_array_again(reader):
     assert all((x == y[:, np.newaxis]).all() for x, y in seen)
 
 
+class Numbers(Batches):
+    """Items that are their own numbers; without an end where the size is None."""
+
+    def __len__(self):
+        return self.size
+
+    if hasattr(keras, "ops"):
+
+        @property
+        def num_batches(self):
+            return self.size
+
+    def __getitem__(self, index):
+        return np.full((2, 1), index, "float32"), np.full((2, 1), index, "float32")
+
+
+def numbers_in_keras(items, shuffle, **arguments):
+    """Lists the items that plain Keras takes in its steps."""
+    seen = []
+
+    class Notes(keras.Model):
+        def train_step(self, data):
+            seen.append(int(data[0][0, 0]))
+            return {"loss": tf.constant(0.0)}
+
+    inputs = keras.Input((1,))
+    model = Notes(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.fit(items, shuffle=shuffle, verbose=0, **arguments)
+    return seen
+
+
+# Where an epoch ends with the items, since Keras 3 cuts short the one in which they end.
+@pytest.mark.parametrize(("size", "steps"), [(6, 2), (6, 6), (None, 2)])
+def test_an_epoch_of_fewer_steps_than_items_goes_on_with_them_as_keras_does(size, steps, reader):
+    is_keras_3 = hasattr(keras, "ops")
+    if size is None and not is_keras_3:
+        pytest.skip("a Sequence of Keras 2 has an end")
+
+    def numbers(seed, first_step=0):
+        source = open_source(Numbers(size), reader=reader, steps_per_epoch=steps)
+        elements = source.feed(Order(2 * steps, 2, seed), reader.replicas, epochs=4, first_step=first_step)
+        return [int(x[0, 0]) for (x, y), _ in elements.take(4 * steps - first_step)]
+
+    assert numbers(None) == numbers_in_keras(Numbers(size), False, steps_per_epoch=steps, epochs=4)
+    for seed in (None, 3):
+        assert numbers(seed, first_step=3) == numbers(seed)[3:]
+    if size is None:
+        assert numbers(3) == numbers(None)
+        return
+    ours, theirs = numbers(3), numbers_in_keras(Numbers(size), True, steps_per_epoch=steps, epochs=4)
+    for taken in (ours, theirs):
+        size_of_order = size if is_keras_3 else steps  # in which no item comes twice
+        orders = [taken[i : i + size_of_order] for i in range(0, len(taken), size_of_order)]
+        assert all(len(set(order)) == len(order) for order in orders)
+    assert ours[:size] != sorted(ours[:size])
+
+
+def test_items_that_end_within_an_epoch_begin_again_in_it(reader):
+    source = open_source(Numbers(5), reader=reader, steps_per_epoch=2)
+    elements = source.feed(Order(4, 2, None), reader.replicas, epochs=4)
+    expected = [0, 1, 2, 3, 4, 0, 1, 2] if hasattr(keras, "ops") else 4 * [0, 1]
+    assert [int(x[0, 0]) for (x, y), _ in elements.take(8)] == expected
+
+
 def test_what_cannot_validate_is_refused(reader):
     assert open_validation(None, reader, None) is None
     for parts in ((), [], (X, Y, Y, Y)):
@@ -222,11 +287,13 @@ KINDS = {
     "nested": lambda: (nested(), {}),
     "repeating": lambda: (shuffled().unbatch().repeat().batch(8), {"steps_per_epoch": 5}),
     "items": lambda: (Batches(), {}),
+    "some items": lambda: (Batches(), {"steps_per_epoch": 3}),
     "function": lambda: (of_shard, {"per_replica_batch_size": 8}),
 }
 
 
 STOPS = [("dataset", 2), ("dataset", 6), ("nested", 6), ("repeating", 2), ("items", 6), ("function", 2)]
+STOPS += [("some items", 2)]
 
 
 @pytest.fixture(scope="module")
