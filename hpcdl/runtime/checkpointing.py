@@ -98,6 +98,7 @@ class Checkpointing:
 
         Raises:
             Leaving: On all ranks, if the run is not at its end anyway.
+            HpcdlError: The last checkpoint cannot be written, without which the next start would train again.
         """
         self._note_wishes()
         if self.model.stop_training:  # else what `ends_later` noted in the last step but one still holds
@@ -109,7 +110,7 @@ class Checkpointing:
         steps_done = (epoch + 1) * self.plan.steps_per_epoch
         of_epochs = self.interval.epochs is not None and (epoch + 1) % self.interval.epochs == 0
         if is_done or is_leaving or of_epochs or self.wishes.agreed("save") or self._is_due(steps_done):
-            self._save(epoch + 1, 0, must=is_leaving, is_ended=is_ended, logs=logs)
+            self._save(epoch + 1, 0, must=is_leaving or is_done, is_ended=is_ended, logs=logs)
         if is_leaving:
             raise Leaving
         self.wishes.set("end", False)
@@ -165,7 +166,9 @@ class Checkpointing:
             except OSError as problem:
                 said = f"cannot write the checkpoint of step {steps_done} to {self.folder.path}: {problem.strerror}"
                 if must:
-                    raise HpcdlError(f"{said}; the one before it is the last") from problem
+                    raise HpcdlError(
+                        f"{said}; the one before it is the last; make room, and start the run again"
+                    ) from problem
                 say(f"{said}; training goes on")
             else:
                 _tidy(self.folder, saved, steps_done, meta)

@@ -632,10 +632,29 @@ def full(*args, **kwargs):
     raise OSError(28, "No space left on device")
 
 
-def test_a_full_disk_is_said_and_does_not_end_the_training(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(checkpoints.np, "savez", full)
+def test_a_disk_that_is_full_for_a_while_is_said_and_does_not_end_the_training(tmp_path, monkeypatch, capfd):
+    plain, refused = np.savez, iter("ab")
+
+    def full_at_first(*args, **kwargs):
+        full() if next(refused, None) else plain(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoints.np, "savez", full_at_first)
     train(tmp_path / "run", epochs=1)
-    assert "cannot write the checkpoint of step 7" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert [step for step in range(8) if f"cannot write the checkpoint of step {step} " in said] == [2, 4]
+    assert record(tmp_path / "run")["status"] == "done"
+
+
+def test_a_run_whose_last_checkpoint_cannot_be_written_is_not_done(unbroken, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.np, "savez", full)
+        with pytest.raises(
+            HpcdlError, match="cannot write the checkpoint of step 21 .*; make room, and start"
+        ):
+            train(tmp_path / "run")
+    assert record(tmp_path / "run")["status"] == "failed"
+    assert not (tmp_path / "run" / "model.keras").exists()
+    assert_same(train(tmp_path / "run"), unbroken)
     assert record(tmp_path / "run")["status"] == "done"
 
 
