@@ -84,6 +84,8 @@ class Checkpointing:
         if step < self.plan.steps_per_epoch:
             is_leaving = self.wishes.agreed("leave")
             if is_leaving or self.wishes.agreed("save") or self._is_due(steps_done):
+                # A wish to end of this very step, which only the next one would carry, goes into the checkpoint.
+                self.wishes.hear_now()
                 self._save(epoch, step, must=is_leaving)
             if is_leaving:
                 raise Leaving
@@ -156,6 +158,7 @@ class Checkpointing:
                 "epoch": epoch,
                 "step": step,
                 "is_ended": is_ended,
+                "is_ending": step > 0 and self.wishes.agreed("end"),
                 "epochs": self.plan.epochs_to_run,
                 "callbacks": values,
                 "score": self.best_by.score(logs or {}),

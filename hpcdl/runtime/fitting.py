@@ -242,6 +242,7 @@ class Fit:
         self._prepare(meta, arrays, first_step)
         states = CallbackStates(self.users_callbacks)
         wishes = Wishes(replicas.processes)
+        wishes.set("end", bool(meta and meta.get("is_ending")))
         fit_arguments, validation_steps, of_validation = self._validation_arguments()
         order = Order(plan.num_samples, plan.batches.global_batch_size, self.seed if self.shuffle else None)
 

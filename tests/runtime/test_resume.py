@@ -469,6 +469,32 @@ class Parting(Twins):
         self.did.append("shutdown")
 
 
+class StopAt(FailAt):
+    """Ends the training at a step."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.where:
+            self.model.stop_training = True
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_a_wish_to_end_is_kept_where_all_ranks_leave(step, tmp_path):
+    def script(*callbacks):
+        run = make_run(tmp_path / "run", Parting())
+        with run.scope():
+            model = build()
+        return run.fit(model, X, Y, global_batch_size=8, epochs=3, verbose=0, callbacks=list(callbacks))
+
+    with pytest.raises(SystemExit):
+        script(SignalAt(0, 2), StopAt(0, step))  # all have heard of the signal after the next step
+    assert record(tmp_path / "run")["status"] == "stopped"
+    seen = Seen()
+    history = script(seen)
+    assert history.epoch == ([0] if step < 4 else [0, 1, 2])
+    assert seen.steps[:1] == [(0, 4)]
+    assert (seen.steps == [(0, 4)]) == (step < 4)
+
+
 @pytest.mark.parametrize(("why", "processes"), [("time", Parting()), ("signal", Alone())])
 def test_a_fit_that_would_begin_when_it_is_time_to_stop_is_left_to_the_next_start(
     why, processes, tmp_path, monkeypatch, capfd
