@@ -8,7 +8,8 @@ Synopsis::
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+from contextlib import contextmanager
+from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -52,15 +53,14 @@ def evaluate(
         callbacks: The user's, of this rank.
     """
     _compare(source, order, replicas)
-    _share_weights(model, replicas)
     # Keras 2 makes them in the first step else, where what does not count could not be taken back.
     with replicas.scope():
         build_metrics(model, source.rows)
         build_global_seed(model)
     execution = Execution(model, replicas)
     steps = order.steps_per_epoch
-    exact = exact_tests(model, Parts(replicas), replicas, execution.overrides)
-    with exact as logs, source.explained():
+    tests = exact_tests(model, Parts(replicas), replicas, execution.overrides)
+    with _weights_of_replica_0(model, replicas), tests as logs, source.explained():
         own = [
             MetricSums(replicas, logs, steps),
             *execution.callbacks(0, steps),
@@ -86,8 +86,8 @@ def predict(model: Any, source: Source, order: Order, replicas: Replicas, verbos
         verbose: As in Keras.
     """
     _compare(source, order, replicas)
-    _share_weights(model, replicas)
-    with numbered_predictions(model, Parts(replicas), one_step_per_execution(model)), source.explained():
+    numbered = numbered_predictions(model, Parts(replicas), one_step_per_execution(model))
+    with _weights_of_replica_0(model, replicas), numbered, source.explained():
         feed = source.feed(order, replicas, epochs=None)
         callbacks = source.test_callbacks(order, replicas)
         outputs, numbers = model.predict(
@@ -135,6 +135,22 @@ def _compare(source: Source, order: Order, replicas: Replicas) -> None:
     )
 
 
-def _share_weights(model: Any, replicas: Replicas) -> None:
+@contextmanager
+def _weights_of_replica_0(model: Any, replicas: Replicas) -> Iterator[None]:
+    """Gives every replica the weights of replica 0; a collective.
+
+    In mid-epoch each has moving averages of its own, and goes on with them: the training must not depend on when
+    somebody looks. What the model itself changes in the meantime stays so.
+    """
     replicas.broadcast([plain_variable(v) for v in model.trainable_variables])
-    replicas.broadcast(own_variables(model))
+    own = own_variables(model)
+    before = [[copy.numpy() for copy in replicas.copies(variable)] for variable in own]
+    replicas.broadcast(own)
+    shared = [replicas.copies(variable)[0].numpy() for variable in own]
+    try:
+        yield
+    finally:
+        for variable, values, value_of_all in zip(own, before, shared):
+            for copy, value in zip(replicas.copies(variable), values):
+                if copy.numpy().tobytes() == value_of_all.tobytes():
+                    copy.assign(value)

@@ -169,3 +169,41 @@ def test_what_all_ranks_do_together_is_refused_in_a_callback_of_an_evaluation(tm
 def test_alone_a_callback_of_rank_0_may_call_everything(run, model):
     callback = OnRank0(lambda: (run.barrier(), run.evaluate(model, X, X[:, :1], verbose=0)))
     run.fit(model, X, X[:, :1], global_batch_size=20, callbacks=[callback], verbose=0)
+
+
+class Second(Twins):
+    """Rank 1 of two, whose rank 0 holds numbers that are greater by 1."""
+
+    rank = 1
+
+    def broadcast(self, tensor):
+        return tensor + tf.ones_like(tensor)
+
+
+class Counts(keras.layers.Layer):
+    """Counts its calls, in an evaluation too."""
+
+    def build(self, shape):
+        self.calls = self.add_weight(name="calls", shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs):
+        self.calls.assign_add(1.0)
+        return inputs
+
+
+@pytest.mark.parametrize("what", ["evaluate", "predict"])
+def test_what_a_replica_holds_for_itself_is_its_own_again_after_an_evaluation(what, tmp_path):
+    run = make_run(tmp_path / "run", Second())
+    with run.scope():
+        model = keras.Sequential(
+            [keras.Input((4,)), keras.layers.BatchNormalization(), Counts(), keras.layers.Dense(1)]
+        )
+        model.compile("sgd", "mse", jit_compile=False)
+    normalized, counted, dense = model.layers
+    calls = float(counted.calls.numpy())
+    data = (X, X[:, :1]) if what == "evaluate" else (X,)
+    getattr(run, what)(model, *data, global_batch_size=20, verbose=0)
+    np.testing.assert_array_equal(normalized.moving_mean.numpy(), np.zeros(4))
+    np.testing.assert_array_equal(normalized.moving_variance.numpy(), np.ones(4))
+    np.testing.assert_array_equal(dense.bias.numpy(), [1])  # trained weights are those of rank 0
+    assert counted.calls.numpy() > calls + 1  # as plain Keras has it, from what rank 0 holds
