@@ -85,13 +85,23 @@ class HorovodProcesses:
     def sum(self, tensors: Sequence[Any]) -> List[Any]:
         """Sums tensors over the ranks, in the exchanges that `exchanges` lists.
 
-        In a graph an exchange begins as soon as its tensors are there, while others are still computed.
+        In a graph an exchange begins as soon as its tensors are there, while others are still computed. Horovod joins
+        those of one name: a number of the graph's own, since layers, whose names are in those of tensors and scopes,
+        may have been counted otherwise on each rank.
         """
+        import tensorflow as tf
+
         sums: List[Any] = list(tensors)
-        for members in exchanges([(t.dtype, t.dtype.size * (t.shape.num_elements() or 0)) for t in tensors]):
-            totals = self._hvd.grouped_allreduce([tensors[i] for i in members], op=self._hvd.Sum)
-            for i, total in zip(members, totals):
-                sums[i] = total
+        sizes = [(t.dtype, t.dtype.size * (t.shape.num_elements() or 0)) for t in tensors]
+        is_eager = tf.executing_eagerly()
+        graph = tf.compat.v1.get_default_graph()
+        with contextlib.nullcontext() if is_eager else graph.name_scope(None):
+            for members in exchanges(sizes):
+                totals = self._hvd.grouped_allreduce(
+                    [tensors[i] for i in members], op=self._hvd.Sum, name=None if is_eager else "exchange"
+                )
+                for i, total in zip(members, totals):
+                    sums[i] = total
         return sums
 
     def broadcast(self, tensor: Any) -> Any:

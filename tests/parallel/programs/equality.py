@@ -77,6 +77,9 @@ def averages_of_replicas(run, model):
 def main(how, cases, out):
     keras.backend.set_floatx("float64")
     run = hpcdl.init() if how == "run" else None
+    rank = os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("HPCDL_RANK", "0"))
+    for _ in range(int(rank)):  # names of layers are counted otherwise on each rank
+        keras.layers.BatchNormalization()
     for name in cases.split(","):
         case = CASES[name]
         data, test = case.data()
@@ -90,7 +93,6 @@ def main(how, cases, out):
             order = Order(case.num_samples, GLOBAL_BATCH_SIZE, seed=0)
             history = train(model, data, test, order, case.class_weight)
         weights = np.concatenate([w.ravel() for w in model.get_weights()])
-        rank = os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("HPCDL_RANK", "0"))
         averages = {} if case.equals != "none" else {"averages": averages_of_replicas(run, model)}
         np.savez(f"{out}/{name}-{rank}.npz", weights=weights, **averages, **history)
 
