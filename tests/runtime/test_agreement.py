@@ -88,6 +88,7 @@ def test_the_same_program_is_alike_on_all_ranks_whatever_keras_has_counted():
         (lambda: described(model(activation="tanh")), '("tanh", not "relu")'),
         (lambda: described(model(momentum=0.9)), "momentum (0.9, not 0.0)"),
         (lambda: described(model(loss="mae")), "loss "),
+        (lambda: described(model(loss_weights=[2.0])), "loss_weights ([2.0], not null)"),
         (lambda: described(model(metrics=())), "metrics "),
         (lambda: described(of_plan=plan(epochs=3)), "plan epochs (3, not 2)"),
         (lambda: described(of_plan=plan(per_replica_batch_size=5)), "plan batches"),
