@@ -20,7 +20,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Callable, Iterator, List, Mapping, Optional, Sequence, TextIO, Type
+from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, TextIO, Type
 
 from hpcdl.common.errors import HpcdlError
 
@@ -188,11 +188,19 @@ def _own_session(
                 _end_session(child)
 
 
+#: What a signal does in Python where nobody has said otherwise.
+_PLAIN: Mapping[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+
+
 class _Stops:
     """Makes SIGTERM and SIGHUP end this process as SystemExit, so that what it has begun is cleared away.
 
-    A signal that comes while they are kept out is heeded as soon as they are let in, or at the end. One that is
-    ignored or has a handler stays with that, and only the main thread may have any.
+    A signal that comes while they are kept out, Ctrl-C too, is heeded as soon as they are let in, or at the end. One
+    that is ignored or has a handler stays with that, and only the main thread may have any.
     """
 
     def __init__(self) -> None:
@@ -202,8 +210,8 @@ class _Stops:
 
     def __enter__(self) -> _Stops:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) == signal.SIG_DFL:
+            for number, plain in _PLAIN.items():
+                if signal.getsignal(number) == plain:
                     signal.signal(number, self._note)
                     self._own.append(number)
         return self
@@ -215,8 +223,8 @@ class _Stops:
         trace: Optional[TracebackType],
     ) -> None:
         for number in self._own:
-            signal.signal(number, signal.SIG_DFL)
-        if self._came is not None and kind is not SystemExit:
+            signal.signal(number, _PLAIN[number])
+        if self._came is not None and kind not in (SystemExit, KeyboardInterrupt):
             self._leave(self._came)
 
     def let_in(self) -> None:
@@ -234,7 +242,7 @@ class _Stops:
 
     def _leave(self, number: int) -> None:
         self._are_let_in = False  # another one must not cut the clearing away short
-        raise SystemExit(128 + number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def _end_session(child: subprocess.Popen[bytes]) -> None:

@@ -93,6 +93,31 @@ with tempfile.TemporaryDirectory(dir="{tmp_path}", prefix="building-"):
     assert status == (-signal.SIGINT if number == signal.SIGINT else 128 + number)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_that_comes_while_the_command_is_started_ends_it(number: int, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    code = f"""
+import os, signal, subprocess, sys
+from pathlib import Path
+from hpcdl.launch import logged
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+plain = subprocess.Popen
+def start(*arguments, **named):
+    child = plain(*arguments, **named)
+    os.kill(os.getpid(), {int(number)})
+    return child
+subprocess.Popen = start
+command = ["sh", "-c", "echo $$ > {pid_file}; exec sleep 60"]
+logged.run_logged(command, title="x", log=Path("{tmp_path}/x.log"), screen=logged.Screen(sys.stderr))
+"""
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL, timeout=30, check=False)
+    assert done.returncode == (-signal.SIGINT if number == signal.SIGINT else 128 + number)
+    text = pid_file.read_text() if pid_file.exists() else ""  # it may have been ended before it wrote
+    assert not text.strip() or _ends_within(int(text), seconds=5)
+
+
 def test_a_stop_that_comes_again_does_not_spare_a_command_that_ignores_it(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     code = f"""
