@@ -19,6 +19,8 @@ NEWEST_ONLY = pytest.mark.skipif(not IS_KERAS_3, reason="tried under Keras 3; it
 #: several replicas, is measured where tests need no launcher.
 MEASURED = ("callbacks.py", "perturbed.py", "survives.py", "world.py")
 PROGRAMS = Path(__file__).parent / "programs"
+#: Of one launch: those of many replicas take minutes where ranks share their cores with other tests.
+LONGEST_S = 1200
 #: Keeps matplotlib out of programs, none of which draws.
 WITHOUT_PLOTS = Path(__file__).parent / "without_plots"
 
@@ -48,13 +50,13 @@ def run_program(folder, name, *args, np=1, replicas=1, launcher="mpi", status=0,
         *map(str, args),
     ]
     done = subprocess.run(
-        command, env=variables, capture_output=True, text=True, timeout=400, cwd=str(folder)
+        command, env=variables, capture_output=True, text=True, timeout=LONGEST_S, cwd=str(folder)
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done
 
 
-def run_hpcdl(words, folder, timeout_s=400):
+def run_hpcdl(words, folder, timeout_s=LONGEST_S):
     """Runs a command of hpcdl's in a folder, which must succeed, and gives what it prints."""
     done = subprocess.run(
         [sys.executable, "-m", "hpcdl", *words],
