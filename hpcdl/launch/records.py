@@ -40,7 +40,9 @@ def is_text(value: Any) -> bool:
 def is_source(value: Any) -> bool:
     """Whether a value says which commit of hpcdl ran; null: none is known."""
     return value is None or (
-        isinstance(value, dict) and is_text(value.get("commit")) and isinstance(value.get("is_changed"), bool)
+        isinstance(value, dict)
+        and is_text(value.get("commit"))
+        and isinstance(value.get("is_changed", ""), (bool, type(None)))  # null: git did not answer
     )
 
 

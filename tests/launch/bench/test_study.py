@@ -276,6 +276,16 @@ OF_JOB = {"job": {"id": "7", "folder": "job", "site": "s", "node_hours_at_most":
 STATE = {"state": "done", "started": 1.0, "ended": 2.0, "image": {"sif_id": "ab"}}
 
 
+def test_records_of_a_commit_of_which_git_told_no_changes_are_read(tmp_path):
+    further = {**OF_RUN, "source": {**SOURCE, "is_changed": None}}
+    folder = write_study(tmp_path / "study", {"weak-1": [[0.1]], "weak-2": [[0.1, 0.1]]}, further=further)
+    record = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps({**record, "source": further["source"]}))
+    study = read_study(folder)
+    assert study.problems == ()
+    assert len(study.rows) == 2
+
+
 @pytest.mark.parametrize(
     "name",
     [
