@@ -4,6 +4,7 @@ Synopsis::
 
     replace_text(Path("rank-0007.pid"), "4711\\n")
     is_there(stat.S_ISDIR, Path("/scratch/data"))          # OSError: nobody may look
+    nearest_existing(Path("/scratch/me/new/folder"))       # /scratch/me
 """
 
 from __future__ import annotations
@@ -30,3 +31,11 @@ def is_there(kind: Callable[[int], bool], path: Path) -> bool:
         return kind(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def nearest_existing(path: Path) -> Path:
+    """Gives the path, or the nearest folder above it that is there: what is made below it will be like it.
+
+    What is in a folder where one may not look is not there.
+    """
+    return next(one for one in (path, *path.parents) if os.path.exists(one))

@@ -27,6 +27,7 @@ from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Seque
 
 from hpcdl.common.checks import did_you_mean, one_of, parse_number, parse_whole_number
 from hpcdl.common.errors import BadInput
+from hpcdl.common.files import nearest_existing
 
 #: Reads a value from text; the first argument is the flag or variable that the text came from.
 Reader = Callable[[str, str], Any]
@@ -105,10 +106,9 @@ def folder_to_write(what: str, text: str) -> Path:
 
 def _can_write(path: Path) -> bool:
     """Says whether a path can be written, or made: told before the work, since after it that would be too late."""
-    if os.path.exists(path):  # which, unlike Path.exists, says no of what is where one may not look
-        return os.access(str(path), os.W_OK)
-    nearest = next(one for one in path.absolute().parents if os.path.exists(one))
-    return os.path.isdir(nearest) and os.access(str(nearest), os.W_OK)
+    path = path.absolute()
+    nearest = nearest_existing(path)
+    return (nearest == path or os.path.isdir(nearest)) and os.access(str(nearest), os.W_OK)
 
 
 def flag(name: str) -> str:

@@ -22,11 +22,11 @@ from typing import Optional, Sequence, Tuple
 import hpcdl
 from hpcdl.common.checks import did_you_mean, parse_whole_number
 from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
+from hpcdl.common.files import nearest_existing
 from hpcdl.common.options import OneLineParser
 from hpcdl.launch.config import read_config
 from hpcdl.launch.definitions import DEBIAN, MIRROR, RECIPES, problems
 from hpcdl.launch.image_plan import ROOM_GB, Plan, Room, lacking, part_of, plan_build, plan_pull
-from hpcdl.launch.paths import nearest_existing
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Container
 

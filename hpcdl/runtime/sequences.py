@@ -73,7 +73,9 @@ class Items:
                 f" {length} items; pass a smaller steps_per_epoch, or none"
             )
         self._length = length
-        self.rows = self._batch(0)
+        first = items[0]
+        self._is_bare = not isinstance(first, (tuple, list))
+        self.rows = self._arrays_of(first)
         # Lengths that differ between the first two differ elsewhere too, as Keras has it.
         others = self._batch(1) if steps > 1 else self.rows
         self._specs = [
@@ -96,8 +98,9 @@ class Items:
 
     def _batch(self, index: int) -> Any:
         """Reads an item, as ``(x, y, sample_weight)`` of arrays."""
-        item = self._items[index]
-        self._is_bare = not isinstance(item, (tuple, list))
+        return self._arrays_of(self._items[index])
+
+    def _arrays_of(self, item: Any) -> Any:
         data = tuple(item) if isinstance(item, (tuple, list)) else (item,)
         if len(data) not in (1, 2, 3):
             raise BadInput(

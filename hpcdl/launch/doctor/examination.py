@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import hpcdl
 from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.files import nearest_existing
 from hpcdl.common.options import folder, name_out_of, option, retold, switch
 from hpcdl.common.saying import say
 from hpcdl.common.words import parse_train
@@ -29,7 +30,6 @@ from hpcdl.launch.doctor.host import HostFacts, check_host, check_plan, check_su
 from hpcdl.launch.doctor.image import check_image, passes, ways_of
 from hpcdl.launch.doctor.nodes import check_nodes
 from hpcdl.launch.doctor.verdict import FAILED, WARNING, Finding, is_ill
-from hpcdl.launch.paths import nearest_existing
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.command import hand_over, refuse_inside_job

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput
+from hpcdl.common.files import nearest_existing
 from hpcdl.common.probe import try_folder
 from hpcdl.launch.container import BY_FILE, LIBRARIES_FOR_IMAGES, program_of
 from hpcdl.launch.doctor.hello import read_hello
 from hpcdl.launch.doctor.host import HostFacts, Place
 from hpcdl.launch.doctor.quota import read_quota
 from hpcdl.launch.mpirun import recognise
-from hpcdl.launch.paths import nearest_existing
 from hpcdl.launch.sites.live import parse_mpi_types, parse_partitions, run_text
 from hpcdl.launch.sites.profile import Profile
 from hpcdl.launch.submission.executors import unset_names

@@ -19,10 +19,10 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.cache import cache_folder
 from hpcdl.common.errors import BadInput
+from hpcdl.common.files import nearest_existing
 from hpcdl.common.records import read_json, write_json
 from hpcdl.common.words import TrainCommand, train_argv
 from hpcdl.launch.container import BY_FILE, enter_argv
-from hpcdl.launch.paths import nearest_existing
 from hpcdl.launch.sites.profile import Profile, Site
 from hpcdl.launch.submission.argv import mpirun_argv, srun_argv
 from hpcdl.launch.submission.layout import Layout

@@ -18,13 +18,13 @@ from typing import Callable, Mapping, Optional, Sequence, Tuple
 
 import hpcdl
 from hpcdl.common.errors import BadInput
+from hpcdl.common.files import nearest_existing
 from hpcdl.common.words import TrainCommand, check_script
 from hpcdl.launch.config import Config
 from hpcdl.launch.container import describe_choice, find_image
 from hpcdl.launch.git import own_source
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mounts import own_of_each_node, read_mounts
-from hpcdl.launch.paths import nearest_existing
 from hpcdl.launch.placement import place
 from hpcdl.launch.sites.library import config_dir
 from hpcdl.launch.sites.profile import Profile
