@@ -1,24 +1,26 @@
-"""How fast is a step of run.fit beside one of model.fit: in one process, in turns.
+"""How fast is one way to train beside another: in the same processes, in turns.
 
 The speed of a shared machine wanders further from launch to launch than the two can differ (`tools/speed.py` compares
-launches). Here both train the same network on the same data within seconds of each other, each anew in each round, the
-one first that was second before.
+launches). Here both train the same network within seconds of each other (`tools/programs/turns.py`). The pairs are
+``keras``: run.fit and model.fit, in one process; and ``input``: run.fit on the data, and on one batch from memory, as
+a benchmark on synthetic data has it: what do reading, shuffling and cutting cost?
 
 Synopsis::
 
-    python tools/in_turns.py                                  # 15 rounds of 30 steps: 6 minutes on 2 cores
-    python tools/in_turns.py --rounds 2 --json in-turns.json
+    python tools/in_turns.py keras                                     # 15 rounds of 30 steps: 6 minutes on 2 cores
+    python tools/in_turns.py input --np 2 --rounds 2 --json input.json
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, before anything is installed
@@ -26,47 +28,14 @@ sys.path.insert(0, str(ROOT))  # run as a script, before anything is installed
 from hpcdl.common.checks import parse_whole_number  # noqa: E402
 from hpcdl.common.errors import EXIT_DONE  # noqa: E402
 from hpcdl.common.load import read_busy, span  # noqa: E402
-from hpcdl.common.records import write_json  # noqa: E402
+from hpcdl.common.records import read_json, write_json  # noqa: E402
 from hpcdl.launch.bench.ratios import ratio  # noqa: E402
 from hpcdl.launch.git import source_of  # noqa: E402
 from hpcdl.launch.surroundings import processor  # noqa: E402
 from tools.environments import guarded  # noqa: E402
 from tools.speed import BATCH_SIZE, WORKLOAD  # noqa: E402
 
-UNTIMED_STEPS = 10
-
-
-def measure(name: str, rounds: int, timed_steps: int, folder: Path) -> Dict[str, List[float]]:
-    """Trains in turns, and gives the samples/s of each by round."""
-    import hpcdl
-    from hpcdl.runtime import workloads
-    from tools.programs.plain_fit import Times
-
-    workload = workloads.get(name)
-    run = hpcdl.init(strategy="single", run_dir=folder)
-    arrays = workload.arrays(workload.load(), "float32")
-    num_samples = (UNTIMED_STEPS + timed_steps) * BATCH_SIZE
-    data = arrays.x_train[:num_samples], arrays.y_train[:num_samples]
-
-    def by_keras(times: Any) -> None:
-        workload.build().fit(*data, batch_size=BATCH_SIZE, verbose=0, callbacks=[times])
-
-    def by_hpcdl(times: Any) -> None:
-        with run.scope():
-            model = workload.build()
-        run.fit(model, *data, per_replica_batch_size=BATCH_SIZE, verbose=0, callbacks=[times])
-
-    ways = {"model.fit": by_keras, "run.fit": by_hpcdl}
-    rates: Dict[str, List[float]] = {way: [] for way in ways}
-    for number in range(rounds):
-        for way in list(ways) if number % 2 else reversed(list(ways)):
-            times = Times()
-            ways[way](times)
-            seconds = times.ends[-1] - times.ends[UNTIMED_STEPS]
-            rates[way].append((len(times.ends) - 1 - UNTIMED_STEPS) * BATCH_SIZE / seconds)
-        of_round = ", ".join(f"{way} {of_way[-1]:.0f}" for way, of_way in rates.items())
-        print(f"round {number + 1} of {rounds}: {of_round} samples/s", file=sys.stderr, flush=True)
-    return rates
+PAIRS = ("keras", "input")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -74,40 +43,64 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="tools/in_turns.py", description=(__doc__ or "").split("\n\nSynopsis")[0]
     )
+    parser.add_argument("pair", choices=PAIRS, help="what is compared")
+    parser.add_argument("--np", metavar="N", default="1", help="ranks; keras has one (default: 1)")
     parser.add_argument("--workload", metavar="NAME", default=WORKLOAD, help="what is trained")
     parser.add_argument("--rounds", metavar="N", default="15", help="(default: 15)")
     parser.add_argument("--steps", metavar="N", default="30", help="timed ones of each (default: 30)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep a record in FILE")
     arguments = parser.parse_args(argv)
+    np = parse_whole_number("--np", arguments.np)
     rounds = parse_whole_number("--rounds", arguments.rounds)
     timed_steps = parse_whole_number("--steps", arguments.steps)
-    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", HPCDL_CHECKPOINT_EVERY="never")
+    if arguments.pair == "keras" and np != 1:
+        parser.error(f"model.fit trains in one process; received --np {np}")
     before = read_busy()
     with tempfile.TemporaryDirectory() as folder:
-        rates = measure(arguments.workload, rounds, timed_steps, Path(folder) / "run")
+        record = Path(folder) / "turns.json"
+        words = ["--np", str(np), "--run-dir", str(Path(folder) / "run")]
+        words += ["--log-dir", str(Path(folder) / "logs")] if np > 1 else []
+        program = str(ROOT / "tools" / "programs" / "turns.py")
+        told = (arguments.pair, arguments.workload, str(rounds), str(timed_steps), str(record))
+        status = subprocess.run(
+            [sys.executable, "-m", "hpcdl", "train", *words, program, *told],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+                "HPCDL_CHECKPOINT_EVERY": "never",
+            },
+            stdout=sys.stderr,
+            check=False,
+        ).returncode
+        if status != 0:
+            return status  # it said why
+        found = read_json(record)
     load = span(before, read_busy()).load
-    found = ratio(rates["run.fit"], rates["model.fit"])
+    rates = found["samples_per_second"]
+    (first, ours), (second, theirs) = rates.items()
+    compared = ratio(ours, theirs)
     loaded = "" if load.is_calm else "; UNDER FOREIGN LOAD"
-    print(f"run.fit / model.fit {found}, {found.num_rounds} rounds{loaded}")
+    print(f"{first} / {second} {compared}, {compared.num_rounds} rounds{loaded}")
     if arguments.json:
-        from hpcdl.runtime.record import now, versions
-
         source = source_of(ROOT / "hpcdl")
-        record = {
-            "schema_version": 1,
+        kept = {
+            "schema_version": 2,
             "kind": "in turns",
+            "pair": arguments.pair,
             "workload": arguments.workload,
+            "num_ranks": np,
             "batch_size": BATCH_SIZE,
             "timed_steps": timed_steps,
             "samples_per_second": rates,
-            "ratio": asdict(found),
+            "ratio": asdict(compared),
             "load": asdict(load),
             "processor": processor(),
-            "versions": versions(),
+            "versions": found["versions"],
             "source": None if source is None else asdict(source),
-            "ended": now(),
+            "ended": found["ended"],
         }
-        write_json(arguments.json.resolve(), record)
+        write_json(arguments.json.resolve(), kept)
     return EXIT_DONE
 
 

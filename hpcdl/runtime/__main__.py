@@ -14,12 +14,14 @@ from hpcdl.common.failures import write_failure
 from hpcdl.common.topology import read_topology
 from hpcdl.common.words import TrainCommand, check_script, parse_train
 from hpcdl.runtime import uncaught
+from hpcdl.runtime.collecting import search_rarely
 from hpcdl.runtime.use import check_used, leave_check
 
 
 def main(argv: List[str]) -> int:
     """Runs this rank and gives its exit status; what went wrong is reported where the launcher looks for it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    search_rarely()
     try:
         command = parse_train(argv)
         os.environ.update(command.settings.to_environ())

@@ -29,6 +29,7 @@ from hpcdl.common.topology import Choice, Topology, choose_strategy, read_topolo
 from hpcdl.common.words import MAX_SEED, RunSettings
 from hpcdl.runtime import bare, ending, uncaught
 from hpcdl.runtime.arguments import refuse_unknown, refuse_unnamed, verbosity
+from hpcdl.runtime.collecting import leave_out_what_is_loaded
 from hpcdl.runtime.control import FromMemory, WithoutExchange
 from hpcdl.runtime.devices import pin_devices, use_threads
 from hpcdl.runtime.processes import Alone, HorovodProcesses, start_horovod
@@ -97,6 +98,7 @@ def init(
     tf.keras.utils.set_random_seed(seed)
     if not hasattr(tf.keras, "ops"):  # Keras 2: random layers draw from generators whose state can be kept
         tf.keras.backend.experimental.enable_tf_random_generator()
+    leave_out_what_is_loaded()
     control = FromMemory if bench.cached_input else WithoutExchange
     replicas_of = control if bench.cached_input or bench.without_exchange else Replicas
     if not is_plan_only:

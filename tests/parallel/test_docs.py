@@ -44,7 +44,7 @@ NOT_RUN = {
     "python tools/results.py --data-dir DIR --epochs 5": "trains for minutes, on data that are not on every machine",
     "python tools/results.py --data-dir DIR --epochs 3": "likewise",
     "python tools/results.py --epochs 3": "trains for minutes",
-    "python tools/in_turns.py": "measures for minutes; test_in_turns.py runs two short rounds",
+    "python tools/in_turns.py": "measures for minutes; test_in_turns.py runs short rounds",
     "python tools/speed.py": "measures for half an hour, beside PyTorch",
     "python tools/simulated_worlds.py": "measures for minutes; test_simulated_worlds.py makes such worlds",
     "python tools/real_worlds.py": "starts up to 16 ranks; tests/tools/test_real_worlds.py reads what such note",
