@@ -17,6 +17,8 @@ from hpcdl.common.errors import BadInput
 from hpcdl.launch.mpirun import find_mpirun, read_version
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Keeps matplotlib out of processes that draw nothing.
+WITHOUT_PLOTS = ROOT / "tests" / "without_plots"
 
 
 def has_mpirun() -> bool:
@@ -28,15 +30,16 @@ def has_mpirun() -> bool:
     return True
 
 
-def environ_of_script(is_measured: bool = False) -> Dict[str, str]:
+def environ_of_script(is_measured: bool = False, draws: bool = False) -> Dict[str, str]:
     """Gives the variables of a script on this hpcdl.
 
     Ranks of tests share cores: Horovod's thread, which asks the other ranks once a millisecond, would take a quarter of
-    their time. Coverage is not measured as a rule, since it costs half as much time again.
+    their time. Coverage is not measured as a rule, since it costs half as much time again; and there is no matplotlib,
+    which Keras 3 loads where it is.
     """
     environ = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([*([] if draws else [str(WITHOUT_PLOTS)]), str(ROOT)]),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "",
         "HOROVOD_CYCLE_TIME": "10",

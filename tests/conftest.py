@@ -13,6 +13,8 @@ import pytest
 # TensorFlow brings, would close the stream that pytest captures. No process of hpcdl holds both.
 import submitit  # noqa: F401
 
+from hpcdl.runtime.collecting import leave_out_what_is_loaded, search_rarely
+
 #: What no TensorFlow takes part in, or no version of it changes, behaves alike in all worlds: `make test` tries it in
 #: the first, and in Python 3.8, of which it may ask too much.
 _WITHOUT_TENSORFLOW = [
@@ -43,7 +45,8 @@ collect_ignore = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Lets pytest-xdist hand out files in the order of the tests; those with the most tests are not the longest."""
+    """Loads as a rank does, and lets pytest-xdist hand out files in the order of the tests: the longest come first."""
+    search_rarely()
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 
@@ -51,6 +54,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
     """Begins with the tests that start ranks, whose files take minutes: at the end a worker would be alone with one."""
     items.sort(key=lambda item: "/parallel/" not in str(item.path))
+
+
+def pytest_collection_finish() -> None:
+    """Ends the loading."""
+    leave_out_what_is_loaded()
 
 
 def pytest_report_header() -> str:

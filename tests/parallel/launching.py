@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,15 +20,12 @@ MEASURED = ("callbacks.py", "perturbed.py", "survives.py", "world.py")
 PROGRAMS = Path(__file__).parent / "programs"
 #: Of one launch: those of many replicas take minutes where ranks share their cores with other tests.
 LONGEST_S = 1200
-#: Keeps matplotlib out of programs, none of which draws.
-WITHOUT_PLOTS = Path(__file__).parent / "without_plots"
 
 
 def run_program(folder, name, *args, np=1, replicas=1, launcher="mpi", status=0, options=(), environ=()):
     """Starts a program in a folder on np ranks, and waits until it has ended with a status."""
     is_measured = name in MEASURED and (np, replicas, launcher) == (2, 1, "mpi")
     variables = {**environ_of_script(is_measured), "HPCDL_CHECKPOINT_EVERY": "never", **dict(environ)}
-    variables["PYTHONPATH"] = os.pathsep.join([str(WITHOUT_PLOTS), variables["PYTHONPATH"]])
     world = [
         "--np",
         str(np),

@@ -42,7 +42,7 @@ def test_a_command_is_taken(argv, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "hpcdl", *words],
         cwd=tmp_path,
-        env={**environ_of_script(), **SOME_STEPS.to_environ()},
+        env={**environ_of_script(draws=words[0] != "train"), **SOME_STEPS.to_environ()},
         capture_output=True,
         text=True,
         timeout=300,

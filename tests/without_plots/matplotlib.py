@@ -1,3 +1,3 @@
 """Takes matplotlib's place where nothing is drawn: Keras 3 imports it where it is, a sixth of a rank's start."""
 
-raise ImportError("hidden from this test; see tests/parallel/launching.py")
+raise ImportError("hidden from this test; see tests/bare.py")
