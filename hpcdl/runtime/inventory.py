@@ -27,7 +27,6 @@ def describe_python() -> Dict[str, Any]:
     """Says which interpreter this is, and where it installs packages."""
     return {
         "version": platform.python_version(),
-        "tag": f"cp{sys.version_info[0]}{sys.version_info[1]}",
         "platform": sysconfig.get_platform(),
         "libc": "".join(platform.libc_ver()),
         "prefix": sys.prefix,

@@ -68,7 +68,7 @@ def fake_python(folder: Path, script: str) -> Path:
     return path
 
 
-ABOUT = '{"tag": "cp311", "platform": "p", "libc": "l", "prefix": "/env", "site_packages": "/env/lib"}'
+ABOUT = '{"platform": "p", "libc": "l", "prefix": "/env", "site_packages": "/env/lib"}'
 TENSORFLOW = '{"version": "2.15.1", "include": "/inc", "cuda": null}'
 
 

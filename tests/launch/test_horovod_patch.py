@@ -17,14 +17,22 @@ from hpcdl.launch.horovod_patch import (
     plan_patches,
 )
 
-LISTS, TENSORFLOW_LISTS, TENSORFLOW_OPS = PATCHED_FILES
+LISTS, TENSORFLOW_LISTS, TENSORFLOW_OPS, UTIL = PATCHED_FILES
 DEBUG_FLAGS = (
     'string(REPLACE "{}" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO "${{CMAKE_CXX_FLAGS_RELWITHDEBINFO}}")\n'
 )
 LIBRARY = "add_library(${{TF_TARGET_LIB}} SHARED ${{{}}} ${{{}}})\n"
 XLA_SOURCE = 'list(APPEND TF_SOURCES "${PROJECT_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc")\n'
+SUFFIX = "                OUTPUT_VARIABLE Python_SUFFIX OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)\n"
+SUFFIX_OF_PYTHON = "    ext_suffix = sysconfig.get_config_var('EXT_SUFFIX')\n"
 SOURCES = {
-    LISTS: "project(horovod CXX)\n" + DEBUG_FLAGS.format("-O2") + "    add_subdirectory(third_party/gloo)\n",
+    LISTS: (
+        "project(horovod CXX)\n"
+        + DEBUG_FLAGS.format("-O2")
+        + "    add_subdirectory(third_party/gloo)\n"
+        + SUFFIX
+    ),
+    UTIL: SUFFIX_OF_PYTHON,
     TENSORFLOW_LISTS: XLA_SOURCE + LIBRARY.format("SOURCES", "TF_SOURCES"),
     TENSORFLOW_OPS: (
         "#if HAVE_GPU\n"
@@ -35,13 +43,17 @@ SOURCES = {
         "rest\n"
     ),
 }
-#: What every build changes: no debug information, no copy of Gloo that nothing links, the longest file first.
+#: What every build changes: no debug information, no copy of Gloo that nothing links, the longest file first, and a
+#: library that is named for no Python.
 ALWAYS = {
     LISTS: (
         "project(horovod CXX)\n"
         + DEBUG_FLAGS.format("-O2 -g")
         + "    add_subdirectory(third_party/gloo EXCLUDE_FROM_ALL)\n"
+        + SUFFIX
+        + 'set(Python_SUFFIX ".so")\n'
     ),
+    UTIL: "    ext_suffix = '.so'\n",
     TENSORFLOW_LISTS: XLA_SOURCE + LIBRARY.format("TF_SOURCES", "SOURCES"),
     TENSORFLOW_OPS: SOURCES[TENSORFLOW_OPS],
 }
@@ -125,5 +137,5 @@ def test_streams_are_asked_by_handle_where_gpus_are_built_for_and_it_exists(
 
 def test_every_change_is_described() -> None:
     all_of_them = Patches(without_xla=True, rpath="$ORIGIN/..", stream_by_handle=True)
-    assert len(all_of_them.describe()) == 4
-    assert len(Patches().describe()) == 1
+    assert len(all_of_them.describe()) == 5
+    assert len(Patches().describe()) == 2

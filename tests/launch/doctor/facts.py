@@ -61,7 +61,7 @@ _AROUND: Dict[str, Any] = {
 
 INSIDE: Dict[str, Any] = {
     "around": _AROUND,
-    "python": {"version": "3.11.2", "tag": "cp311", "prefix": "/opt/env"},
+    "python": {"version": "3.11.2", "prefix": "/opt/env"},
     "tensorflow": {"version": "2.21.0", "include": "/opt/env/include", "cuda": None},
     "keras": {"version": "3.15.1"},
     "horovod": {
