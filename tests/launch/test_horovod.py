@@ -131,6 +131,7 @@ def test_the_plan_tells_source_options_and_notes() -> None:
         "source   the source distribution of Horovod 0.28.1, built with /usr/bin/c++",
         "options  HOROVOD_WITHOUT_MPI=1",
         "patch    debug information, and a copy of Gloo that nothing links, left out: half the time",
+        "patch    the library is named for no Python: one wheel serves them all",
         "patch    XLA operations left out: this TensorFlow ships no headers for them",
         "note     no MPI found",
     ]

@@ -14,11 +14,11 @@ from tests.parallel.programs.cases import IS_KERAS_3
 
 #: Script -> its arguments, the accuracy in percent that it must reach.
 EXAMPLES = {
-    "three_lines.py": (("--samples", "6000", "--epochs", "1"), 50),
-    "custom_loop.py": (("--samples", "4000", "--epochs", "1"), 40),
-    "files.py": (("--samples", "6000", "--epochs", "1"), 40),
-    "several_inputs.py": (("--samples", "6000", "--epochs", "1"), 40),
-    "transfer_learning.py": (("--samples", "4000", "--epochs", "1"), 40),
+    "three_lines.py": (("--samples", "3000", "--epochs", "1"), 50),
+    "custom_loop.py": (("--samples", "3000", "--epochs", "1"), 40),
+    "files.py": (("--samples", "3000", "--epochs", "1"), 40),
+    "several_inputs.py": (("--samples", "3000", "--epochs", "1"), 40),
+    "transfer_learning.py": (("--samples", "3000", "--epochs", "1"), 40),
 }
 pytestmark = pytest.mark.skipif(not IS_KERAS_3, reason="what the scripts call is tried there by itself")
 
