@@ -29,6 +29,8 @@ def _let_go_of_readers() -> None:
     are in cycles of objects, or in the frames of the error that ended the script. Nothing else is freed here, since a
     thread that reads may be at work in it.
     """
+    # What was spared the search for garbage may lead to readers too; and files in its cycles are closed at the end.
+    gc.unfreeze()
     everything = gc.get_objects()
     # By type(), since to ask some objects for their class makes them load what they stand for.
     kinds = {kind for kind in set(map(type, everything)) if _is_iterator(kind)}

@@ -51,9 +51,33 @@ def test_a_rank_loads_its_script_and_tensorflow_without_searching_and_searches_f
     assert "usual True spared True" in done.stdout
 
 
+WRITER = """
+class Writer:
+    def __init__(self):
+        self.file, self.again = open("written", "w"), self.write
+
+    def write(self, text):
+        self.file.write(text)
+
+writer = Writer()
+import hpcdl
+run = hpcdl.init()
+writer.write("all of it")
+"""
+
+
+def test_a_file_in_a_cycle_that_is_older_than_the_run_is_written_at_the_end(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(WRITER)
+    words = [sys.executable, "-W", "ignore", str(script)]
+    subprocess.run(words, cwd=str(tmp_path), env=environ_of_script(), check=True, timeout=120)
+    assert (tmp_path / "written").read_text() == "all of it"
+
+
 def test_a_search_that_was_made_rare_is_as_usual_afterwards(usual):
-    search_rarely()
-    assert gc.get_threshold()[0] > 100 * usual[0]
+    for _ in range(5):  # a process may try one start after the other
+        search_rarely()
+        assert 100 * usual[0] < gc.get_threshold()[0] < 10_000_000
     leave_out_what_is_loaded()
     assert gc.get_threshold() == usual
 
