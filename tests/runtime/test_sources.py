@@ -380,7 +380,8 @@ def test_what_is_cached_is_read_once_for_all_epochs(last, tmp_path):
     of_training, of_validation = [], []
     validation_data = cached(of_validation, 2)
     train(tmp_path / "run", cached(of_training, 5), validation_data=validation_data)
-    assert len(of_training) == len(of_validation) == 1 + 1  # what batches are like; all epochs
+    # What batches are like, and all epochs; the first, which reads ahead, may have read all.
+    assert {len(of_training), len(of_validation)} <= {1, 1 + 1}
 
 
 def test_batches_of_every_iteration_of_an_epoch_are_compared(reader):
