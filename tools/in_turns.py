@@ -33,7 +33,7 @@ from hpcdl.launch.bench.ratios import ratio  # noqa: E402
 from hpcdl.launch.git import source_of  # noqa: E402
 from hpcdl.launch.surroundings import processor  # noqa: E402
 from tools.environments import guarded  # noqa: E402
-from tools.speed import BATCH_SIZE, WORKLOAD  # noqa: E402
+from tools.speed import BATCH_SIZE, WORKLOAD, environ_of_programs  # noqa: E402
 
 PAIRS = ("keras", "input")
 
@@ -64,12 +64,7 @@ def main(argv: Sequence[str]) -> int:
         told = (arguments.pair, arguments.workload, str(rounds), str(timed_steps), str(record))
         status = subprocess.run(
             [sys.executable, "-m", "hpcdl", "train", *words, program, *told],
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-                "HPCDL_CHECKPOINT_EVERY": "never",
-            },
+            env={**os.environ, **environ_of_programs(), "HPCDL_CHECKPOINT_EVERY": "never"},
             stdout=sys.stderr,
             check=False,
         ).returncode

@@ -80,17 +80,21 @@ COMPARISONS = (
 )
 
 
+def environ_of_programs() -> Dict[str, str]:
+    """Gives the variables of what `tools/programs` holds: this hpcdl, and what the user has besides."""
+    return {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
 def make_points(
     machine: Machine, window: Window, mpirun: str, torch_python: Optional[Path] = None
 ) -> List[Point]:
     """Describes what is measured on a machine; PyTorch where its Python is given."""
     python = sys.executable
     bench = BenchSettings(steps=window.steps, untimed_steps=window.untimed_steps)
-    environ = {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        **bench.to_environ(),
-    }
+    environ = {**environ_of_programs(), **bench.to_environ()}
     mpi = {**environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     plain = (python, str(_PROGRAMS / "plain_fit.py"))
     script = (python, str(_PROGRAMS / "horovod_script.py"))
