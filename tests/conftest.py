@@ -29,12 +29,12 @@ _WITHOUT_TENSORFLOW = [
 ]
 
 #: What Keras 2.12 and 2.15 do alike: `make test` tries it in the older one, the images of which are the users', unless
-#: its Python is not here. How an optimizer is called differs, and is tried in both.
+#: its Python is not here. How an optimizer is called differs: tests/parallel/test_equality.py is tried in both.
 _ALIKE_IN_KERAS_2 = [
     *(f"launch/test_{name}.py" for name in ("docs", "horovod", "local")),
     *(f"runtime/test_{name}.py" for name in ("examining", "processes", "rendezvous", "resume", "sources")),
-    *(f"runtime/test_{name}.py" for name in ("without_horovod", "workloads")),
-    "parallel/test_workloads.py",
+    *(f"runtime/test_{name}.py" for name in ("callback_list", "nests", "without_horovod", "workloads")),
+    *(f"parallel/test_{name}.py" for name in ("callbacks", "ending", "workloads")),
 ]
 
 _tried = os.environ.get("HPCDL_TRIED_WORLDS", "").split()

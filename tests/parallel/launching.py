@@ -14,6 +14,7 @@ from tests.parallel.programs.cases import IS_KERAS_3
 
 IS_OLDEST = tf.__version__.startswith("2.12.")
 NEWEST_ONLY = pytest.mark.skipif(not IS_KERAS_3, reason="tried under Keras 3; it depends on no Keras")
+ONE_OF_KERAS_2 = pytest.mark.skipif(IS_OLDEST, reason="tried in the newer TensorFlow with Keras 2")
 #: Programs whose coverage is measured, on two ranks: what they do between them. What a process does alone, and with
 #: several replicas, is measured where tests need no launcher.
 MEASURED = ("callbacks.py", "perturbed.py", "survives.py", "world.py")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.parallel.launching import IS_OLDEST, NEWEST_ONLY, run_program
+from tests.parallel.launching import IS_OLDEST, NEWEST_ONLY, ONE_OF_KERAS_2, run_program
 from tests.parallel.programs.cases import IS_KERAS_3
 from tests.parallel.programs.inputs import ALONE, EPOCHS, GLOBAL_BATCH_SIZE, KINDS, NUM_SAMPLES
 
@@ -91,6 +91,7 @@ def test_batches_that_differ_later_stop_the_run_at_the_end_of_the_epoch(tmp_path
     assert "those of epoch 1 are others on rank 1 than on rank 0" in done.stderr
 
 
+@ONE_OF_KERAS_2
 def test_batches_that_differ_later_stop_a_validation_an_evaluation_and_a_prediction(tmp_path):
     run_program(tmp_path, "unseeded.py", "tests", np=2)
     for rank in range(2):
