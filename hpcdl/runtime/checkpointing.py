@@ -82,16 +82,16 @@ class Checkpointing:
         """
         steps_done = epoch * self.plan.steps_per_epoch + step
         if step < self.plan.steps_per_epoch:
-            is_leaving = self.wishes.agreed("leave")
+            is_ending, is_leaving = self.wishes.agreed("end"), self.wishes.agreed("leave")
             if is_leaving or self.wishes.agreed("save") or self._is_due(steps_done):
                 # A wish to end of this very step, which only the next one would carry, goes into the checkpoint.
                 self.wishes.hear_now()
                 self._save(epoch, step, must=is_leaving)
-            if is_leaving:
-                raise Leaving
-            if self.wishes.agreed("end"):
+            if is_ending:  # to leave would be for nothing but one step more
                 self.model.stop_training = True
                 return True
+            if is_leaving:
+                raise Leaving
         self._note_wishes()
         return False
 

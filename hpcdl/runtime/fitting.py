@@ -321,6 +321,7 @@ class Fit:
             self.bench.meet()
             stack.enter_context(self.source.explained())
             mark = meta.get("data") if meta is not None else None
+            keras_edge.forget_validation(model)
             model.fit(
                 self.source.feed(order, replicas, plan.epochs_to_run, first_step, mark),
                 initial_epoch=epoch,

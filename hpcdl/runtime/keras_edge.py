@@ -313,6 +313,12 @@ def one_step_per_execution(model: Any) -> Dict[str, Any]:
     return {} if hasattr(model, "_steps_per_execution") else {"steps_per_execution": 1}
 
 
+def forget_validation(model: Any) -> None:
+    """Lets the next fit read its own validation data: Keras 2 goes on with the reader that a failed fit has left."""
+    if getattr(model, "_eval_data_handler", None) is not None:
+        model._eval_data_handler = None
+
+
 def compiles_by_choice_of_keras(model: Any) -> bool:
     """Says whether Keras 3 lets XLA compile this model by itself, on a GPU; it does not keep what the user said."""
     choose = getattr(model, "_resolve_auto_jit_compile", None)

@@ -208,6 +208,8 @@ def from_rank_0(processes: Any, work: Callable[[], Any]) -> Any:
         HpcdlError: On the others: rank 0 has met another error, which it raises itself. Whoever catches it on all ranks
             finds them at the same collective.
     """
+    # Where this rank is parted from the others, it is refused here, with nothing done yet.
+    broadcast_bytes = processes.broadcast_bytes
     sent = ""
     if processes.rank == 0:
         try:
@@ -217,9 +219,9 @@ def from_rank_0(processes: Any, work: Callable[[], Any]) -> Any:
         except Exception as problem:
             said = f"rank 0 failed: {type(problem).__name__}: {problem}".splitlines()[0]
             said = str(problem) if isinstance(problem, HpcdlError) else said
-            processes.broadcast_bytes(json.dumps({"failed": said}).encode())
+            broadcast_bytes(json.dumps({"failed": said}).encode())
             raise
-    answer = json.loads(processes.broadcast_bytes(sent.encode()))
+    answer = json.loads(broadcast_bytes(sent.encode()))
     if "bad_input" in answer:
         raise BadInput(answer["bad_input"])
     if "failed" in answer:

@@ -98,7 +98,7 @@ def _apart(callback: Any, name: str, replicas: Replicas) -> Callable[..., Any]:
         with replicas.parted(
             "every rank must call what all of them do together, such as run.evaluate; received a call from the callback"
             f" {type(callback).__name__}, which runs on rank 0 only; let its class say rank_0_only = False, or call"
-            " self.model.evaluate, which is a rank's own"
+            " what is a rank's own, such as self.model.evaluate or self.model.save"
         ):
             return hook(*args, **kwargs)
 

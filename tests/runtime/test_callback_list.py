@@ -128,7 +128,7 @@ def of_lambda(does):
 
 
 @pytest.mark.parametrize("make", [OnRank0, of_lambda])
-@pytest.mark.parametrize("what", ["evaluate", "predict", "barrier", "average_gradients", "broadcast"])
+@pytest.mark.parametrize("what", ["evaluate", "predict", "barrier", "average_gradients", "broadcast", "save"])
 def test_what_all_ranks_do_together_is_refused_in_a_callback_of_rank_0(what, make, tmp_path):
     run = make_run(tmp_path / "run", Twins())
     with run.scope():
@@ -140,12 +140,14 @@ def test_what_all_ranks_do_together_is_refused_in_a_callback_of_rank_0(what, mak
         "barrier": (),
         "average_gradients": ([tf.ones(3)],),
         "broadcast": (model.variables,),
+        "save": (model, tmp_path / "model.keras"),
     }
     callback = make(lambda: getattr(run, what)(*arguments[what]))
     with pytest.raises(
         BadInput, match=f"received a call from the callback {type(callback).__name__}, which runs on"
     ):
         run.fit(model, X, X[:, :1], global_batch_size=20, callbacks=[callback], verbose=0)
+    assert not (tmp_path / "model.keras").exists()
     run.barrier()
     callback = make(lambda: model.evaluate(X, X[:, :1], verbose=0))
     run.fit(model, X, X[:, :1], global_batch_size=20, callbacks=[callback], verbose=0)

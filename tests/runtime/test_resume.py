@@ -456,6 +456,29 @@ def test_each_fit_of_a_script_has_a_folder_of_its_own(tmp_path):
     assert_same(script(), first)
 
 
+class FailAtEnd(keras.callbacks.Callback):
+    """Fails when the first epoch is over, its validation included."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        raise Fails
+
+
+@pytest.mark.parametrize("shape", ["arrays", "data set"])
+def test_a_fit_after_one_that_failed_validates_on_data_of_its_own(shape, tmp_path):
+    def validation(x, y):
+        return (x, y) if shape == "arrays" else tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+
+    run = hpcdl.init(run_dir=str(tmp_path / "run"))
+    with run.scope():
+        model = build()
+    arguments = {"global_batch_size": 8, "verbose": 0}
+    with pytest.raises(Fails):
+        run.fit(model, X, Y, validation_data=validation(X, Y), callbacks=[FailAtEnd()], **arguments)
+    history = run.fit(model, X, Y, validation_data=validation(X[:9] + 1, Y[:9]), **arguments).history
+    expected = run.evaluate(model, X[:9] + 1, Y[:9], **arguments)[0]
+    assert history["val_loss"] == [pytest.approx(expected, abs=1e-6)]
+
+
 class Parting(Twins):
     """Rank 0 of two, which notes what the ranks do before they leave."""
 
@@ -478,21 +501,29 @@ class StopAt(FailAt):
 
 
 @pytest.mark.parametrize("step", [2, 3, 4])
-def test_a_wish_to_end_is_kept_where_all_ranks_leave(step, tmp_path):
-    def script(*callbacks):
-        run = make_run(tmp_path / "run", Parting())
+def test_a_training_that_a_callback_ends_ends_in_the_same_step_where_all_ranks_leave(step, tmp_path):
+    def script(folder, *callbacks):
+        keras.utils.set_random_seed(0)
+        run = make_run(tmp_path / folder, Parting())
         with run.scope():
             model = build()
-        return run.fit(model, X, Y, global_batch_size=8, epochs=3, verbose=0, callbacks=list(callbacks))
+        history = run.fit(model, X, Y, global_batch_size=8, epochs=3, verbose=0, callbacks=list(callbacks))
+        return model, history.history
 
-    with pytest.raises(SystemExit):
-        script(SignalAt(0, 2), StopAt(0, step))  # all have heard of the signal after the next step
-    assert record(tmp_path / "run")["status"] == "stopped"
+    unbroken = script("unbroken", StopAt(0, step))  # all ranks have heard of it after the next step
+    assert len(unbroken[1]["loss"]) == 1
     seen = Seen()
-    history = script(seen)
-    assert history.epoch == ([0] if step < 4 else [0, 1, 2])
-    assert seen.steps[:1] == [(0, 4)]
-    assert (seen.steps == [(0, 4)]) == (step < 4)
+    if step == 2:  # they hear of both in the same step, and there is nothing left to leave for
+        mine = script("run", SignalAt(0, 2), StopAt(0, step), seen)
+        assert seen.steps[-1] == (0, 3)
+    else:
+        with pytest.raises(SystemExit):
+            script("run", SignalAt(0, 2), StopAt(0, step))
+        assert record(tmp_path / "run")["status"] == "stopped"
+        mine = script("run", StopAt(0, step), seen)
+        assert seen.steps == [(0, 4), (0, 5)][: step - 2]
+    assert record(tmp_path / "run")["status"] == "done"
+    assert_same(mine, unbroken)
 
 
 @pytest.mark.parametrize(("why", "processes"), [("time", Parting()), ("signal", Alone())])
