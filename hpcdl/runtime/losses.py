@@ -5,7 +5,8 @@ batch. Others are corrected where Keras divides, so that the same mean gives the
 
 - A mean over the entries that a mask leaves (Masking, mask_zero, ignore_class), and Keras 3's
   ``mean_with_sample_weight``, over the sum of the weights: the divisor is summed over the replicas.
-- A sum: each replica's counts as many times as the global batch is larger than its part.
+- A sum: each replica's counts as many times as the global batch is larger than its part. What a regularizer of Keras'
+  says of a layer's activity is one in Keras 3 before 3.14.
 
 Nothing is known of a loss that a function of the user's, or add_loss(), gives as one number: it is taken as a mean, and
 the run says so (`Parts.taken_as_means`).
@@ -18,6 +19,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import copy
 import importlib
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Tuple
@@ -25,6 +27,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import tensorflow as tf
 
 from hpcdl.common.errors import HpcdlError
+from hpcdl.common.releases import release
 from hpcdl.runtime.keras_edge import is_keras_3
 from hpcdl.runtime.overriding import attributes, overridden
 from hpcdl.runtime.parts import Parts
@@ -32,6 +35,10 @@ from hpcdl.runtime.replicas import Replicas
 
 _MEANS = ("sum_over_batch_size", "mean", "auto")
 _LOSS_FUNCTION = "the loss function"
+
+#: The minor versions of Keras 3 from which on a mean over a mask is divided by nothing but what the mask leaves, and
+#: what a regularizer says of a layer's activity by the batch size.
+_NO_EPSILON_SINCE, _ACTIVITY_IS_MEAN_SINCE = 13, 14
 
 #: What divides a loss by the number of replicas in the process.
 _SCALING = ("scale_loss_for_distribution", "unscale_loss_for_distribution")
@@ -53,6 +60,8 @@ def global_losses(model: Any, parts: Parts, replicas: Replicas) -> Iterator[None
             overrides.update({name: lambda value: value for name in _SCALING if hasattr(module, name)})
             for loss in _sums(model):
                 stack.enter_context(_not_multiplied(loss))
+        for layer in _layers_that_sum_their_activity(model, module):
+            stack.enter_context(_activity_of_global_batch(layer, parts))
         stack.enter_context(attributes(module, **overrides))
         yield
 
@@ -86,6 +95,7 @@ def _reductions(model: Any) -> Tuple[Any, Dict[str, Callable[..., Any]]]:
 
 def _keras_3_values(module: Any, parts: Parts) -> Callable[..., Any]:
     plain = module.reduce_weighted_values
+    epsilon = module.backend.epsilon() if _is_keras_3_before(_NO_EPSILON_SINCE, module) else 0.0
 
     def reduce_weighted_values(
         values: Any,
@@ -103,17 +113,52 @@ def _keras_3_values(module: Any, parts: Parts) -> Callable[..., Any]:
         if reduction == "sum":
             return loss / tf.cast(parts.fraction, loss.dtype)
         if reduction == "mean_with_sample_weight":
-            divided_by = module.apply_mask(sample_weight, mask, dtype=loss.dtype, reduction=reduction)
-        else:
-            divided_by = mask if reduction in _MEANS else None
-        return loss if divided_by is None else loss * _correction(divided_by, loss.dtype, parts)
+            weights = module.apply_mask(sample_weight, mask, dtype=loss.dtype, reduction=reduction)
+            return loss if weights is None else loss * _correction(weights, 0.0, loss.dtype, parts)
+        if reduction not in _MEANS or mask is None:
+            return loss
+        return loss * _correction(mask, epsilon, loss.dtype, parts)
 
     return reduce_weighted_values
 
 
-def _correction(divided_by: Any, dtype: Any, parts: Parts) -> tf.Tensor:
+def _correction(divided_by: Any, epsilon: float, dtype: Any, parts: Parts) -> tf.Tensor:
+    """Gives what makes of a mean over a part's entries its share in that over those of the global batch.
+
+    Keras has divided by the sum of ``divided_by``, and added ``epsilon`` to it.
+    """
     own = tf.reduce_sum(tf.cast(divided_by, dtype))
-    return tf.math.divide_no_nan(own, parts.divisor(own))
+    return tf.math.divide_no_nan(own + epsilon, parts.divisor(own + epsilon * tf.cast(parts.fraction, dtype)))
+
+
+def _is_keras_3_before(minor: int, module: Any) -> bool:
+    """Says whether a module is part of a Keras 3 that is older than 3.minor."""
+    numbers = [
+        int(number) for number in release(importlib.import_module(module.__name__.split(".")[0]).__version__)
+    ]
+    return [3] <= numbers < [3, minor]
+
+
+def _layers_that_sum_their_activity(model: Any, module: Any) -> List[Any]:
+    """Lists the layers whose activity a regularizer of Keras' adds up over the rows of a batch."""
+    if not _is_keras_3_before(_ACTIVITY_IS_MEAN_SINCE, module):
+        return []
+    root = module.__name__.split(".")[0] + "."
+    of_layers = [(layer, getattr(layer, "activity_regularizer", None)) for layer in model._flatten_layers()]
+    return [layer for layer, regularizer in of_layers if type(regularizer).__module__.startswith(root)]
+
+
+@contextmanager
+def _activity_of_global_batch(layer: Any, parts: Parts) -> Iterator[None]:
+    plain = type(layer.activity_regularizer)
+
+    def call(self: Any, activity: Any) -> Any:
+        loss = plain.__call__(self, activity)
+        return loss if parts.share is None else loss / tf.cast(parts.fraction, loss.dtype)
+
+    mine = copy.copy(layer.activity_regularizer)  # which may be that of a layer's kernel as well
+    with overridden(mine, __call__=call), attributes(layer, activity_regularizer=mine):
+        yield
 
 
 def _keras_2_mask(module: Any, parts: Parts) -> Callable[..., Any]:

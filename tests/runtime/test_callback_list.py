@@ -108,6 +108,24 @@ def test_a_value_that_a_callback_logs_has_a_best_checkpoint(run, model, tmp_path
     assert sorted((meta["epoch"], meta["score"]) for meta in metas) == [(2, -0.75), (3, -0.5)]
 
 
+def test_a_model_that_a_callback_saves_has_the_regularizers_of_plain_keras(tmp_path):
+    run = make_run(tmp_path / "run", Twins())
+    shared = keras.regularizers.L2(
+        0.1
+    )  # of which that of the activity alone is a sum, in some versions of Keras 3
+    with run.scope():
+        layer = keras.layers.Dense(1, kernel_regularizer=shared, activity_regularizer=shared)
+        model = keras.Sequential([keras.Input((4,)), layer])
+        model.compile("sgd", "mse", jit_compile=False)
+    path = tmp_path / "model.keras"
+    saves = keras.callbacks.ModelCheckpoint(str(path))
+    run.fit(model, X, X[:, :1], global_batch_size=20, callbacks=[saves], verbose=0)
+    assert layer.activity_regularizer is shared
+    loaded = keras.models.load_model(str(path)).layers[-1]
+    for regularizer in (loaded.kernel_regularizer, loaded.activity_regularizer):
+        assert type(regularizer) is keras.regularizers.L2
+
+
 class OnRank0(keras.callbacks.Callback):
     """Does something at the end of the first epoch."""
 

@@ -99,7 +99,7 @@ def dense(**arguments: Any) -> Any:
 def active() -> Any:
     """A loss of a layer's activity, which Keras divides by the batch size."""
     inputs = keras.Input((NUM_FEATURES,))
-    hidden = keras.layers.Dense(8, activation="tanh", activity_regularizer=keras.regularizers.L1(0.05))(
+    hidden = keras.layers.Dense(8, activation="tanh", activity_regularizer=keras.regularizers.L2(0.05))(
         inputs
     )
     return keras.Model(inputs, keras.layers.Dense(NUM_CLASSES)(hidden))
