@@ -67,7 +67,7 @@ examples:
   hpcdl workloads                                  networks, data sets, parameters
   hpcdl data fetch mnist                           on a login node, for compute nodes without internet
   hpcdl doctor --site bridges2 --nodes 2 -A abc123p    will it work there?
-  hpcdl show runs/*                                what the runs here gave, and their curves
+  hpcdl show runs                                  what the runs here gave, and their curves
   hpcdl horovod check                              does Horovod match this TensorFlow?
 
 `hpcdl COMMAND --help` tells more. HPCDL_DEBUG=1 shows the traceback of an error.

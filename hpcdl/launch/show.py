@@ -23,7 +23,7 @@ from hpcdl.launch.records import OF_RUN, damaged
 
 _EXAMPLES = """\
 examples:
-  hpcdl show runs/*                                all runs here, in one table
+  hpcdl show runs                                  all runs there, in one table
   hpcdl show runs/first runs/second --curves both.png
   hpcdl show --json runs/first | jq .[0].record.final_metrics"""
 _CURVES = "curves.png"
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs ``hpcdl show ARGV``.
 
     Raises:
-        BadInput: A folder holds no run, or the picture cannot be written.
+        BadInput: A folder holds no run that can be read, or the picture cannot be written.
     """
     parser = OneLineParser(
         prog="hpcdl show",
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
         metavar="RUN",
         nargs="+",
         type=Path,
-        help="a run folder, or a folder of them; later fits of a script follow its first",
+        help="a run folder, which must be readable, or a folder of them; later fits of a script follow its first",
     )
     parser.add_argument(
         "--curves",
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         "--json", action="store_true", help="print records and histories as JSON; draw nothing"
     )
     options = parser.parse_args(argv)
-    runs = [read_run(path) for path in find_runs(options.runs)]
+    runs = read_runs(options.runs)
     if options.json:
         print(as_json([{"path": str(r.path), "record": r.record, "history": r.history} for r in runs]))
         return EXIT_DONE
@@ -114,6 +114,28 @@ def draw_each(paths: Sequence[Path]) -> None:
         say(f"no curves are drawn: {words}")
 
 
+def read_runs(paths: Sequence[Path]) -> List[RunFiles]:
+    """Reads the runs that `find_runs` finds; of those that nobody has named, it says in one line which cannot be read.
+
+    Raises:
+        BadInput: A path holds no run, or it is one that cannot be read, or none of all can.
+    """
+    runs: List[RunFiles] = []
+    left_out: List[BadInput] = []
+    for path in find_runs(paths):
+        try:
+            runs.append(read_run(path))
+        except BadInput as problem:
+            if path in paths:
+                raise
+            left_out.append(problem)
+    if not runs:
+        raise left_out[0]
+    for why in left_out:
+        say(f"not shown: {why}")
+    return runs
+
+
 def find_runs(paths: Sequence[Path]) -> List[Path]:
     """Lists the run folders among the paths, and in them where they are folders of runs, each once.
 
@@ -124,14 +146,14 @@ def find_runs(paths: Sequence[Path]) -> List[Path]:
     """
     found: Dict[Path, None] = {}
     for path in paths:
-        inside = [path] if is_run(path) else sorted(filter(is_run, path.glob("*")))
+        inside = [path] if is_run(path) else sorted(_inside(path, "*"))
         if not inside:
             raise BadInput(
                 f"RUN must be a folder with a run.json in it, or a folder of such; received {path};"
                 " `ls runs` lists those of this folder"
             )
         for run in inside:
-            later = sorted(filter(is_run, run.glob("fit-*")), key=lambda fit: (len(fit.name), fit.name))
+            later = sorted(_inside(run, "fit-*"), key=lambda fit: (len(fit.name), fit.name))
             found.update(dict.fromkeys([run, *later]))
     return list(found)
 
@@ -149,6 +171,21 @@ def is_run(path: Path) -> bool:
             f"RUN must be a folder that can be read; received {path}, into which nobody may look: {problem.strerror};"
             " name others"
         ) from problem
+
+
+def _inside(folder: Path, pattern: str) -> List[Path]:
+    """Lists the run folders in a folder, and what nobody may look into: whoever reads that tells why."""
+
+    def may_be_run(path: Path) -> bool:
+        try:
+            return is_run(path)
+        except BadInput:
+            return True
+
+    try:
+        return list(filter(may_be_run, folder.glob(pattern)))
+    except OSError:  # in some Pythons: nobody may look into the folder itself
+        return []
 
 
 def read_run(path: Path) -> RunFiles:

@@ -201,20 +201,61 @@ def test_a_history_that_is_no_text_is_one_line(tmp_path):
         main([str(run)])
 
 
-def test_a_folder_into_which_nobody_may_look_is_one_line(tmp_path, monkeypatch):
-    def denied(path, *args, **kwargs):
-        if "theirs" in str(path):
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return stat(path, *args, **kwargs)
+def test_a_folder_into_which_nobody_may_look_is_one_line(tmp_path, monkeypatch, capsys):
+    def denying(plain):
+        def denied(path, *args, **kwargs):
+            if "theirs" in str(path):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return plain(path, *args, **kwargs)
 
-    stat = os.stat
+        return denied
+
     make(tmp_path / "runs" / "theirs")
     make(tmp_path / "runs" / "ours")
-    monkeypatch.setattr(os, "stat", denied)
-    for path in (tmp_path / "runs", tmp_path / "runs" / "theirs"):
-        with pytest.raises(BadInput, match="theirs, into which nobody may look: Permission denied; name"):
-            main([str(path)])
-    main([str(tmp_path / "runs" / "ours"), "--no-curves"])
+    for name in ("stat", "open"):
+        monkeypatch.setattr(os, name, denying(getattr(os, name)))
+    with pytest.raises(BadInput, match="theirs, into which nobody may look: Permission denied; name"):
+        main([str(tmp_path / "runs" / "theirs")])
+    assert main([str(tmp_path / "runs"), "--no-curves"]) == 0
+    told = capsys.readouterr()
+    assert [line.split()[0] for line in told.out.splitlines()[1:]] == [str(tmp_path / "runs" / "ours")]
+    (line,) = told.err.splitlines()
+    assert f"received {tmp_path / 'runs' / 'theirs'}" in line
+    assert "Permission denied" in line
+
+
+def test_of_a_folder_the_runs_that_can_be_read_are_shown_and_each_other_is_one_line(tmp_path, capsys):
+    first, second = make(tmp_path / "runs" / "a"), make(tmp_path / "runs" / "e")
+    (make(tmp_path / "runs" / "b") / "run.json").write_text('{"status": "do')
+    make(tmp_path / "runs" / "c", schema_version=99)
+    make(tmp_path / "runs" / "d", topology=[])
+    (tmp_path / "runs" / "begun").mkdir()  # of which nothing was written
+    (make(first / "fit-2") / "history.csv").write_text("epoch,loss\n1\n")
+    assert main([str(tmp_path / "runs"), "--json"]) == 0
+    told = capsys.readouterr()
+    assert [run["path"] for run in json.loads(told.out)] == [str(first), str(second)]
+    lines = told.err.splitlines()
+    assert all(line.startswith("hpcdl: not shown: ") for line in lines)
+    for line, name, why in zip(
+        lines, ("a/fit-2", "b", "c", "d"), ("not a table", "Untermin", "schema 99", "topology")
+    ):
+        assert f"received {tmp_path / 'runs' / name}" in line
+        assert why in line
+    assert len(lines) == 4
+
+
+def test_a_run_that_is_named_must_be_readable_whatever_others_are(tmp_path):
+    good, bad = make(tmp_path / "runs" / "a"), make(tmp_path / "runs" / "b")
+    (bad / "run.json").write_text("{")
+    for named in ([bad], [good, bad], [tmp_path / "runs", bad]):
+        with pytest.raises(BadInput, match="must be readable"):
+            main([*map(str, named), "--no-curves"])
+
+
+def test_a_folder_of_runs_of_which_none_can_be_read_is_refused(tmp_path):
+    (make(tmp_path / "runs" / "a") / "run.json").write_text("{")
+    with pytest.raises(BadInput, match="must be readable; received .*/runs/a: "):
+        main([str(tmp_path / "runs")])
 
 
 @pytest.mark.parametrize("damage", ["{", "[]"])
