@@ -41,7 +41,8 @@ KNOWN: Tuple[Known, ...] = (
     ),
     Known(
         r"CANCELLED AT \S+ DUE TO TIME LIMIT",
-        "the job's time was over; pass a longer --time: the run goes on from its last checkpoint",
+        "the job's time was over; pass a longer --time: the run goes on from its last checkpoint, a benchmark, which"
+        " has none, begins again",
     ),
     Known(
         r"[Dd]isk quota exceeded",

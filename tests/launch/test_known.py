@@ -23,7 +23,7 @@ LINES = [
     ("srun: error: Orion-01-01: task 4: Out Of Memory", "larger --mem"),
     (
         "slurmstepd: error: *** STEP 494583.0 ON n1 CANCELLED AT 2024-04-20T09:09:37 DUE TO TIME LIMIT ***",
-        "longer --time",
+        "longer --time: the run goes on from its last checkpoint, a benchmark, which has none, begins again",
     ),
     # the C library, as Python and TensorFlow give it on
     ("OSError: [Errno 122] Disk quota exceeded: '/home/x/.local/share'", "a quota is used up"),

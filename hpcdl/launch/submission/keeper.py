@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
+from hpcdl.common.bench import BenchSettings
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE, BadInput, HpcdlError
 from hpcdl.launch.container import describe_image, image_environ, put_stand_in
 from hpcdl.launch.machine import read_machine
@@ -79,20 +80,21 @@ def keep(folder: str) -> None:
     is_wanted = outcome.stopped_by is None
     may_again = (job.requeue or job.chain) and job.executor != "debug" and restarts < job.options.max_requeues
     requeue = outcome.status == EXIT_REQUEUE and is_wanted and may_again
+    word = _word(outcome, requeue)
+    said = {"done": "", "requeued": "", "stopped": _what_is_left(job, restarts)}
     state.update(
-        state=_word(outcome, requeue),
+        state=word,
         exit_status=outcome.status,
         ended=time.time(),
-        words="" if outcome.status == EXIT_DONE else summary(outcome, state["host"]),
+        words=said[word] if word in said else summary(outcome, state["host"]),
         rank=outcome.rank,
         meaning=meaning(outcome, job.log_dir, tail),
     )
     write_state(path, state)
     if outcome.status not in (EXIT_DONE, EXIT_REQUEUE):
         print(render(outcome, state["host"], job.log_dir, tail), flush=True)
-    elif outcome.status == EXIT_REQUEUE and is_wanted and not requeue:
-        why = f"{restarts} restarts are enough" if job.requeue or job.chain else "it must not be"
-        print(f"hpcdl: stopped with a checkpoint, not requeued: {why}; submit it again to go on", flush=True)
+    elif word == "stopped":
+        print(f"hpcdl: stopped {said[word]}", flush=True)
     if requeue and job.requeue:
         _requeue(job, path, state)
     elif requeue:
@@ -160,6 +162,15 @@ def _word(outcome: Outcome, requeue: bool) -> str:
     if outcome.status == EXIT_REQUEUE:
         return "requeued" if requeue else "stopped"
     return "failed"
+
+
+def _what_is_left(job: Job, restarts: int) -> str:
+    """Says of a run that has stopped for good what is left of it, and how it goes on."""
+    if BenchSettings.from_environ(job.environ).steps is not None:
+        return "before its steps were timed, with nothing saved; the same hpcdl bench command begins it again"
+    is_enough = restarts >= job.options.max_requeues
+    why = f"{restarts} restarts are enough" if is_enough else "it must not be"
+    return f"with a checkpoint, not requeued: {why}; submit it again to go on"
 
 
 def _requeue(job: Job, folder: Path, state: Mapping[str, Any]) -> None:

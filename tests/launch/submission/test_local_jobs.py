@@ -152,6 +152,28 @@ def test_the_debug_executor_runs_here_and_now_and_has_the_runs_status(user: User
     assert "has none: it ran at once (--executor debug)" in user.types("jobs", str(one)).stderr
 
 
+def test_of_a_run_that_has_stopped_for_good_it_is_said_what_is_left_of_it(user: User) -> None:
+    job_id = user.submits("--no-requeue", "train.py", "requeue")
+    wait_for(lambda: user.state().get("state") == "stopped")
+    (line,) = lines(user, "jobs")
+    assert line.split(maxsplit=3) == [
+        job_id,
+        "stopped",
+        "train",
+        "with a checkpoint, not requeued: it must not be; submit it again to go on",
+    ]
+
+
+def test_of_a_benchmark_that_has_stopped_no_checkpoint_is_told(user: User) -> None:
+    done = user.types("bench", "--site", "local", "--np", "1", "--study", "study", "train.py", "requeue")
+    assert done.returncode == 1
+    told = "before its steps were timed, with nothing saved; the same hpcdl bench command begins it again"
+    assert f"hpcdl: stopped {told}\n" in done.stdout
+    (path,) = user.folder.glob("study/*/*/*/state.json")
+    state = json.loads(path.read_text())
+    assert (state["state"], state["words"]) == ("stopped", told)
+
+
 def test_a_run_that_cannot_be_watched_is_not_said_to_have_had_no_ranks(user: User) -> None:
     done = user.types(
         "submit", "--site", "local", "--executor", "debug", "--oversubscribe", "train.py", "unseen"
