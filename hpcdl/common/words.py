@@ -309,7 +309,12 @@ def parse_train_words(
 
 
 def train_parser(
-    prog: str, description: str, epilog: str, further: Mapping[str, Any], settings: Any = RunSettings
+    prog: str,
+    description: str,
+    epilog: str,
+    further: Mapping[str, Any],
+    settings: Any = RunSettings,
+    options: Any = WorkloadOptions,
 ) -> OptionParser:
     """Makes a parser of the words that every command with a TARGET takes, and of ``further`` groups.
 
@@ -319,11 +324,12 @@ def train_parser(
         epilog: What the help ends with.
         further: Groups of the command's own.
         settings: `RunSettings`, as far as the command takes them.
+        options: `WorkloadOptions`, likewise.
     """
     groups = {
         "the run": settings,
         **further,
-        "workloads and functions (default: as the workload recommends, or as Keras does)": WorkloadOptions,
+        "workloads and functions (default: as the workload recommends, or as Keras does)": options,
     }
     return OptionParser(prog, f"{prog} [OPTIONS] TARGET ...", description, epilog, groups)
 

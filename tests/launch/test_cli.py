@@ -159,9 +159,13 @@ HERE, THERE = ["bench", "run"], ["bench", "--site", "local"]
         (HERE, "--run-dir a", "pass --study DIR"),
         (HERE, "--fresh", "pass another --study"),
         (HERE, "--checkpoint-every 1epoch", "leave it out"),
+        (HERE, "--epochs 2", "pass --steps N"),
+        (HERE, "--scale-epochs", "pass --steps N"),
         (THERE, "--run-dir a", "pass --study DIR"),
         (THERE, "--fresh", "pass another --study"),
         (THERE, "--checkpoint-every 1epoch", "leave it out"),
+        (THERE, "--epochs 2", "pass --steps N"),
+        (THERE, "--scale-epochs", "pass --steps N"),
         (THERE, "--controller mpi", "pass --launcher"),
         (THERE, "--job-name a", "leave it out"),
         (THERE, "--no-requeue", "leave it out"),
@@ -193,6 +197,7 @@ def test_an_option_without_effect_is_not_in_the_help_and_refused_with_the_way_ou
         (["shell"], "ask for N tasks in all (default: one on each node)"),
         (["shell"], "pass this option on to salloc; may be repeated"),
         (THERE, "print the points and the node-hours that they may take; write nothing, submit nothing"),
+        (HERE, "let the ranks of a run meet, and exchange, through mpi or gloo (default: mpi)"),
     ],
 )
 def test_an_option_that_is_another_one_here_is_told_as_it_is(

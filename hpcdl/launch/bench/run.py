@@ -38,7 +38,7 @@ from hpcdl.launch.bench.site_words import (
     is_meant,
 )
 from hpcdl.launch.bench.study import read_study, summary
-from hpcdl.launch.bench.words import StudyOptions, StudyRunSettings
+from hpcdl.launch.bench.words import StudyOptions, StudyRunSettings, StudyWorkloadOptions
 from hpcdl.launch.machine import gpu_names, read_machine
 from hpcdl.launch.surroundings import processor
 
@@ -69,7 +69,14 @@ def main(argv: Sequence[str]) -> int:
     if is_meant(argv):
         return site.main(argv)
     prog = "hpcdl bench run"  # whose help has the options; that of hpcdl bench lists the parts
-    parser = train_parser(prog, _DESCRIPTION, _EPILOG, {"the study": StudyOptions}, StudyRunSettings)
+    parser = train_parser(
+        prog,
+        _DESCRIPTION,
+        _EPILOG,
+        {"the study": StudyOptions},
+        StudyRunSettings,
+        StudyWorkloadOptions,
+    )
     _refuse_words_of_sites(parser, argv)
     command, values = parse_target(parser, argv, prog, _OF_SITES)
     options = take(StudyOptions, values)

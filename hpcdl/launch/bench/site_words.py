@@ -19,6 +19,7 @@ from hpcdl.common.words import train_parser
 from hpcdl.launch.bench.ratios import FEWEST_UNPAIRED
 from hpcdl.launch.bench.words import (
     StudyRunSettings,
+    StudyWorkloadOptions,
     scaling_option,
     steps_option,
     study_option,
@@ -139,4 +140,4 @@ def site_parser(prog: str) -> OptionParser:
         "the jobs (sbatch's own words)": SiteJobOptions,
         "where they run": SitePlaceOptions,
     }
-    return train_parser(prog, _DESCRIPTION, _EPILOG, groups, SiteRunSettings)
+    return train_parser(prog, _DESCRIPTION, _EPILOG, groups, SiteRunSettings, StudyWorkloadOptions)

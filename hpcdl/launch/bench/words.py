@@ -20,9 +20,10 @@ from hpcdl.common.options import (
     folder_to_write,
     option,
     positive_number,
+    retold,
     switch,
 )
-from hpcdl.common.words import LaunchOptions, RunSettings
+from hpcdl.common.words import LaunchOptions, RunSettings, WorkloadOptions
 from hpcdl.launch.bench.measuring import Window
 
 SCALINGS = ("weak", "strong")
@@ -82,6 +83,7 @@ def study_option() -> Any:
     return option(None, "DIR", text, folder_to_write)
 
 
+@dataclass(frozen=True)
 class StudyRunSettings(RunSettings):
     """What the runs of a study are told."""
 
@@ -89,6 +91,22 @@ class StudyRunSettings(RunSettings):
         "run_dir": ("a study has many runs, each in a folder of its own", "pass --study DIR"),
         "fresh": ("each run of a study has a new folder", "pass another --study"),
         "checkpoint_every": ("what a study trains is not kept", "leave it out"),
+    }
+
+    # A study has no --launcher: this word alone says by which the exchange is measured.
+    controller: Optional[str] = retold(
+        RunSettings,
+        "controller",
+        "let the ranks of a run meet, and exchange, through mpi or gloo (default: mpi)",
+    )
+
+
+class StudyWorkloadOptions(WorkloadOptions):
+    """How the workload of a study is trained."""
+
+    refused = {
+        name: ("the runs of a study end after so many steps, whatever the epochs", "pass --steps N")
+        for name in ("epochs", "scale_epochs")
     }
 
 
