@@ -21,7 +21,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ sys.path.insert(0, str(ROOT))  # run as a script, before anything is installed
 
 from hpcdl.common.errors import EXIT_INTERRUPTED, BadInput, HpcdlError  # noqa: E402
 from hpcdl.launch.horovod_recipe import HOROVOD_VERSION, PATCH_LEVEL  # noqa: E402
-from hpcdl.launch.logged import Screen, run_logged  # noqa: E402
+from hpcdl.launch.logged import Screen, on_our_screen, run_logged  # noqa: E402
 from tools.interpreters import Interpreter, InterpreterMissing, find_interpreter  # noqa: E402
 
 _ENVIRONMENTS = ROOT / ".envs"
@@ -113,7 +112,9 @@ def make(world: World, screen: Screen) -> Path:
             screen.say(f"{world.name}: Horovod")
             argv = [str(folder / "bin" / "python"), "-m", "hpcdl", "horovod", "install"]
             environ = environ_of(folder, os.environ, os.geteuid())
-            if subprocess.run(argv, env=environ, cwd=ROOT, check=False).returncode != 0:
+            with on_our_screen(argv, env=environ, cwd=ROOT) as child:
+                child.wait()
+            if child.returncode != 0:
                 raise HpcdlError(f"{world.name}: Horovod could not be installed; see above")
             _write_stamp(folder, wanted)
     return folder

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, HpcdlError  # noqa: E402
-from hpcdl.launch.logged import Screen, elapsed  # noqa: E402
+from hpcdl.launch.logged import Screen, elapsed, on_our_screen  # noqa: E402
 from tools.environments import World, environ_of, find_worlds, guarded, make  # noqa: E402
 from tools.interpreters import InterpreterMissing  # noqa: E402
 
@@ -122,7 +122,7 @@ def _run_and_show(command: List[str], environ: Mapping[str, str]) -> Tuple[int, 
     if sys.stdout.isatty():
         environ["PYTEST_ADDOPTS"] = " ".join(filter(None, [environ.get("PYTEST_ADDOPTS"), "--color=yes"]))
     kept = bytearray()
-    with subprocess.Popen(
+    with on_our_screen(
         command,
         env=environ,
         cwd=ROOT,

@@ -188,6 +188,30 @@ def _own_session(
                 _end_session(child)
 
 
+@contextlib.contextmanager
+def on_our_screen(argv: Sequence[str], **how: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Starts a command that stays in our session; if SIGTERM or SIGHUP ends us, we end it first.
+
+    Ctrl-C reaches it from the terminal, as it reaches us.
+
+    Args:
+        argv: The command.
+        how: What else `subprocess.Popen` takes.
+
+    Raises:
+        SystemExit: SIGTERM or SIGHUP came; the command has been ended.
+    """
+    with _Stops() as stops, subprocess.Popen(list(argv), **how) as child:
+        try:
+            stops.let_in()
+            yield child
+        except SystemExit:
+            child.terminate()
+            raise
+        finally:
+            stops.keep_out()
+
+
 #: What a signal does in Python where nobody has said otherwise.
 _PLAIN: Mapping[int, Any] = {
     signal.SIGINT: signal.default_int_handler,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import stat
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Dict, List, Set
 
@@ -13,6 +16,7 @@ import pytest
 
 from hpcdl.common.errors import BadInput
 from hpcdl.launch.logged import Screen
+from hpcdl.launch.processes import identify
 from tools import environments
 from tools.environments import World, environ_of, find_worlds
 from tools.interpreters import Interpreter, InterpreterMissing, find_interpreter
@@ -176,6 +180,48 @@ def test_commands_see_the_environment_and_not_the_one_active_outside(user_id: in
     assert "PYTHONPATH" not in inside
     assert inside["HOME"] == "/me"
     assert ("OMPI_ALLOW_RUN_AS_ROOT" in inside) is is_allowed
+
+
+#: Of a world of which only Horovod is missing, whose Python tells its process id and stays.
+MAKING = """
+import pathlib, signal, sys
+from tools import environments, try_worlds
+from tools.interpreters import Interpreter
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which is coverage's where that is measured
+waiting = "echo $$ > here.tmp; mv here.tmp here; exec sleep 60"
+if sys.argv[1] == "make":
+    environments._ENVIRONMENTS = pathlib.Path.cwd() / "envs"
+    environments.find_interpreter = lambda *given: Interpreter("/usr/bin/python3.11", "3.11.2", True)
+    environments.digests = lambda *given: {"packages": "a", "project": "b", "horovod": "c"}
+    folder = environments.folder_of(environments.find_worlds(["tf2.21"])[0], environments.find_interpreter())
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").write_text(f"#!/bin/sh\\n{waiting}\\n".replace("here", f"{pathlib.Path.cwd()}/here"))
+    (folder / "bin" / "python").chmod(0o755)
+    environments._write_stamp(folder, {"packages": "a", "project": "b"})
+    sys.exit(environments.guarded(environments.main, ["make", "tf2.21"]))
+try_worlds.ROOT = pathlib.Path.cwd()
+try_worlds._run_and_show(["sh", "-c", waiting], {"PATH": "/bin:/usr/bin"})
+"""
+
+
+@pytest.mark.parametrize("what", ["make", "try"])
+def test_who_is_told_to_end_ends_what_it_has_started_first(what: str, tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(environments.ROOT)}
+    with subprocess.Popen([sys.executable, "-c", MAKING, what], cwd=tmp_path, env=environ) as making:
+        until = time.monotonic() + 20
+        while not (tmp_path / "here").exists():
+            assert making.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        child = identify(int((tmp_path / "here").read_text()))
+        assert child is not None
+        making.send_signal(signal.SIGTERM)
+        assert making.wait(10) == 128 + signal.SIGTERM
+    try:
+        assert not child.is_alive()
+    finally:
+        if child.is_alive():
+            os.kill(child.pid, signal.SIGKILL)
 
 
 @pytest.fixture
