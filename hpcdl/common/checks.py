@@ -11,11 +11,10 @@ Synopsis::
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 import re
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any, Iterable, List, Optional, Sequence
 
 from hpcdl.common.errors import BadInput
 
@@ -28,9 +27,16 @@ def one_of(what: str, value: Any, names: Sequence[str]) -> str:
     raise BadInput(f"unknown {what} {value!r}; {hint}use one of {', '.join(names)}")
 
 
+def near_ones(word: str, names: Iterable[str], most: int = 3, cutoff: float = 0.5) -> List[str]:
+    """Gives the names that a word may have been meant for, the nearest first."""
+    import difflib  # for those who have mistyped only: to load it takes as long as to parse a command line
+
+    return difflib.get_close_matches(word, list(names), n=most, cutoff=cutoff)
+
+
 def did_you_mean(word: str, names: Iterable[str], most: int = 3, cutoff: float = 0.5) -> str:
     """Asks for the near ones of the names, with a space behind; "" if none is near."""
-    near = difflib.get_close_matches(word, list(names), n=most, cutoff=cutoff)
+    near = near_ones(word, names, most, cutoff)
     return f"did you mean {' or '.join(near)}? " if near else ""
 
 

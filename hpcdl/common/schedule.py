@@ -14,14 +14,13 @@ linear scaling (section 2.1) and gradual warmup (section 2.2).
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 import re
 from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple
 
-from hpcdl.common.checks import one_of, whole_number
+from hpcdl.common.checks import near_ones, one_of, whole_number
 from hpcdl.common.errors import BadInput
 
 LR_SCALINGS = ("linear", "sqrt", "none")
@@ -211,7 +210,7 @@ def parse_interval(text: str, what: str = "checkpoint_every") -> Interval:
         kind = "seconds" if unit in _TIME_UNITS_S else _COUNT_UNITS.get(unit, "")
         is_whole = count.isdigit()
         if not kind or kind in parts or not float(count) or (kind != "seconds" and not is_whole):
-            near = difflib.get_close_matches(unit, (*_TIME_UNITS_S, *_COUNT_UNITS), n=1) if not kind else []
+            near = near_ones(unit, (*_TIME_UNITS_S, *_COUNT_UNITS), 1, 0.6) if not kind else []
             hint = f"did you mean {count}{near[0]}? " if near else ""
             units = ", ".join((*_TIME_UNITS_S, "steps", "epochs"))
             raise BadInput(

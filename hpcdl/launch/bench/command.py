@@ -7,12 +7,12 @@ Synopsis::
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import sys
 from typing import Callable, Mapping, Sequence
 
+from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import EXIT_DONE, BadInput
 
 #: Word -> module whose ``main`` takes what stands after it, and its purpose.
@@ -48,11 +48,10 @@ def main(argv: Sequence[str]) -> int:
         print(_help(), file=sys.stdout if word else sys.stderr)
         return EXIT_DONE if word else BadInput.exit_status
     if word not in _PARTS:
-        near = difflib.get_close_matches(word, _PARTS, n=1) if re.fullmatch(r"\w[\w-]*", word) else ()
-        if near:  # a TARGET has a dot, a slash or a colon, an option its dashes
-            raise BadInput(
-                f"unknown part of hpcdl bench {word!r}; did you mean {near[0]}? parts are {', '.join(_PARTS)}"
-            )
+        # A TARGET has a dot, a slash or a colon, an option its dashes.
+        hint = did_you_mean(word, _PARTS, most=1, cutoff=0.6) if re.fullmatch(r"\w[\w-]*", word) else ""
+        if hint:
+            raise BadInput(f"unknown part of hpcdl bench {word!r}; {hint}parts are {', '.join(_PARTS)}")
         word, argv = "run", ["run", *argv]
     run: Callable[[Sequence[str]], int] = importlib.import_module(_PARTS[word][0]).main
     return run(argv[1:])

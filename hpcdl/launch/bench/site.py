@@ -47,12 +47,12 @@ from hpcdl.launch.config import Config, read_config
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
-from hpcdl.launch.submission.command import hand_over, refuse_inside_job
 from hpcdl.launch.submission.explain import cost
 from hpcdl.launch.submission.folders import Submitted, ask_queue, find_job, state_of
+from hpcdl.launch.submission.handover import hand_over
 from hpcdl.launch.submission.job import Job
 from hpcdl.launch.submission.layout import Layout, lay_out
-from hpcdl.launch.submission.preparing import prepare
+from hpcdl.launch.submission.preparing import prepare, refuse_inside_job
 from hpcdl.launch.submission.words import JobOptions, PlaceOptions, SubmitCommand
 
 #: One of these makes a folder that of a job.

@@ -32,14 +32,14 @@ from hpcdl.launch.doctor.nodes import check_nodes
 from hpcdl.launch.doctor.verdict import FAILED, WARNING, Finding, is_ill
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
-from hpcdl.launch.submission.command import hand_over, refuse_inside_job
 from hpcdl.launch.submission.explain import cost
-from hpcdl.launch.submission.folders import Submitted, ask_queue, default_parent, find_job, state_of
+from hpcdl.launch.submission.folders import Submitted, ask_queue, find_job, state_of
 from hpcdl.launch.submission.freeze import Tree
-from hpcdl.launch.submission.job import Job, rank_names, run_folders, typed_cwd
+from hpcdl.launch.submission.handover import hand_over
+from hpcdl.launch.submission.job import Job, default_parent, rank_names, run_folders, typed_cwd
 from hpcdl.launch.submission.layout import Layout, lay_out
 from hpcdl.launch.submission.lib import write_lib
-from hpcdl.launch.submission.preparing import prepare, ranks_python
+from hpcdl.launch.submission.preparing import prepare, ranks_python, refuse_inside_job
 from hpcdl.launch.submission.state import read_state
 from hpcdl.launch.submission.words import LAUNCHERS, JobOptions, PlaceOptions, SubmitCommand, one_line
 from hpcdl.launch.tried_images import note_image

@@ -7,10 +7,10 @@ Synopsis::
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Iterator, List, Optional, Tuple
 
+from hpcdl.common.checks import near_ones
 from hpcdl.launch.container import BY_FILE, FILE_SYSTEM, program_of
 from hpcdl.launch.doctor.hello import candidates
 from hpcdl.launch.doctor.quota import Quota
@@ -126,7 +126,7 @@ def _slurm(facts: HostFacts, profile: Profile, partition: Optional[str], launche
         if partition in facts.partitions:
             yield _finding("partition", OK, f"{partition} is there")
         else:
-            near = difflib.get_close_matches(partition, facts.partitions, n=1, cutoff=0.4)
+            near = near_ones(partition, facts.partitions, 1, 0.4)
             yield _finding(
                 "partition",
                 FAILED,

@@ -9,25 +9,16 @@ Synopsis::
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-import shutil
 import sys
-from pathlib import Path
-from typing import Iterator, Mapping, Optional, Sequence
+from typing import Sequence
 
-import hpcdl
 from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.launch.config import read_config
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
-from hpcdl.launch.submission.accounting import minutes_left
 from hpcdl.launch.submission.explain import balance_line, plan_lines
-from hpcdl.launch.submission.folders import write_handle
-from hpcdl.launch.submission.freeze import Tree, freeze
-from hpcdl.launch.submission.job import Job, write_job
-from hpcdl.launch.submission.lib import write_lib
-from hpcdl.launch.submission.preparing import prepare, warning_of_python, why_refused
+from hpcdl.launch.submission.preparing import prepare, refuse_inside_job, warning_of_python, why_refused
 from hpcdl.launch.submission.words import parse_submit
 
 
@@ -66,6 +57,10 @@ def submit_main(argv: Sequence[str]) -> int:
         else:
             print(run)
         return EXIT_DONE
+    # What a dry run, which is to answer in a blink, needs nothing of.
+    from hpcdl.launch.submission.accounting import minutes_left
+    from hpcdl.launch.submission.handover import hand_over
+
     if job.executor == "slurm" and job.account:
         warning = balance_line(job.layout, job.account, minutes_left(job.account))
         if warning is not None:
@@ -84,72 +79,3 @@ def submit_main(argv: Sequence[str]) -> int:
         file=sys.stderr,
     )
     return EXIT_DONE
-
-
-def hand_over(job: Job, tree: Optional[Tree], environ: Mapping[str, str]) -> str:
-    """Makes the folder of a job and submits the job.
-
-    Returns:
-        Its id.
-
-    Raises:
-        BadInput: It cannot be written, or Slurm refuses it; nothing is left behind.
-    """
-    from hpcdl.launch.submission import executors, keeper  # submitit takes a while to load
-
-    folder = Path(job.folder)
-    with _nothing_left_of(folder):
-        _write(job, tree)
-        if job.executor != "debug":
-            job_id = executors.submit(job, environ, keeper.keep)
-    if job.executor == "debug":  # which runs the job at once, and what a run leaves is kept
-        return executors.submit(job, environ, keeper.keep)
-    write_handle(folder, job_id, job.executor)
-    return job_id
-
-
-def refuse_inside_job(environ: Mapping[str, str]) -> None:
-    """Refuses to submit a job from inside another.
-
-    Raises:
-        BadInput: This shell is in a job, or remembers one.
-    """
-    if "SLURM_JOB_ID" in environ:
-        raise BadInput(
-            f"a job must not submit another one; received SLURM_JOB_ID={environ['SLURM_JOB_ID']}; run `hpcdl train`"
-            " here, or, if that job is over and this shell only remembers it, `env -u SLURM_JOB_ID hpcdl submit ...`"
-        )
-
-
-def _write(job: Job, tree: Optional[Tree]) -> None:
-    folder = Path(job.folder)
-    write_lib(Path(hpcdl.__file__).resolve().parent, folder / "lib")
-    job.log_dir.mkdir()
-    if tree is not None:
-        freeze(tree, folder / "code")
-        if tree.git.get("diff"):
-            (folder / "code.diff").write_text(tree.git["diff"], encoding="utf-8", errors="surrogateescape")
-    write_job(job)
-    if job.executor == "slurm":
-        from hpcdl.launch.submission import executors  # submitit takes a while to load
-
-        (folder / "job.sbatch").write_text(executors.batch_script(job), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _nothing_left_of(folder: Path) -> Iterator[None]:
-    """Makes a folder, and takes it away again where what is done in it fails."""
-    try:
-        folder.mkdir(parents=True)
-        try:
-            yield
-        except BaseException:
-            shutil.rmtree(str(folder), ignore_errors=True)
-            with contextlib.suppress(OSError):  # other jobs are there
-                folder.parent.rmdir()
-            raise
-    except OSError as problem:
-        raise BadInput(
-            f"a job needs a folder that can be written, and code that can be read; received {folder}: {problem}; pass"
-            " another --jobs-dir, or name the code with --code"
-        ) from problem

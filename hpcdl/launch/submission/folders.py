@@ -220,8 +220,3 @@ def _read_handle(folder: Path) -> Optional[Dict[str, Any]]:
         return dict(json.loads((folder / "handle.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def default_parent(jobs_dir: Optional[str]) -> Path:
-    """Gives the folder of job folders: the user's own, else hpcdl-jobs where they stand."""
-    return Path(os.path.abspath(os.path.expanduser(jobs_dir or "hpcdl-jobs")))

@@ -222,6 +222,11 @@ def default_name(target: str) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip("-") or "hpcdl"
 
 
+def default_parent(jobs_dir: Optional[str]) -> Path:
+    """Gives the folder of job folders: the user's own, else hpcdl-jobs where they stand."""
+    return Path(os.path.abspath(os.path.expanduser(jobs_dir or "hpcdl-jobs")))
+
+
 def write_job(job: Job) -> None:
     """Writes the description into the job's folder."""
     tree = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(job)}

@@ -35,12 +35,12 @@ from hpcdl.launch.submission.folders import (
     State,
     Submitted,
     ask_queue,
-    default_parent,
     find_job,
     find_jobs,
     is_said_to_be_over,
     state_of,
 )
+from hpcdl.launch.submission.job import default_parent
 from hpcdl.launch.submission.progress import read_records, run_lines
 from hpcdl.launch.submission.state import read_state
 from hpcdl.launch.submission.usage import usage_lines

@@ -23,18 +23,16 @@ from hpcdl.common.words import TrainCommand, check_script
 from hpcdl.launch.config import Config
 from hpcdl.launch.container import describe_choice, find_image
 from hpcdl.launch.git import own_source
-from hpcdl.launch.machine import read_machine
 from hpcdl.launch.mounts import own_of_each_node, read_mounts
-from hpcdl.launch.placement import place
 from hpcdl.launch.sites.library import config_dir
 from hpcdl.launch.sites.profile import Profile
-from hpcdl.launch.submission.folders import default_parent
 from hpcdl.launch.submission.freeze import Tree, find_tree, git_record
 from hpcdl.launch.submission.job import (
     Equipment,
     Job,
     data_folders,
     default_name,
+    default_parent,
     make_job,
     run_folders,
     typed_cwd,
@@ -89,6 +87,10 @@ def prepare(
         ways=read_ways(image, environ),
     )
     if layout.launcher == "here":
+        # Of no job of a cluster is asked how its ranks would find room here.
+        from hpcdl.launch.machine import read_machine
+        from hpcdl.launch.placement import place
+
         machine = read_machine(environ)
         place(machine, layout.processes_per_node, layout.replicas_per_process, options.oversubscribe)
     account = options.account or config.account
@@ -177,6 +179,19 @@ def why_refused(job: Job, command: SubmitCommand, config: Config) -> Optional[st
                 " (if the nodes do see it, name it as shared_folder in config.toml)"
             )
     return None
+
+
+def refuse_inside_job(environ: Mapping[str, str]) -> None:
+    """Refuses to submit a job from inside another.
+
+    Raises:
+        BadInput: This shell is in a job, or remembers one.
+    """
+    if "SLURM_JOB_ID" in environ:
+        raise BadInput(
+            f"a job must not submit another one; received SLURM_JOB_ID={environ['SLURM_JOB_ID']}; run `hpcdl train`"
+            " here, or, if that job is over and this shell only remembers it, `env -u SLURM_JOB_ID hpcdl submit ...`"
+        )
 
 
 def warning_of_python(job: Job, config: Config) -> Optional[str]:

@@ -105,6 +105,29 @@ def without_time(text: str) -> str:
     return re.sub(r"\d{8}T\d{6}Z-train(-\d)?", "JOB", text)
 
 
+def test_a_dry_run_which_answers_in_a_blink_loads_nothing_of_what_a_submission_needs_besides(
+    place: Place,
+) -> None:
+    code = f"""
+import sys
+from hpcdl.launch.cli import main
+assert main({[*SUBMIT, "--image", "none", "--dry-run", "train.py"]!r}) == 0
+print(*sorted(sys.modules), file=sys.stderr)
+"""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stderr.split())
+    assert "hpcdl.launch.submission.preparing" in loaded
+    of_submission = {
+        f"hpcdl.launch.submission.{name}" for name in ("handover", "accounting", "folders", "lib")
+    }
+    of_others = {"hpcdl.launch.sites.live", "hpcdl.launch.placement", "hpcdl.launch.processes", "difflib"}
+    assert not loaded & (of_submission | of_others)
+
+
 def test_the_dry_run_is_the_file_that_is_submitted_but_for_folder_and_time(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -409,7 +432,7 @@ def test_a_failure_while_a_job_is_written_is_one_line_and_leaves_nothing(
     def fill_the_disk(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("hpcdl.launch.submission.command.freeze", fill_the_disk)
+    monkeypatch.setattr("hpcdl.launch.submission.handover.freeze", fill_the_disk)
     assert main([*SUBMIT, "--image", "none", "train.py"]) == 2
     assert "No space left on device; pass another --jobs-dir" in capsys.readouterr().err.splitlines()[-1]
     assert not (place.folder / "hpcdl-jobs").exists()
