@@ -29,7 +29,7 @@ def is_number(value: Any) -> bool:
 
 def is_count(value: Any) -> bool:
     """Whether a value is a whole number from 1 on."""
-    return isinstance(value, int) and is_number(value) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < _MOST
 
 
 def is_text(value: Any) -> bool:
@@ -87,13 +87,16 @@ def damaged(record: Mapping[str, Any], checks: Checks) -> List[str]:
     """Names the values that are not what they must be."""
     found: List[str] = []
     for name, check in checks.items():
-        value = record.get(name)
-        if name not in record or (callable(check) and check(value)):
+        if name not in record:
             continue
-        if callable(check) or not isinstance(value, dict):
-            found.append(name)
-        else:
+        value = record[name]
+        if callable(check):
+            if not check(value):
+                found.append(name)
+        elif isinstance(value, dict):
             found += [f"{name}.{inner}" for inner in damaged(value, check)]
+        else:
+            found.append(name)
     return found
 
 
