@@ -154,9 +154,9 @@ def find_end_time(
         ask: Runs a command of Slurm's and gives what it prints; "" if it does not answer.
         parse: Reads a local time.
     """
-    for name in ("HPCDL_END_TIME", "SLURM_JOB_END_TIME"):
-        if environ.get(name, "").isdigit():
-            return float(environ[name])
+    said = environ.get("SLURM_JOB_END_TIME", "")
+    if said.isdigit():
+        return float(said)
     try:
         return parse(ask(["squeue", "-h", "-j", job_id, "-o", "%e"]).strip())
     except ValueError:

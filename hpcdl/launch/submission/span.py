@@ -42,7 +42,8 @@ def span(command: TrainCommand, allocation: Allocation, inside: Optional[Inside]
         if launcher == "mpi"
         else None
     )
-    replicas = RunSettings.from_environ(said_environ(command, launcher)).replicas_per_process or 1
+    settings = RunSettings.from_environ(said_environ(command, launcher))
+    replicas = settings.replicas_per_process or 1
     layout = lay_out_allocation(allocation, command.launch.np, replicas, launcher, mpi)
     log_dir = Path(os.path.abspath(str(log_folder(command))))
     shared = {"HPCDL_STATUS_DIR": str(log_dir), "HPCDL_RENDEZVOUS_DIR": str(rendezvous_dir(log_dir))}
@@ -69,7 +70,7 @@ def span(command: TrainCommand, allocation: Allocation, inside: Optional[Inside]
         print("command    " + shell_line(step(command), {} if inside is not None else layout.environ))
         return status
     environ = {**environ_for_step(os.environ), **added(command)}
-    end = find_end_time(allocation.job_id, environ)
+    end = find_end_time(allocation.job_id, environ) if settings.end_time is None else None
     if end is not None:
         environ["HPCDL_END_TIME"] = f"{end:.0f}"
     say(f"{describe(layout)}, in job {allocation.job_id}; logs in {log_dir}")

@@ -21,6 +21,8 @@ STAND_IN = """#!{python}
 import json, os, sys
 with open({path!r}, "a") as file:
     print(json.dumps([sys.argv[1:], os.environ.get("HPCDL_FRESH")]), file=file)
+with open({path!r} + ".end", "w") as file:
+    file.write(os.environ.get("HPCDL_END_TIME", ""))
 print("srun: error: n1: task 0: " + os.environ["STAND_IN_says"])
 sys.exit(1)
 """
@@ -72,6 +74,25 @@ def test_a_run_whose_rank_was_killed_is_started_again_but_not_afresh(
     said = capsys.readouterr().err
     assert said.count("starting again from the last checkpoint, since rank 0 on ") == 2
     assert "(restarts left: 0)" in said
+
+
+@pytest.mark.parametrize(
+    ("users", "slurms", "told"),
+    [
+        ("", "", ""),
+        ("", "1800000000", "1800000000"),
+        ("1790000000", "1800000000", "1790000000"),
+        ("1790000000.5", "1800000000", "1790000000.5"),
+    ],
+)
+def test_the_ranks_are_told_the_end_that_the_user_names_else_slurms(
+    users: str, slurms: str, told: str, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN_says", "Killed")
+    monkeypatch.setenv("HPCDL_END_TIME", users)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", slurms)
+    assert main(["train", "train.py"]) == 137
+    assert Path(f"{calls}.end").read_text() == told
 
 
 def test_bad_input_that_only_the_ranks_can_see_leaves_no_logs(
