@@ -47,7 +47,8 @@ from hpcdl.launch.config import Config, read_config
 from hpcdl.launch.machine import read_machine
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
-from hpcdl.launch.submission.explain import cost
+from hpcdl.launch.submission.accounting import minutes_left
+from hpcdl.launch.submission.explain import balance_line, cost
 from hpcdl.launch.submission.folders import Submitted, ask_queue, find_job, state_of
 from hpcdl.launch.submission.handover import hand_over
 from hpcdl.launch.submission.job import Job
@@ -249,11 +250,24 @@ def submit_missing(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:
     """
     with locked(folder / "submit.lock"):  # two that submit the same would remove each other's jobs
         states = _states(study, folder)
+        _warn_of_balance(study, [point for _, point, at in study.order() if states[at] is None])
         for title, point, at in study.order():
             if states[at] is None:
                 _submit(study, title, point, folder / at, argv)
             else:
                 print(f"{title}: {states[at]}")
+
+
+def _warn_of_balance(study: SiteStudy, points: Sequence[PlannedPoint]) -> None:
+    """Warns where jobs of points may use more than their account has left."""
+    accounts = {study.jobs[point.name].account or study.config.account for point in points}
+    if study.profile.site.scheduler == "none":
+        return
+    layouts = [study.layouts[point.name] for point in points]
+    for account in filter(None, accounts):  # the words of all jobs name one
+        warning = balance_line(layouts, account, minutes_left(account), "what is missing of this study")
+        if warning is not None:
+            say(warning)
 
 
 def _submit(study: SiteStudy, title: str, point: PlannedPoint, at: Path, argv: Sequence[str]) -> None:

@@ -62,9 +62,9 @@ def submit_main(argv: Sequence[str]) -> int:
     from hpcdl.launch.submission.handover import hand_over
 
     if job.executor == "slurm" and job.account:
-        warning = balance_line(job.layout, job.account, minutes_left(job.account))
+        warning = balance_line([job.layout], job.account, minutes_left(job.account))
         if warning is not None:
-            print(warning, file=sys.stderr)
+            print(f"warning      {warning}", file=sys.stderr)
     if command.place.when and job.executor != "slurm":
         raise BadInput(f"--when asks Slurm; received --site {job.site}, which has none; leave it out")
     if command.place.when:

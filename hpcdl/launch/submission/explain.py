@@ -7,7 +7,7 @@ Synopsis::
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Optional, Sequence
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hpcdl.common.saying import count
 from hpcdl.common.words import target_kind
@@ -89,25 +89,28 @@ def cost(site: Site, layout: Layout) -> Optional[str]:
     return f"at most {number * hours * factor:g} {unit} ({what})"
 
 
-def balance_line(layout: Layout, account: str, left: Mapping[str, float]) -> Optional[str]:
-    """Warns of a job that may use more than its account has left; None if it fits, or nobody knows.
+def balance_line(
+    layouts: Sequence[Layout], account: str, left: Mapping[str, float], what: str = "this job"
+) -> Optional[str]:
+    """Warns of jobs that may use more than their account has left; None if they fit, or nobody knows.
 
     Args:
-        layout: The job.
-        account: Its account.
+        layouts: One of each job.
+        account: Of all of them.
         left: Minutes that the account may still use, by Slurm's names of what.
+        what: The jobs in a word.
     """
-    cores = layout.processes_per_node * (layout.cores_per_process or 0)
-    for name, unit, each in (
-        ("gres/gpu", "GPU-hours", layout.gpus_per_node),
-        ("node", "node-hours", 1),
-        ("cpu", "core-hours", cores),
-    ):
-        wanted = layout.num_nodes * each * layout.time_limit_min
+    each: Mapping[str, Tuple[str, Callable[[Layout], int]]] = {
+        "gres/gpu": ("GPU-hours", lambda layout: layout.gpus_per_node),
+        "node": ("node-hours", lambda layout: 1),
+        "cpu": ("core-hours", lambda layout: layout.processes_per_node * (layout.cores_per_process or 0)),
+    }
+    for name, (unit, per_node) in each.items():
+        wanted = sum(layout.num_nodes * per_node(layout) * layout.time_limit_min for layout in layouts)
         if wanted > left.get(name, wanted):
             return (
-                f"warning      {account} has {left[name] / 60:.1f} {unit} left, and this job may use {wanted / 60:.1f}:"
-                " Slurm may hold it; pass a shorter --time, fewer --nodes, or another --account"
+                f"{account} has {left[name] / 60:.1f} {unit} left, and {what} may use {wanted / 60:.1f}: Slurm may hold"
+                " it; pass a shorter --time, fewer --nodes, or another --account"
             )
     return None
 

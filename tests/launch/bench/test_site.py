@@ -47,6 +47,8 @@ if os.path.basename(sys.argv[0]) == "sbatch":
     with open(here / "jobs.txt", "a") as file:
         file.write(f"{{100 + count}} {{sys.argv[1]}}\\n")
     print(f"Submitted batch job {{100 + count}}")
+elif os.path.basename(sys.argv[0]) == "sshare":
+    print(os.environ.get("STAND_IN_left", ""))
 else:
     print((here / "queue.txt").read_text(), end="")
 """
@@ -65,7 +67,7 @@ def place(tmp_path, monkeypatch):
     programs.mkdir()
     for name in ("jobs.txt", "queue.txt"):
         (programs / name).touch()
-    for name in ("sbatch", "squeue"):
+    for name in ("sbatch", "squeue", "sshare"):
         (programs / name).write_text(STAND_IN.format(python=sys.executable))
         (programs / name).chmod(0o755)
     monkeypatch.chdir(tmp_path)
@@ -150,6 +152,22 @@ def test_a_dearer_study_is_refused_before_anything_is_submitted(place, capsys):
     assert not (place / "study").exists()
     assert submitted(place) == 0
     assert bench(capsys, *NODES, "--max-node-hours", "3", "--dry-run")[0] == EXIT_DONE
+
+
+@pytest.mark.parametrize(("has_left", "is_warned"), [(180, False), (179, True)])
+def test_a_study_that_may_use_more_than_the_account_has_left_is_a_warning(
+    has_left, is_warned, place, capsys, monkeypatch
+):
+    monkeypatch.setenv("STAND_IN_left", f"node={has_left}|node=0|node=0")
+    _, _, said = bench(capsys, *NODES, "-A", "abc")  # twice 30 minutes of 1 node, and of 2
+    warning = f"abc has {has_left / 60:.1f} node-hours left, and what is missing of this study may use 3.0: "
+    assert (warning in said) == is_warned
+    assert submitted(place) == 4
+    for number, nodes in ((0, 1), (0, 2), (1, 1)):
+        finish(place / "study" / f"round-{number:03}" / f"weak-{nodes}", 0.1, nodes)
+    _, _, said = bench(capsys, *NODES, "-A", "abc")  # of the fourth nothing is known any more
+    assert submitted(place) == 5
+    assert "what is missing" not in said
 
 
 def test_each_point_is_a_job_that_is_told_what_it_is_for(place, capsys):
