@@ -136,6 +136,16 @@ def seed_variables(model: Any) -> List[Any]:
     return _each_once([*of_keras, *([] if shared is None else [shared.state]), *of_tensorflow])
 
 
+def set_seeds(seed: int) -> None:
+    """Seeds all generators, and lets the random layers of Keras 2 draw from such whose state can be kept."""
+    tf.keras.utils.set_random_seed(seed)
+    if has_keras_3():
+        # Before 3.13 Keras went on drawing from the one that it had.
+        _seed_generator_module().global_state.set_global_attribute(_GLOBAL_SEED, None)
+    else:
+        tf.keras.backend.experimental.enable_tf_random_generator()
+
+
 def build_global_seed(model: Any) -> None:
     """Makes the state from which Keras 3 draws where it is given no seed; called in the scope of the replicas."""
     if _has_keras_2_generators(model):
@@ -159,7 +169,7 @@ def global_seed_for_threads(model: Any) -> Callable[[], None]:
 
 
 def _has_keras_2_generators(model: Any) -> bool:
-    return hasattr(model, "_flatten_layers") and not hasattr(tf.keras, "ops")
+    return hasattr(model, "_flatten_layers") and not has_keras_3()
 
 
 def _seed_generator_module() -> Any:
@@ -247,6 +257,11 @@ def inner_of(optimizer: Any) -> Any:
 def is_legacy(optimizer: Any) -> bool:
     """Says whether this is one of ``tf.keras.optimizers.legacy``, Keras' optimizers until 2.10."""
     return hasattr(inner_of(optimizer), "gradient_aggregator")
+
+
+def has_keras_3() -> bool:
+    """Says whether tf.keras is Keras 3."""
+    return hasattr(tf.keras, "ops")
 
 
 def is_keras_3(optimizer: Any) -> bool:

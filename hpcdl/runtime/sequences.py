@@ -22,6 +22,7 @@ import tensorflow as tf
 from hpcdl.common.checks import whole_number
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.feed import Order
+from hpcdl.runtime.keras_edge import has_keras_3
 from hpcdl.runtime.nests import nest_of_arrays
 from hpcdl.runtime.parting import (
     SameBatches,
@@ -154,7 +155,7 @@ class Items:
         if self._length is None:
             return run_steps
         by_number = Order(self._length, 1, order.seed)
-        size = self._length if hasattr(tf.keras, "ops") else order.steps_per_epoch
+        size = self._length if has_keras_3() else order.steps_per_epoch
         orders = {k: by_number.permutation(int(k)) for k in np.unique(run_steps // size)}
         return np.array([orders[step // size][step % size] for step in run_steps])
 

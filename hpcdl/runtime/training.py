@@ -69,6 +69,8 @@ def init(
 
     import tensorflow as tf
 
+    from hpcdl.runtime.keras_edge import set_seeds
+
     gpus = tf.config.list_physical_devices("GPU")
     world = topology if planned_world is None else _planned(topology, int(planned_world))
     choice = choose_strategy(
@@ -95,9 +97,7 @@ def init(
     for warning in (*topology.warnings, *own.warnings):
         say(warning)
     seed = settings.seed if settings.seed is not None else seed
-    tf.keras.utils.set_random_seed(seed)
-    if not hasattr(tf.keras, "ops"):  # Keras 2: random layers draw from generators whose state can be kept
-        tf.keras.backend.experimental.enable_tf_random_generator()
+    set_seeds(seed)
     leave_out_what_is_loaded()
     control = FromMemory if bench.cached_input else WithoutExchange
     replicas_of = control if bench.cached_input or bench.without_exchange else Replicas
