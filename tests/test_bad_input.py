@@ -442,6 +442,24 @@ CASES = {
     "a label outside the classes": of_script(
         CLASSES + "y = np.arange(20) % 4\n" + FIT, "labels must be 0 to 2", "received 3", "row 3", "number the classes"
     ),
+    "NaN in a target": of_script(
+        "y[7] = np.nan\n" + FIT, "must be finite numbers", "received NaN in y", "row 7", "leave such rows out"
+    ),
+    "NaN in a weight": of_script(
+        "run.fit(model, x, y, np.full(20, np.nan), global_batch_size=4)", "received NaN in sample_weight", "row 0"
+    ),
+    "a label that is no whole number": of_script(
+        CLASSES + "y = np.arange(20) % 4 / 2\n" + FIT, "whole numbers", "received 0.5", "row 1", "number the classes"
+    ),
+    "a callback that watches what the logs will lack": of_script(
+        "run.fit(model, x, y, global_batch_size=4, callbacks=keras.callbacks.EarlyStopping('los'))",
+        "must be in the logs", "received monitor='los' of EarlyStopping", "did you mean loss?", "validation_data",
+    ),
+    "a file that is named by what the logs will lack": of_script(
+        "run.fit(model, x, y, global_batch_size=4, validation_data=(x, y),"
+        " callbacks=keras.callbacks.ModelCheckpoint('{val_acc:.2f}.keras'))",
+        "must be in the logs", "received filepath='val_acc' of ModelCheckpoint", "they will have loss, ", "val_loss",
+    ),
     "NaN in the validation data": of_script(
         "run.fit(model, x, y, global_batch_size=4, validation_data=(x * np.nan, y))", "NaN in x of the validation data"
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import socket
 import sys
 import traceback
@@ -13,7 +14,7 @@ from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_R
 from hpcdl.common.failures import write_failure
 from hpcdl.common.topology import read_topology
 from hpcdl.common.words import TrainCommand, check_script, parse_train
-from hpcdl.runtime import uncaught
+from hpcdl.runtime import backend, uncaught
 from hpcdl.runtime.collecting import search_rarely
 from hpcdl.runtime.use import check_used, leave_check
 
@@ -24,6 +25,7 @@ def main(argv: List[str]) -> int:
     search_rarely()
     try:
         command = parse_train(argv)
+        backend.check_backend(os.environ, backend.version_of_keras())  # a script may load Keras before hpcdl
         os.environ.update(command.settings.to_environ())
         if command.target_kind == "script":
             _run_script(command)
@@ -39,6 +41,9 @@ def main(argv: List[str]) -> int:
         uncaught.tell(error, os.environ)
         return error.exit_status
     except KeyboardInterrupt:
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # it may come twice: from the launcher, and to the whole group
         return EXIT_INTERRUPTED
     except Exception as error:
         _report(EXIT_FAILED, f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())

@@ -8,6 +8,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any, Mapping
 
@@ -23,7 +24,9 @@ def check_class_weight(class_weight: Any) -> None:
         return
     is_dict = isinstance(class_weight, dict)
     items = list(class_weight.items()) if is_dict else []
-    if not is_dict or not all(isinstance(n, numbers.Real) for item in items for n in item):
+    if not is_dict or not all(
+        isinstance(n, numbers.Real) and math.isfinite(n) for item in items for n in item
+    ):
         raise BadInput(
             f"class_weight must be a dict of a weight for each class number; received {class_weight!r:.60}; pass e.g."
             " {0: 1.0, 1: 2.5}"

@@ -167,7 +167,6 @@ class Fit:
     def _run_in(self, folder: RunFolder, before: Optional[Dict[str, Any]], time_left: TimeLeft) -> Done:
         is_writer = self.topology.is_rank_0
         with self.replicas.scope():
-            keras_edge.build_metrics(self.model, self.source.rows)
             keras_edge.build_global_seed(self.model)
         found: List[Checkpoint] = []
 

@@ -1,18 +1,75 @@
-"""Names of values that the logs turn out not to have, said once, after the first epoch: what watches one never acts.
+"""Names of values that the logs do not have: what watches one never acts, or fails after an epoch.
+
+Where only Keras' own steps and callbacks make the logs, their names are known, and another one is refused. Else it is
+said once, after the first epoch.
 
 Synopsis::
 
+    check_watched(model, users, is_validated=True)       # BadInput, with the nearest name
     model.fit(..., callbacks=[*users, WatchedNames("val_loss", users)])
 """
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Sequence, Tuple
+import string
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
 from hpcdl.common.checks import did_you_mean
+from hpcdl.common.errors import BadInput
 from hpcdl.common.saying import say
+from hpcdl.runtime.keras_edge import has_own
+
+#: What makes logs of its own, in a model or by a callback of Keras'.
+_LOGGING = ("train_step", "test_step", "compute_metrics", "get_metrics_result")
+#: What Keras' schedulers add, under Keras 3 and 2; what the name of a file may hold besides.
+_RATES, _OF_FILES = ("learning_rate", "lr"), ("epoch", "batch")
+
+
+def check_watched(model: Any, callbacks: Sequence[Any], is_validated: bool) -> None:
+    """Refuses callbacks of Keras' that watch, or name a file by, a value that no log will have.
+
+    Args:
+        model: Compiled, with its metrics built.
+        callbacks: The user's.
+        is_validated: Whether epochs end with a validation.
+
+    Raises:
+        BadInput: One does.
+    """
+    if any(has_own(name, model) for name in _LOGGING) or not all(map(_is_known, callbacks)):
+        return
+    names = ["loss", *(name for name in model.get_metrics_result() if name != "loss")]
+    names += [f"val_{name}" for name in names] if is_validated else []
+    for callback in callbacks:
+        for option, name in _watched(callback):
+            if name in names or name in _RATES or (option == "filepath" and name in _OF_FILES):
+                continue
+            hint = did_you_mean(name, names, most=1, cutoff=0.6)
+            more = "" if is_validated else ", and with validation_data the same of that"
+            raise BadInput(
+                f"what a callback of Keras' watches must be in the logs; received {option}={name!r} of"
+                f" {type(callback).__name__}; {hint}they will have {', '.join(names)}{more}"
+            )
+
+
+def _is_known(callback: Any) -> bool:
+    """Says whether a callback is one of Keras' whose logs are known; a LambdaCallback does what its user wants."""
+    kind = type(callback)
+    return kind.__module__.split(".")[0] in ("keras", "tf_keras") and kind.__name__ != "LambdaCallback"
+
+
+def _watched(callback: Any) -> Iterator[Tuple[str, str]]:
+    """Lists the names that a callback looks up in the logs, each with the option that holds it."""
+    name = getattr(callback, "monitor", None)
+    # A ModelCheckpoint that saves every time has a name too, and does not look at it.
+    if isinstance(name, str) and getattr(callback, "save_best_only", True):
+        yield "monitor", name
+    if isinstance(callback, tf.keras.callbacks.ModelCheckpoint):
+        for _, field, _, _ in string.Formatter().parse(str(callback.filepath)):
+            if field:
+                yield "filepath", field  # "{val_loss:.2f}.keras"
 
 
 class WatchedNames(tf.keras.callbacks.Callback):
@@ -29,10 +86,11 @@ class WatchedNames(tf.keras.callbacks.Callback):
         if best_by is not None:
             self._to_say.append((f"no checkpoint is the best by {best_by}", best_by))
         for callback in callbacks:
-            name = getattr(callback, "monitor", None)
-            # A ModelCheckpoint that saves every time has a name too, and does not look at it.
-            if isinstance(name, str) and getattr(callback, "save_best_only", True):
-                self._to_say.append((f"{type(callback).__name__} never acts: it watches {name}", name))
+            self._to_say += [
+                (f"{type(callback).__name__} never acts: it watches {name}", name)
+                for option, name in _watched(callback)
+                if option == "monitor"
+            ]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         to_say, self._to_say = self._to_say, []

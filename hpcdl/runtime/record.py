@@ -84,7 +84,8 @@ def versions() -> Dict[str, Optional[str]]:
         "hpcdl": hpcdl.__version__,
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
-        **{name: _version_of(name) for name in ("keras", "numpy", "horovod")},
+        "keras": tf.keras.__version__,  # which may be that of tf_keras
+        **{name: _version_of(name) for name in ("numpy", "horovod")},
     }
 
 

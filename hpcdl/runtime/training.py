@@ -253,6 +253,7 @@ class Run(World):
         from hpcdl.runtime.fitness import check_data
         from hpcdl.runtime.fitting import Fit
         from hpcdl.runtime.identity import digest, identity
+        from hpcdl.runtime.monitoring import check_watched
         from hpcdl.runtime.sources import Reader, batch_sizes, open_source, open_validation
         from hpcdl.runtime.stopping import end_time
         from hpcdl.runtime.users_callbacks import as_list
@@ -306,6 +307,11 @@ class Run(World):
         for read, what in ((source, "training data"), (validation, "validation data")):
             if read is not None:
                 check_data(model, read.rows, what, self._replicas)
+        with self._replicas.scope():
+            keras_edge.build_metrics(model, source.rows)
+        users = as_list(callbacks)
+        if self._bench.steps is None:  # which leaves out what they may watch
+            check_watched(model, users, validation is not None)
         if shown:
             print(render(plan), flush=True)
             for notice in (*execution.notices, *(best.notices(interval) if best_by else ())):
@@ -320,7 +326,7 @@ class Run(World):
             identity=mine,
             seed=self.seed,
             shuffle=shuffle,
-            users_callbacks=as_list(callbacks),
+            users_callbacks=users,
             verbose=shown,
             topology=self.topology,
             replicas=self._replicas,

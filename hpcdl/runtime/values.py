@@ -1,4 +1,4 @@
-"""Refuses data with which training could only go wrong: NaN in the input, labels that are none of the classes.
+"""Refuses data with which training could only go wrong: NaN, and labels that are none of the classes.
 
 On a GPU Keras takes a label outside the classes without a word, and the loss becomes NaN.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, Callable, Optional
 
 import numpy as np
+import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.pairing import named, targets_of
@@ -30,21 +31,36 @@ def check_values(model: Any, data: Any, what: str, outputs: Any = None) -> None:
         outputs: Of a model that does not say its own.
 
     Raises:
-        BadInput: An x is no finite number somewhere, or a label is none of the classes. NaN in y is left alone: a loss
-            of the user's own may know what to do with it.
+        BadInput: An x or a weight is no finite number somewhere, or a label is none of the classes, or what a loss of
+            Keras' compares is not finite. What a loss of the user's own compares is left alone: it may know what to do
+            with NaN.
     """
     for name, array in named(data[0], "x"):
-        row = _first_row(array, _is_not_finite) if array.dtype.kind == "f" else None
-        if row is not None:
-            kind = "NaN" if np.isnan(array[row]).any() else "inf"
-            raise BadInput(
-                f"the input must be finite numbers; received {kind} in {name} of the {what}, first in row {row};"
-                " leave such rows out, or put a number in their place"
-            )
+        _check_finite(array, "the input", name, what)
     if len(data) < 2:
         return
     for loss, output, name, array in targets_of(model, data[1], outputs):
         _check_labels(loss, int(output.shape[-1] or 0), name, array, what)
+        if _is_loss_of_keras(loss):
+            _check_finite(array, "what a loss compares", name, what)
+    for name, array in named(data[2], "sample_weight") if len(data) > 2 else ():
+        _check_finite(array, "sample weights", name, what)
+
+
+def _check_finite(array: np.ndarray, rule: str, name: str, what: str) -> None:
+    row = _first_row(array, _is_not_finite) if array.dtype.kind == "f" else None
+    if row is not None:
+        kind = "NaN" if np.isnan(array[row]).any() else "inf"
+        raise BadInput(
+            f"{rule} must be finite numbers; received {kind} in {name} of the {what}, first in row {row}; leave such"
+            " rows out, or put a number in their place"
+        )
+
+
+def _is_loss_of_keras(loss: Any) -> bool:
+    """Says whether a loss is Keras' own, by name, as a function or as an object."""
+    loss = tf.keras.losses.get(loss)
+    return str(getattr(loss, "__module__", "")).split(".")[0] in ("keras", "tf_keras", "tensorflow")
 
 
 def _check_labels(loss: Any, num_classes: int, name: str, labels: np.ndarray, what: str) -> None:
@@ -58,8 +74,9 @@ def _check_labels(loss: Any, num_classes: int, name: str, labels: np.ndarray, wh
     if kind == "sparse_categorical_crossentropy" and num_classes:
         config = loss.get_config() if hasattr(loss, "get_config") else {}  # Keras 2 has no such attribute
         ignored = config.get("ignore_class")
-        most, said = num_classes - 1, f"0 to {num_classes - 1}, as the model has {num_classes} outputs"
-        is_wrong = lambda y: ((y < 0) | (y > most)) & (y != ignored)  # noqa: E731
+        most = num_classes - 1
+        said = f"0 to {most}, whole numbers, as the model has {num_classes} outputs"
+        is_wrong = lambda y: ((y < 0) | (y > most) | (y % 1 != 0)) & (y != ignored)  # noqa: E731
     elif kind == "binary_crossentropy":
         said = "between 0 and 1, as the loss is binary_crossentropy"
         is_wrong = lambda y: (y < 0) | (y > 1)  # noqa: E731

@@ -27,6 +27,7 @@ def started(words, folder, environ):
     """Runs ``python WORDS`` in a folder that is Keras' home too."""
     variables = {name: value for name, value in environ_of_script().items() if not name.startswith("KERAS_")}
     (folder / "m.py").write_text(SCRIPT)
+    (folder / "keras_first.py").write_text("import keras\n" + SCRIPT)
     return subprocess.run(
         [sys.executable, *words],
         cwd=folder,
@@ -44,6 +45,7 @@ def started(words, folder, environ):
         (["m.py"], "numpy"),
         (["m.py"], "nonsense"),
         (["-m", "hpcdl", "train", "m.py"], "jax"),
+        (["-m", "hpcdl", "train", "keras_first.py"], "jax"),
         (["-m", "hpcdl", "train", "fashion_mnist/fc64"], "jax"),
     ],
 )

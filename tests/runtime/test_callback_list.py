@@ -126,6 +126,47 @@ def test_a_model_that_a_callback_saves_has_the_regularizers_of_plain_keras(tmp_p
         assert type(regularizer) is keras.regularizers.L2
 
 
+class Logging(keras.callbacks.Callback):
+    """Adds a value to the logs."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_dice"] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("others", "watched", "is_refused"),
+    [
+        ([], "val_loss", False),
+        ([], "val_mae", False),
+        ([], "val_dice", True),
+        ([keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate)], "val_dice", True),
+        ([Logging()], "val_dice", False),
+        (
+            [keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: logs.update(val_dice=1.0))],
+            "val_dice",
+            False,
+        ),
+    ],
+)
+def test_what_a_callback_watches_is_in_the_logs_unless_a_user_may_add_it(
+    others, watched, is_refused, tmp_path
+):
+    run = make_run(tmp_path / "run")
+    with run.scope():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", metrics=["mae"], jit_compile=False)
+    callbacks = [*others, keras.callbacks.EarlyStopping(watched, mode="min")]
+    arguments = {"global_batch_size": 20, "validation_data": (X, X[:, :1]), "verbose": 0}
+    if is_refused:
+        with pytest.raises(
+            BadInput, match=f"monitor='{watched}' of EarlyStopping; .*will have loss, mae, val_l"
+        ):
+            run.fit(model, X, X[:, :1], callbacks=callbacks, **arguments)
+        assert not (tmp_path / "run").exists()
+    else:
+        run.fit(model, X, X[:, :1], callbacks=callbacks, **arguments)
+
+
 class OnRank0(keras.callbacks.Callback):
     """Does something at the end of the first epoch."""
 

@@ -140,7 +140,7 @@ def test_class_weights_multiply_sample_weights_of_every_shape(of_row):
         nest_of_arrays((X[:4], labels, weights[:3]), {1: 10.0})
 
 
-@pytest.mark.parametrize("weights", [[1, 2, 3], {"0": 2.0}, {0: "heavy"}, "balanced"])
+@pytest.mark.parametrize("weights", [[1, 2, 3], {"0": 2.0}, {0: "heavy"}, {0: float("nan")}, "balanced"])
 def test_class_weights_are_numbers_by_class(weights):
     with pytest.raises(
         BadInput, match="must be a dict of a weight for each class number; received .*; pass e.g. {0"

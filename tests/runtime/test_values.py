@@ -66,11 +66,10 @@ def test_other_losses_take_any_y(loss):
     check_values(compiled(loss, 1), (X, Y - 7), "training data")
 
 
-def test_nan_in_the_input_is_refused_with_its_row_and_nan_in_y_is_the_losss_own_matter():
+def test_nan_in_the_input_is_refused_with_its_row():
     model = compiled("mse", 1)
     with pytest.raises(BadInput, match="received NaN in x of the training data, first in row 5; "):
         check_values(model, (with_value(X, 5, np.nan), Y), "training data")
-    check_values(model, (X, with_value(Y, 5, np.nan)), "training data")
     with pytest.raises(
         BadInput, match="must be finite numbers; received inf in x of the .*, first in row 2; "
     ):
@@ -78,6 +77,41 @@ def test_nan_in_the_input_is_refused_with_its_row_and_nan_in_y_is_the_losss_own_
     many = np.zeros((10_000, 4), np.float32)
     with pytest.raises(BadInput, match="first in row 9000"):
         check_values(model, (with_value(many, slice(9000, 9002), np.nan), many[:, 0]), "training data")
+
+
+def own(y, predicted):
+    return tf.where(tf.math.is_nan(y), 0.0, y - predicted)
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_refused"),
+    [("mse", True), (keras.losses.Huber(), True), (keras.losses.get("mae"), True), (own, False)],
+    ids=["name", "object", "function", "own"],
+)
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "NaN"), (np.inf, "inf")])
+def test_what_a_loss_of_keras_compares_is_finite_and_of_its_own_a_user_knows(loss, is_refused, value, said):
+    model, y = compiled(loss, 1), with_value(X[:, 0], 5, value)
+    if is_refused:
+        with pytest.raises(BadInput, match=f"received {said} in y of the training data, first in row 5; "):
+            check_values(model, (X, y), "training data")
+    else:
+        check_values(model, (X, y), "training data")
+
+
+@pytest.mark.parametrize("loss", ["mse", own], ids=["Keras'", "own"])
+def test_a_weight_is_a_finite_number(loss):
+    weights = np.ones(len(X))
+    check_values(compiled(loss, 1), (X, X[:, 0], weights), "training data")
+    with pytest.raises(BadInput, match="sample weights must be .* NaN in sample_weight of the training data"):
+        check_values(compiled(loss, 1), (X, X[:, 0], with_value(weights, 3, np.nan)), "training data")
+
+
+@pytest.mark.parametrize("label", [0.5, np.nan])
+def test_a_class_is_a_whole_number(label):
+    model = compiled("sparse_categorical_crossentropy")
+    check_values(model, (X, Y.astype("float32")), "training data")
+    with pytest.raises(BadInput, match=f"0 to 2, whole numbers, .*received {label} in y .*first in row 4"):
+        check_values(model, (X, with_value(Y.astype("float32"), 4, label)), "training data")
 
 
 def test_several_inputs_and_outputs_are_named():
