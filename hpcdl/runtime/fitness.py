@@ -16,7 +16,7 @@ import tensorflow as tf
 from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.keras_edge import has_own, has_own_train_step, is_keras_3
-from hpcdl.runtime.pairing import output_names, stated_outputs
+from hpcdl.runtime.pairing import input_names, output_names, stated_outputs
 from hpcdl.runtime.replicas import Replicas
 from hpcdl.runtime.shapes import check_shapes, check_weights
 from hpcdl.runtime.values import check_values
@@ -53,6 +53,7 @@ def check_inputs(model: Any, x: Any, what: str, replicas: Replicas) -> Any:
         Its outputs, as far as their shapes are known: those that it names, or for a class of the user's those that a
         trace of it gives; none where its own train_step makes of ``x`` what it will.
     """
+    _check_names(model, x, what)
     check_shapes(model, (x,), what)
     outputs = stated_outputs(model)
     if tf.nest.flatten(outputs) or has_own_train_step(model):
@@ -69,6 +70,16 @@ def check_inputs(model: Any, x: Any, what: str, replicas: Replicas) -> Any:
             f"the model must take the data; received x of the {what} with rows of"
             f" {', '.join(map(str, shapes))}: {_in_one_line(problem)}; reshape the data, or change the model"
         ) from problem
+
+
+def _check_names(model: Any, x: Any, what: str) -> None:
+    """Refuses a dict none of whose names is that of an input of the model."""
+    names = input_names(model) if isinstance(x, dict) and not has_own_train_step(model) else []
+    if names and not set(names) & set(x):
+        raise BadInput(
+            f"x must be named as the inputs of the model are; received x of the {what} with the names"
+            f" {sorted(map(str, x))}; name the arrays {', '.join(names)}, or pass one array, or a list"
+        )
 
 
 def _in_one_line(problem: Exception) -> str:

@@ -78,6 +78,7 @@ REFUSED = {
     "a weight without its name": (
         two, (X, (Y, LABELS), {"sen": np.ones(20)}), "and no output 'sen'; did you mean seen?"
     ),
+    "names for an input that has none": (functional, ({"a": X}, Y), "inputs of the model are; .* names ['a']; name"),
     "texts as x": (functional, (np.full((20, 4), "a"), Y), "received texts in x of the training data"),
     "texts as labels": (lambda: functional(CLASSES, 3), (X, LABELS.astype(str)), "received texts in y"),
     "texts as numbers": (functional, (X, np.full((20, 1), "a")), "received texts in y"),
