@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.class_weights import with_class_weight
+from hpcdl.runtime.pairing import named
 
 
 def nest_of_arrays(data: Any, class_weight: Optional[Mapping[int, float]] = None) -> Tuple[Any, int]:
@@ -46,7 +47,13 @@ def nest_of_arrays(data: Any, class_weight: Optional[Mapping[int, float]] = None
         arrays = (x, y, array(with_class_weight(class_weight, y, weight)))
     rows = [len(a) for a in tf.nest.flatten(arrays)]
     if not rows or len(set(rows)) > 1 or rows[0] == 0:
-        raise BadInput(f"all arrays must have the same number of rows, at least 1; received {rows}")
+        names = [
+            name for what, nest in zip(("x", "y", "sample_weight"), arrays) for name, _ in named(nest, what)
+        ]
+        raise BadInput(
+            f"all arrays must have the same number of rows, at least 1; received {rows} of {', '.join(names)}; cut the"
+            " longer ones, or look where rows were lost"
+        )
     return arrays, rows[0]
 
 
