@@ -1,16 +1,20 @@
 """Why a rank failed: a small file that the rank writes and that whoever started the ranks reads.
 
 A rank that fails writes ``rank-0007.json`` into the folder named by ``$HPCDL_STATUS_DIR`` *before* it prints
-its traceback; the launcher then tells the user about the first failure once, instead of once per rank.
+its traceback; the launcher then tells the user about the first failure once, instead of once per rank. One that
+has ended well leaves an empty ``rank-0007.ended`` before it parts from the others, for those that still wait for it.
 
 Synopsis::
 
     write_failure(folder, rank=7, hostname="n2", exit_status=1, error="ValueError: no data", traceback=text)
     failure = first_failure(read_failures(folder))
+    note_end(folder, rank=1)
+    ranks_ended(folder)         # [1]
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -137,6 +141,17 @@ def first_failure(failures: Iterable[Failure]) -> Optional[Failure]:
     return min(
         failures, key=lambda failure: (failure.is_consequence, failure.time, failure.rank), default=None
     )
+
+
+def note_end(folder: Union[str, Path], rank: int) -> None:
+    """Notes that a rank has ended well; who cannot note it has ended well all the same."""
+    with contextlib.suppress(OSError):
+        (Path(folder) / f"rank-{rank:04d}.ended").touch()
+
+
+def ranks_ended(folder: Union[str, Path]) -> List[int]:
+    """Lists the ranks that have ended well."""
+    return sorted(_rank_of(path) for path in Path(folder).glob("rank-*.ended"))
 
 
 def _rank_of(path: Path) -> int:

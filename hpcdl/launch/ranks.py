@@ -166,8 +166,9 @@ class Ranks:
 def forget_earlier_start(log_dir: Path) -> None:
     """Removes what ranks of an earlier start have reported and where they met; their logs stay, and grow."""
     shutil.rmtree(str(rendezvous_dir(log_dir)), ignore_errors=True)
-    for stale in (*log_dir.glob("rank-*.json"), *log_dir.glob("rank-*.pid")):
-        stale.unlink()
+    for kind in ("json", "ended", "pid"):
+        for stale in log_dir.glob(f"rank-*.{kind}"):
+            stale.unlink()
 
 
 def start_ranks(

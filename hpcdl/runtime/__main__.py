@@ -10,9 +10,16 @@ import sys
 import traceback
 from typing import List, Optional
 
-from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REQUEUE, HpcdlError
-from hpcdl.common.failures import write_failure
-from hpcdl.common.topology import read_topology
+from hpcdl.common.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_REQUEUE,
+    BadInput,
+    HpcdlError,
+)
+from hpcdl.common.failures import is_said_by_survivor, note_end, ranks_ended, write_failure
+from hpcdl.common.topology import Topology, read_topology
 from hpcdl.common.words import TrainCommand, check_script, parse_train
 from hpcdl.runtime import backend, uncaught
 from hpcdl.runtime.collecting import search_rarely
@@ -23,6 +30,7 @@ def main(argv: List[str]) -> int:
     """Runs this rank and gives its exit status; what went wrong is reported where the launcher looks for it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     search_rarely()
+    folder = os.environ.get("HPCDL_STATUS_DIR")
     try:
         command = parse_train(argv)
         backend.check_backend(os.environ, backend.version_of_keras())  # a script may load Keras before hpcdl
@@ -37,22 +45,48 @@ def main(argv: List[str]) -> int:
             _report(status, f"{command.target} ended with exit status {status}", None)
         return status
     except HpcdlError as error:
-        _report(error.exit_status, str(error), None)
-        uncaught.tell(error, os.environ)
-        return error.exit_status
+        return _tell(error)
     except KeyboardInterrupt:
         signal.signal(
             signal.SIGINT, signal.SIG_IGN
         )  # it may come twice: from the launcher, and to the whole group
         return EXIT_INTERRUPTED
     except Exception as error:
+        ended = ranks_ended(folder) if folder and is_said_by_survivor(str(error)) else []
+        if ended:
+            return _tell(_left_alone(error, ended, command.target))
         _report(EXIT_FAILED, f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
         uncaught.let_the_cause_speak(error, os.environ)
         traceback.print_exc()
         return EXIT_FAILED
     finally:
         leave_check()
+    # Before Python ends, and Horovod with it: whoever still waits for this rank is to find the note.
+    if folder:
+        note_end(folder, _topology().rank)
     return EXIT_DONE
+
+
+def _tell(error: HpcdlError) -> int:
+    """Reports an error of hpcdl's own, says it, and gives its exit status."""
+    _report(error.exit_status, str(error), None)
+    uncaught.tell(error, os.environ)
+    return error.exit_status
+
+
+def _left_alone(error: Exception, ended: List[int], script: str) -> BadInput:
+    """Says of a rank that waited for others which had ended the script, well and before, what it must do.
+
+    Horovod says the same in a rank that waited as in one whose partner has died.
+    """
+    here = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == script]
+    where = f", in line {here[-1].lineno} of {script}" if here else ""
+    others = f"rank {ended[0]} had" if len(ended) == 1 else f"{len(ended)} other ranks had"
+    return BadInput(
+        f"what ranks do together every rank must call; received a call on rank {_topology().rank}{where}, while"
+        f" {others} ended the script; call run.save, run.barrier, run.evaluate, run.fit and their like on every rank,"
+        " without `if run.is_rank_0`"
+    )
 
 
 def _status_of(stop: SystemExit) -> int:
@@ -65,11 +99,18 @@ def _status_of(stop: SystemExit) -> int:
 def _report(exit_status: int, error: str, trace: Optional[str]) -> None:
     folder = os.environ.get("HPCDL_STATUS_DIR")
     if folder:
-        hostname = socket.gethostname()
-        rank = read_topology(os.environ, hostname).rank
         write_failure(
-            folder, rank=rank, hostname=hostname, exit_status=exit_status, error=error, traceback=trace
+            folder,
+            rank=_topology().rank,
+            hostname=socket.gethostname(),
+            exit_status=exit_status,
+            error=error,
+            traceback=trace,
         )
+
+
+def _topology() -> Topology:
+    return read_topology(os.environ, socket.gethostname())
 
 
 def _run_script(command: TrainCommand) -> None:
@@ -82,8 +123,10 @@ def _run_script(command: TrainCommand) -> None:
         if stop.code not in (None, EXIT_DONE):
             raise
     planned = os.environ.get("HPCDL_PLAN_WORLD_SIZE")
-    world_size = int(planned) if planned else read_topology(os.environ, socket.gethostname()).world_size
-    check_used(command.target, world_size, os.environ)
+    world_size = int(planned) if planned else _topology().world_size
+    # Of the others one may be through while rank 0 still waits for it, wrongly; then that is what there is to say.
+    if _topology().is_rank_0:
+        check_used(command.target, world_size, os.environ)
 
 
 def _run_target(command: TrainCommand) -> None:

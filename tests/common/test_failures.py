@@ -15,6 +15,8 @@ from hpcdl.common.failures import (
     Failure,
     failure_path,
     first_failure,
+    note_end,
+    ranks_ended,
     read_failure,
     read_failures,
     write_failure,
@@ -43,6 +45,14 @@ def test_reports_come_in_the_order_of_ranks_beyond_four_digits(tmp_path: Path) -
 
 def test_leaving_in_order_to_be_requeued_is_no_failure(tmp_path: Path) -> None:
     write(tmp_path, 0, exit_status=85)
+    assert read_failures(tmp_path) == []
+
+
+def test_a_good_end_is_noted_apart_from_failures_and_never_in_the_way(tmp_path: Path) -> None:
+    for rank in (10000, 2):
+        note_end(tmp_path, rank)
+    note_end(tmp_path / "gone", 3)
+    assert ranks_ended(tmp_path) == [2, 10000]
     assert read_failures(tmp_path) == []
 
 

@@ -219,6 +219,29 @@ raise RuntimeError("Horovod has been shut down. This was caused by an exception 
     assert "has been shut down" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(("waiting", "has_used"), [(0, True), (1, True), (0, False)])
+def test_a_rank_that_waits_for_one_which_has_ended_the_script_is_told_to_call_on_every_rank(
+    train: Train, launcher: str, waiting: int, has_used: bool
+) -> None:
+    script = f"""
+if not {has_used}:
+    del os.environ["HPCDL_USED_BY"]  # run.barrier, say, is no use
+if rank == {waiting}:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while not list(Path(os.environ["HPCDL_STATUS_DIR"]).glob("rank-*.ended")):
+        time.sleep(0.001)
+    raise RuntimeError("Horovod has been shut down. This was caused by an exception on one of the ranks")
+"""
+    done = train.run(script, "-n", "2", "--oversubscribe", "--launcher", launcher, "--restarts", "3")
+    assert done.returncode == 2
+    (told,) = done.stderr.splitlines()[1:]
+    assert told.startswith(
+        f"hpcdl: what ranks do together every rank must call; received a call on rank {waiting}, in line "
+    )
+    assert f"script.py, while rank {1 - waiting} had ended the script; call run.save" in told
+    assert done.stdout == ""
+
+
 def test_the_failure_of_rank_0_whose_output_is_on_the_screen_is_told_once_too(
     train: Train, launcher: str
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.parallel.launching import IS_OLDEST, run_program
+from tests.parallel.launching import IS_OLDEST, NEWEST_ONLY, run_program
 from tests.parallel.programs.cases import IS_KERAS_3
 
 keras = tf.keras
@@ -33,6 +33,18 @@ def test_only_rank_0_prints_and_a_barrier_holds_the_others(world):
     _, ranks, _, seen = world
     assert [line for line in seen.splitlines() if line.startswith("said")] == ["said by rank = 0"]
     assert all(rank["was there"] for rank in ranks)
+
+
+@NEWEST_ONLY
+@pytest.mark.parametrize("launcher", ["mpi", "gloo"])
+def test_what_only_rank_0_calls_is_refused_by_the_rule_in_place_of_horovods_words(launcher, tmp_path):
+    done = run_program(tmp_path, "left_alone.py", np=2, launcher=launcher, status=2)
+    seen = done.stdout + done.stderr
+    assert (
+        "hpcdl: what ranks do together every rank must call; received a call on rank 0, in line 7 of " in seen
+    )
+    assert "while rank 1 had ended the script" in seen
+    assert "shut down" not in seen
 
 
 def test_shards_are_disjoint_and_of_one_length(world):
