@@ -23,7 +23,7 @@ from hpcdl.common.topology import Topology, read_topology
 from hpcdl.common.words import TrainCommand, check_script, parse_train
 from hpcdl.runtime import backend, uncaught
 from hpcdl.runtime.collecting import search_rarely
-from hpcdl.runtime.use import check_used, leave_check
+from hpcdl.runtime.use import check_used, leave_check, may_have_trained
 
 
 def main(argv: List[str]) -> int:
@@ -122,6 +122,8 @@ def _run_script(command: TrainCommand) -> None:
     except SystemExit as stop:
         if stop.code not in (None, EXIT_DONE):
             raise
+        if not may_have_trained():  # --help, say
+            return
     planned = os.environ.get("HPCDL_PLAN_WORLD_SIZE")
     world_size = int(planned) if planned else _topology().world_size
     # Of the others one may be through while rank 0 still waits for it, wrongly; then that is what there is to say.

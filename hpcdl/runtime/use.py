@@ -5,6 +5,7 @@ Synopsis::
     note_use(os.environ)                       # by `Run.fit`, and by what loops of a script's own call
     note_model(model, os.environ)              # by what `Run` does with a model besides
     check_used("train.py", 2, os.environ)      # after the script: BadInput with the three lines
+    may_have_trained()                         # False: a script that leaves now has done nothing, as for --help
     check_at_end(world_size=2)                 # by `init`, for a script that nobody runs who would do that
 """
 
@@ -54,6 +55,21 @@ def check_used(script: str, world_size: int, environ: Mapping[str, str]) -> None
             f" that each of {world_size} ranks did the same by itself; put in three lines: run = hpcdl.init()"
             " | with run.scope(): model = ... | run.fit(model, x, y, per_replica_batch_size=...) in place of model.fit"
         )
+
+
+def may_have_trained() -> bool:
+    """Whether TensorFlow has computed anything in this process; until then no model can have been trained."""
+    tf = sys.modules.get("tensorflow")
+    if tf is None:
+        return False
+    threads = tf.config.threading
+    before = threads.get_inter_op_parallelism_threads()
+    try:
+        threads.set_inter_op_parallelism_threads(before + 1)  # refused from then on
+    except RuntimeError:
+        return True
+    threads.set_inter_op_parallelism_threads(before)
+    return False
 
 
 def check_at_end(world_size: int) -> None:

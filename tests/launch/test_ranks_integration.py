@@ -297,7 +297,17 @@ sys.exit({status})
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-@pytest.mark.parametrize("ending", ["pass", "sys.exit()"])
+#: What a script that leaves must have done to have trained; TensorFlow's own words are not of interest.
+COMPUTE = """
+stderr = os.dup(2)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+import tensorflow
+tensorflow.zeros(1)
+os.dup2(stderr, 2)
+"""
+
+
+@pytest.mark.parametrize("ending", ["pass", f"{COMPUTE}sys.exit()"], ids=["ends", "leaves"])
 def test_a_script_that_did_not_use_hpcdl_on_several_ranks_is_told_the_three_lines(
     train: Train, ending: str
 ) -> None:
@@ -312,6 +322,18 @@ def test_a_script_that_did_not_use_hpcdl_on_several_ranks_is_told_the_three_line
     assert told.index("hpcdl.init()") < told.index("run.scope()") < told.index("run.fit(model")
     planned = train.run(script, "-n", "2", "--oversubscribe", "--dry-run")
     assert (planned.returncode, planned.stderr) == (2, told + "\n")
+
+
+@pytest.mark.parametrize("leaving", ["argparse.ArgumentParser().parse_args(['--help'])", "sys.exit(0)"])
+def test_a_script_that_leaves_well_before_it_computes_has_done_nothing_wrong(
+    train: Train, leaving: str
+) -> None:
+    script = f"del os.environ['HPCDL_USED_BY']\nimport argparse\n{leaving}"
+    done = train.run(script, "-n", "2", "--oversubscribe", "--launcher", "gloo")
+    assert done.returncode == 0
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    planned = train.run(script, "-n", "2", "--oversubscribe", "--dry-run")
+    assert (planned.returncode, planned.stderr) == (0, "")
 
 
 def test_bad_input_that_only_the_ranks_can_see_is_one_line_and_leaves_no_logs(

@@ -132,6 +132,26 @@ def test_the_use_of_the_process_that_started_this_one_does_not_count():
     check_used("train.py", 1, {})
 
 
+@pytest.mark.parametrize(
+    ("code", "trained"),
+    [
+        ("", False),
+        ("import tensorflow", False),
+        ("import hpcdl; hpcdl.init()", False),
+        ("import tensorflow as tf; tf.zeros(1)", True),
+        ("import tensorflow as tf; tf.keras.layers.Dense(1).build((None, 1))", True),
+    ],
+    ids=["nothing", "loaded", "init", "computed", "weights"],
+)
+def test_nothing_can_have_been_trained_before_tensorflow_has_computed(code, trained):
+    # Asked twice, since to ask must not be what counts.
+    asked = f"{code}\nfrom hpcdl.runtime.use import may_have_trained as m\nprint(m(), m())"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], env=environ_of_script(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-2:] == [str(trained)] * 2
+
+
 #: What `init` does for a rank of two; the hooks are those of others, before and after it.
 AT_END = """
 import atexit, os, subprocess, sys
