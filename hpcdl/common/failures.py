@@ -22,7 +22,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Iterable, List, Optional, Union
+from typing import Iterable, List, Optional, Sequence, Union
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE
 from hpcdl.common.files import replace_text
@@ -30,6 +30,8 @@ from hpcdl.common.saying import say
 
 #: What Horovod and its Gloo say in a rank whose only fault is that another rank is gone.
 _SAID_BY_SURVIVORS = ("Horovod has been shut down", "gloo/transport/")
+#: Said of a report that could not be written; the words of the failure follow.
+_CANNOT_WRITE = "cannot write the report"
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def write_failure(
     try:
         replace_text(path, json.dumps(asdict(failure), indent=1) + "\n")
     except OSError as problem:
-        say(f"rank {rank}: cannot write {path}: {problem}")
+        say(f"rank {rank}: {_CANNOT_WRITE} {path}: {problem}")
         return False
     return True
 
@@ -134,6 +136,20 @@ def read_failures(folder: Union[str, Path]) -> List[Failure]:
     """Reads the reports of failures in a folder, in the order of ranks."""
     reports = (read_failure(path) for path in sorted(Path(folder).glob("rank-*.json"), key=_rank_of))
     return [report for report in reports if report is not None and report.is_failure]
+
+
+def unwritten_error(lines: Sequence[str]) -> Optional[str]:
+    """Finds in a rank's log the error that it said where its report could not be written; None: there is none."""
+    starts = [number for number, line in enumerate(lines) if _is_of_hpcdl(line) and _CANNOT_WRITE in line]
+    if not starts:
+        return None
+    lines = lines[starts[-1] :]
+    said = [line for line in lines[1:] if _is_of_hpcdl(line)]
+    return said[-1].partition(" ")[2] if said else lines[-1]  # which ends a traceback
+
+
+def _is_of_hpcdl(line: str) -> bool:
+    return line.startswith("hpcdl: ")
 
 
 def first_failure(failures: Iterable[Failure]) -> Optional[Failure]:

@@ -10,7 +10,7 @@ Synopsis::
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence
 
@@ -21,7 +21,7 @@ from hpcdl.common.errors import (
     EXIT_INTERRUPTED,
     EXIT_REQUEUE,
 )
-from hpcdl.common.failures import Failure, first_failure
+from hpcdl.common.failures import Failure, first_failure, unwritten_error
 from hpcdl.common.rank_start import STARTED_AGAIN, log_path
 from hpcdl.launch.known import explain
 from hpcdl.launch.mpirun import RankEnd
@@ -177,6 +177,9 @@ def render(outcome: Outcome, hostname: str, log_dir: Path, tail: Callable[[Path,
         log_dir: Folder of the logs.
         tail: Reads the last lines of a file.
     """
+    if outcome.end is not None:
+        unwritten = _unwritten(outcome.end, hostname, log_dir, tail)
+        outcome = outcome if unwritten is None else replace(outcome, failure=unwritten, end=None)
     head = "hpcdl: " + summary(outcome, hostname)
     failure, end = outcome.failure, outcome.end
     if failure is not None and failure.exit_status == EXIT_BAD_INPUT:
@@ -198,6 +201,21 @@ def render(outcome: Outcome, hostname: str, log_dir: Path, tail: Callable[[Path,
         lines.append(f"  that is: {meant}")
     lines.append(f"  log: {log}")
     return "\n".join(lines)
+
+
+def _unwritten(
+    end: RankEnd, hostname: str, log_dir: Path, tail: Callable[[Path, int], List[str]]
+) -> Optional[Failure]:
+    """Reads from the logs what a rank could not report, on a full disk say; mpirun's account may be lost there too."""
+    if end.signal is not None or end.exit_status == EXIT_REQUEUE:
+        return None
+    logs = sorted(log_dir.glob("rank-*.log")) if end.rank is None else [log_path(log_dir, end.rank)]
+    for log in logs:
+        error = unwritten_error(_of_last_start(tail(log, _SEARCHED_LINES)))
+        if error is not None:
+            rank = int(log.stem.partition("-")[2])
+            return Failure(rank, hostname, 0, 0.0, end.exit_status, error)
+    return None
 
 
 def _name(end: RankEnd) -> str:

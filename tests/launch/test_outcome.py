@@ -151,6 +151,25 @@ def test_a_rank_that_died_silently_is_told_with_the_last_lines_of_its_log(
     assert text.endswith(f"log: logs/{log}")
 
 
+def test_where_mpiruns_account_is_lost_too_the_logs_tell_who_could_not_report(tmp_path: Path) -> None:
+    logs = {
+        "rank-0000.log": ["hpcdl: runs/x is finished", "step 1"],
+        "rank-0001.log": ["hpcdl: rank 1: cannot write the report x/rank-0001.json: full", "hpcdl: the rule"],
+    }
+    for name in logs:
+        (tmp_path / name).touch()
+
+    def told(status: int) -> str:
+        return render(
+            Outcome(status, end=RankEnd(None, status)), "vm", tmp_path, lambda p, n: logs.get(p.name, [])
+        )
+
+    assert told(2) == "hpcdl: the rule"
+    assert told(1).startswith("hpcdl: rank 1 on vm failed: the rule\n")
+    logs["rank-0001.log"].insert(1, STARTED_AGAIN)
+    assert told(1).startswith("hpcdl: a rank on vm ended without a word: exit status 1\n")
+
+
 def test_what_rank_0_wrote_is_not_told_again() -> None:
     assert "last of" not in render(Outcome(3, end=RankEnd(0, 3)), "vm", LOGS, lambda p, n: ["last of it"])
 

@@ -283,6 +283,33 @@ wait_for("never")
     assert "  | last words of 1" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        ("BadInput('the rule; the way out')", 2, "hpcdl: the rule; the way out"),
+        (
+            "ValueError('no data')",
+            1,
+            f"hpcdl: rank 1 on {os.uname().nodename} failed: ValueError: no data",
+        ),
+    ],
+)
+def test_what_a_rank_said_that_could_not_write_its_report_is_told_from_its_log(
+    train: Train, launcher: str, error: str, status: int, told: str
+) -> None:
+    script = f"""
+from hpcdl.common.errors import BadInput
+if rank == 1:
+    os.environ["HPCDL_STATUS_DIR"] = str(here / "gone")  # stands for a full disk
+    raise {error}
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+wait_for("never")
+"""
+    done = train.run(script, "-n", "2", "--oversubscribe", "--launcher", launcher)
+    assert done.returncode == status
+    assert done.stderr.splitlines()[1] == told
+
+
 @pytest.mark.parametrize("status", [0, 85])
 def test_what_all_ranks_leave_with_is_passed_on_and_nothing_is_told(
     train: Train, launcher: str, status: int
