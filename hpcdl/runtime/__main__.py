@@ -47,9 +47,8 @@ def main(argv: List[str]) -> int:
     except HpcdlError as error:
         return _tell(error)
     except KeyboardInterrupt:
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # it may come twice: from the launcher, and to the whole group
+        # It may come twice: to the whole group of processes, and from the launcher.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         return EXIT_INTERRUPTED
     except Exception as error:
         ended = ranks_ended(folder) if folder and is_said_by_survivor(str(error)) else []
