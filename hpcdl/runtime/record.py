@@ -84,7 +84,7 @@ def versions() -> Dict[str, Optional[str]]:
         "hpcdl": hpcdl.__version__,
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
-        "keras": tf.keras.__version__,  # which may be that of tf_keras
+        "keras": _version_of(tf.keras.Model.__module__.split(".")[0]),  # or of tf_keras in its place
         **{name: _version_of(name) for name in ("numpy", "horovod")},
     }
 
