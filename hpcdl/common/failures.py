@@ -129,12 +129,12 @@ def read_failure(path: Path) -> Optional[Failure]:
         return Failure(**json.loads(text))
     except (ValueError, TypeError):
         error = "its report is unreadable: " + " ".join(text.split())[:200]
-        return Failure(_rank_of(path), "?", 0, time.time(), EXIT_FAILED, error)
+        return Failure(rank_of(path), "?", 0, time.time(), EXIT_FAILED, error)
 
 
 def read_failures(folder: Union[str, Path]) -> List[Failure]:
     """Reads the reports of failures in a folder, in the order of ranks."""
-    reports = (read_failure(path) for path in sorted(Path(folder).glob("rank-*.json"), key=_rank_of))
+    reports = (read_failure(path) for path in sorted(Path(folder).glob("rank-*.json"), key=rank_of))
     return [report for report in reports if report is not None and report.is_failure]
 
 
@@ -162,15 +162,16 @@ def first_failure(failures: Iterable[Failure]) -> Optional[Failure]:
 def note_end(folder: Union[str, Path], rank: int) -> None:
     """Notes that a rank has ended well; who cannot note it has ended well all the same."""
     with contextlib.suppress(OSError):
-        (Path(folder) / f"rank-{rank:04d}.ended").touch()
+        failure_path(folder, rank).with_suffix(".ended").touch()
 
 
 def ranks_ended(folder: Union[str, Path]) -> List[int]:
     """Lists the ranks that have ended well."""
-    return sorted(_rank_of(path) for path in Path(folder).glob("rank-*.ended"))
+    return sorted(rank_of(path) for path in Path(folder).glob("rank-*.ended"))
 
 
-def _rank_of(path: Path) -> int:
+def rank_of(path: Path) -> int:
+    """Gives the number of the rank that a file such as ``rank-0007.log`` is of."""
     digits = path.stem.partition("-")[2]
     return int(digits) if digits.isdigit() else 0
 

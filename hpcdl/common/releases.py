@@ -27,10 +27,15 @@ def of_another_release(horovod: str, built_for: Optional[str], tensorflow: str) 
     return f"Horovod {horovod} was built for TensorFlow {built_for}; this one is {tensorflow}"
 
 
+def is_keras_3_before(minor: int, version: str) -> bool:
+    """Says whether a version is one of Keras 3, and before 3.minor."""
+    numbers = release(version)
+    return len(numbers) == 2 and numbers[0] == OLDEST_KERAS_3[0] and int(numbers[1]) < minor
+
+
 def of_early_keras_3(version: str) -> Optional[str]:
     """Says that a Keras 3 came before those that hpcdl makes exact; None: it did not, or is no Keras 3."""
-    numbers = release(version)
-    if len(numbers) < 2 or numbers[0] != OLDEST_KERAS_3[0] or int(numbers[1]) >= int(OLDEST_KERAS_3[1]):
+    if not is_keras_3_before(int(OLDEST_KERAS_3[1]), version):
         return None
     return (
         f"Keras 3 must be {'.'.join(OLDEST_KERAS_3)} or later, from which on steps of several replicas are exact;"

@@ -21,7 +21,7 @@ from hpcdl.common.errors import (
     EXIT_INTERRUPTED,
     EXIT_REQUEUE,
 )
-from hpcdl.common.failures import Failure, first_failure, unwritten_error
+from hpcdl.common.failures import Failure, first_failure, rank_of, unwritten_error
 from hpcdl.common.rank_start import STARTED_AGAIN, log_path
 from hpcdl.launch.known import explain
 from hpcdl.launch.mpirun import RankEnd
@@ -213,8 +213,7 @@ def _unwritten(
     for log in logs:
         error = unwritten_error(_of_last_start(tail(log, _SEARCHED_LINES)))
         if error is not None:
-            rank = int(log.stem.partition("-")[2])
-            return Failure(rank, hostname, 0, 0.0, end.exit_status, error)
+            return Failure(rank_of(log), hostname, 0, 0.0, end.exit_status, error)
     return None
 
 

@@ -123,11 +123,10 @@ def _run_script(command: TrainCommand) -> None:
             raise
         if not may_have_trained():  # --help, say
             return
-    planned = os.environ.get("HPCDL_PLAN_WORLD_SIZE")
-    world_size = int(planned) if planned else _topology().world_size
+    topology, planned = _topology(), os.environ.get("HPCDL_PLAN_WORLD_SIZE")
     # Of the others one may be through while rank 0 still waits for it, wrongly; then that is what there is to say.
-    if _topology().is_rank_0:
-        check_used(command.target, world_size, os.environ)
+    if topology.is_rank_0:
+        check_used(command.target, int(planned) if planned else topology.world_size, os.environ)
 
 
 def _run_target(command: TrainCommand) -> None:

@@ -78,7 +78,7 @@ class Fit:
     """Everything that one fit needs.
 
     Attributes:
-        model: Compiled and built.
+        model: Compiled, with its variables and those of its metrics.
         source: The data to train on.
         validation: The data to validate on; None: no validation.
         plan: Of the run.

@@ -259,6 +259,16 @@ def is_legacy(optimizer: Any) -> bool:
     return hasattr(inner_of(optimizer), "gradient_aggregator")
 
 
+def package_of(thing: Any) -> str:
+    """Names the package that defines a class, a function, or the class of an object; "" if nothing does."""
+    return str(getattr(thing, "__module__", "")).split(".")[0]
+
+
+def is_of_keras(thing: Any) -> bool:
+    """Says whether a class, a function or an object is of Keras or TensorFlow, and not of the user."""
+    return package_of(thing) in ("keras", "tf_keras", "tensorflow")
+
+
 def has_keras_3() -> bool:
     """Says whether tf.keras is Keras 3."""
     return hasattr(tf.keras, "ops")

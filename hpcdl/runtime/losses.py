@@ -27,8 +27,8 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import tensorflow as tf
 
 from hpcdl.common.errors import HpcdlError
-from hpcdl.common.releases import release
-from hpcdl.runtime.keras_edge import is_keras_3
+from hpcdl.common.releases import is_keras_3_before
+from hpcdl.runtime.keras_edge import is_keras_3, is_of_keras
 from hpcdl.runtime.overriding import attributes, overridden
 from hpcdl.runtime.parts import Parts
 from hpcdl.runtime.replicas import Replicas
@@ -95,7 +95,7 @@ def _reductions(model: Any) -> Tuple[Any, Dict[str, Callable[..., Any]]]:
 
 def _keras_3_values(module: Any, parts: Parts) -> Callable[..., Any]:
     plain = module.reduce_weighted_values
-    epsilon = module.backend.epsilon() if _is_keras_3_before(_NO_EPSILON_SINCE, module) else 0.0
+    epsilon = module.backend.epsilon() if is_keras_3_before(_NO_EPSILON_SINCE, _version(module)) else 0.0
 
     def reduce_weighted_values(
         values: Any,
@@ -131,21 +131,20 @@ def _correction(divided_by: Any, epsilon: float, dtype: Any, parts: Parts) -> tf
     return tf.math.divide_no_nan(own + epsilon, parts.divisor(own + epsilon * tf.cast(parts.fraction, dtype)))
 
 
-def _is_keras_3_before(minor: int, module: Any) -> bool:
-    """Says whether a module is part of a Keras 3 that is older than 3.minor."""
-    numbers = [
-        int(number) for number in release(importlib.import_module(module.__name__.split(".")[0]).__version__)
-    ]
-    return [3] <= numbers < [3, minor]
+def _version(module: Any) -> str:
+    """Gives the version of the Keras that a module is part of."""
+    return str(importlib.import_module(module.__name__.split(".")[0]).__version__)
 
 
 def _layers_that_sum_their_activity(model: Any, module: Any) -> List[Any]:
     """Lists the layers whose activity a regularizer of Keras' adds up over the rows of a batch."""
-    if not _is_keras_3_before(_ACTIVITY_IS_MEAN_SINCE, module):
+    if not is_keras_3_before(_ACTIVITY_IS_MEAN_SINCE, _version(module)):
         return []
-    root = module.__name__.split(".")[0] + "."
-    of_layers = [(layer, getattr(layer, "activity_regularizer", None)) for layer in model._flatten_layers()]
-    return [layer for layer, regularizer in of_layers if type(regularizer).__module__.startswith(root)]
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if is_of_keras(getattr(layer, "activity_regularizer", None))
+    ]
 
 
 @contextmanager

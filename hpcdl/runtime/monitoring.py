@@ -19,7 +19,7 @@ import tensorflow as tf
 from hpcdl.common.checks import did_you_mean
 from hpcdl.common.errors import BadInput
 from hpcdl.common.saying import say
-from hpcdl.runtime.keras_edge import has_own
+from hpcdl.runtime.keras_edge import has_own, is_of_keras
 
 #: What makes logs of its own, in a model or by a callback of Keras'.
 _LOGGING = ("train_step", "test_step", "compute_metrics", "get_metrics_result")
@@ -38,26 +38,26 @@ def check_watched(model: Any, callbacks: Sequence[Any], is_validated: bool) -> N
     Raises:
         BadInput: One does.
     """
-    if any(has_own(name, model) for name in _LOGGING) or not all(map(_is_known, callbacks)):
+    watched = [(callback, option, name) for callback in callbacks for option, name in _watched(callback)]
+    is_known = all(map(_is_known, callbacks)) and not any(has_own(name, model) for name in _LOGGING)
+    if not watched or not is_known:
         return
     names = ["loss", *(name for name in model.get_metrics_result() if name != "loss")]
     names += [f"val_{name}" for name in names] if is_validated else []
-    for callback in callbacks:
-        for option, name in _watched(callback):
-            if name in names or name in _RATES or (option == "filepath" and name in _OF_FILES):
-                continue
-            hint = did_you_mean(name, names, most=1, cutoff=0.6)
-            more = "" if is_validated else ", and with validation_data the same of that"
-            raise BadInput(
-                f"what a callback of Keras' watches must be in the logs; received {option}={name!r} of"
-                f" {type(callback).__name__}; {hint}they will have {', '.join(names)}{more}"
-            )
+    for callback, option, name in watched:
+        if name in names or name in _RATES or (option == "filepath" and name in _OF_FILES):
+            continue
+        hint = did_you_mean(name, names, most=1, cutoff=0.6)
+        more = "" if is_validated else ", and with validation_data the same of that"
+        raise BadInput(
+            f"what a callback of Keras' watches must be in the logs; received {option}={name!r} of"
+            f" {type(callback).__name__}; {hint}they will have {', '.join(names)}{more}"
+        )
 
 
 def _is_known(callback: Any) -> bool:
     """Says whether a callback is one of Keras' whose logs are known; a LambdaCallback does what its user wants."""
-    kind = type(callback)
-    return kind.__module__.split(".")[0] in ("keras", "tf_keras") and kind.__name__ != "LambdaCallback"
+    return is_of_keras(callback) and not isinstance(callback, tf.keras.callbacks.LambdaCallback)
 
 
 def _watched(callback: Any) -> Iterator[Tuple[str, str]]:

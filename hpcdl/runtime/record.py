@@ -27,6 +27,7 @@ from hpcdl.common.provenance import environment_that_matters, read_source
 from hpcdl.common.records import SCHEMA_VERSION
 from hpcdl.common.topology import Topology
 from hpcdl.runtime.inventory import describe_driver, describe_mpi, describe_nccl
+from hpcdl.runtime.keras_edge import package_of
 
 
 def new_record(
@@ -84,7 +85,7 @@ def versions() -> Dict[str, Optional[str]]:
         "hpcdl": hpcdl.__version__,
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
-        "keras": _version_of(tf.keras.Model.__module__.split(".")[0]),  # or of tf_keras in its place
+        "keras": _version_of(package_of(tf.keras.Model)),  # or of tf_keras in its place
         **{name: _version_of(name) for name in ("numpy", "horovod")},
     }
 

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
+from hpcdl.runtime.keras_edge import is_of_keras
 from hpcdl.runtime.pairing import named, targets_of
 
 #: Rows that are looked at in one go, so that a large array needs no second one of its size.
@@ -41,7 +42,7 @@ def check_values(model: Any, data: Any, what: str, outputs: Any = None) -> None:
         return
     for loss, output, name, array in targets_of(model, data[1], outputs):
         _check_labels(loss, int(output.shape[-1] or 0), name, array, what)
-        if _is_loss_of_keras(loss):
+        if is_of_keras(tf.keras.losses.get(loss)):  # it may be given by name
             _check_finite(array, "what a loss compares", name, what)
     for name, array in named(data[2], "sample_weight") if len(data) > 2 else ():
         _check_finite(array, "sample weights", name, what)
@@ -55,12 +56,6 @@ def _check_finite(array: np.ndarray, rule: str, name: str, what: str) -> None:
             f"{rule} must be finite numbers; received {kind} in {name} of the {what}, first in row {row}; leave such"
             " rows out, or put a number in their place"
         )
-
-
-def _is_loss_of_keras(loss: Any) -> bool:
-    """Says whether a loss is Keras' own, by name, as a function or as an object."""
-    loss = tf.keras.losses.get(loss)
-    return str(getattr(loss, "__module__", "")).split(".")[0] in ("keras", "tf_keras", "tensorflow")
 
 
 def _check_labels(loss: Any, num_classes: int, name: str, labels: np.ndarray, what: str) -> None:

@@ -260,14 +260,15 @@ def submit_missing(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:
 
 def _warn_of_balance(study: SiteStudy, points: Sequence[PlannedPoint]) -> None:
     """Warns where jobs of points may use more than their account has left."""
-    accounts = {study.jobs[point.name].account or study.config.account for point in points}
-    if study.profile.site.scheduler == "none":
+    account = (
+        study.jobs[study.points[0].name].account or study.config.account
+    )  # the words of all jobs name one
+    if not points or not account or study.profile.site.scheduler == "none":
         return
     layouts = [study.layouts[point.name] for point in points]
-    for account in filter(None, accounts):  # the words of all jobs name one
-        warning = balance_line(layouts, account, minutes_left(account), "what is missing of this study")
-        if warning is not None:
-            say(warning)
+    warning = balance_line(layouts, account, minutes_left(account), "what is missing of this study")
+    if warning is not None:
+        say(warning)
 
 
 def _submit(study: SiteStudy, title: str, point: PlannedPoint, at: Path, argv: Sequence[str]) -> None:
