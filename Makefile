@@ -9,9 +9,9 @@ PYTHON ?= python3
 WORLD ?= tested
 TESTS ?= tests
 PYTEST_ARGS ?= -q
-# A test waits about a quarter of its time, so three keep two cores busy. A file stays together, since its tests share
+# A test waits for a third of its time or more, so four keep two cores busy. A file stays together, since its tests share
 # what they start.
-AT_A_TIME = -n 3 --dist loadfile
+AT_A_TIME = -n 4 --dist loadfile
 IN_DEMO = $(PYTHON) tools/environments.py run tf2.21 --
 
 .DEFAULT_GOAL := help

@@ -14,7 +14,14 @@ from tests.parallel.programs.cases import IS_KERAS_3
 
 IS_OLDEST = tf.__version__.startswith("2.12.")
 NEWEST_ONLY = pytest.mark.skipif(not IS_KERAS_3, reason="tried under Keras 3; it depends on no Keras")
+WHERE_HOROVOD_DRIFTS = pytest.mark.skipif(
+    not IS_KERAS_3, reason="under Keras 2 Horovod's own optimizer averages in model.fit"
+)
 ONE_OF_KERAS_2 = pytest.mark.skipif(IS_OLDEST, reason="tried in the newer TensorFlow with Keras 2")
+#: Each world of two replicas or more, by its number of ranks and of replicas in each.
+WORLDS_OF_TWO = pytest.mark.parametrize(
+    ("num_ranks", "replicas"), [(2, 2)] if IS_OLDEST else [(1, 2), (2, 1), (2, 2)]
+)
 #: Programs whose coverage is measured, on two ranks: what they do between them. What a process does alone, and with
 #: several replicas, is measured where tests need no launcher.
 MEASURED = ("callbacks.py", "perturbed.py", "survives.py", "world.py")
