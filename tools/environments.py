@@ -232,9 +232,7 @@ def _make_packages(world: World, interpreter: Interpreter, folder: Path, log: Pa
         run_logged(argv, title=f"{world.name}: pip", log=log, screen=screen)
     for name, options in ((world.requirements, []), (world.alone, ["--no-deps"])):
         if name:
-            # What is used is compiled when it is first loaded: a third of TensorFlow.
-            options = [*options, "--no-compile", "--requirement", str(ROOT / "requirements" / name)]
-            argv = [*_pip(folder), "install", *options]
+            argv = [*_pip(folder), "install", *options, "--requirement", str(ROOT / "requirements" / name)]
             run_logged(argv, title=f"{world.name}: packages of {name}", log=log, screen=screen)
 
 

@@ -41,7 +41,7 @@ from hpcdl.launch.starting import (
     said_environ,
     with_source,
 )
-from hpcdl.launch.submission.allocation import read_allocation
+from hpcdl.launch.submission.allocation import Allocation, end_time_environ, read_allocation
 from hpcdl.launch.submission.inside import ImageOptions, plan_inside
 from hpcdl.launch.submission.span import span
 
@@ -64,7 +64,7 @@ def train_main(argv: Sequence[str]) -> int:
     inside = plan_inside(image, command, os.environ)
     argv = train_argv(command)
     if topology.world_size > 1:
-        return _join(command, topology, argv)
+        return _join(command, topology, allocation, argv)
 
     is_step = topology.launcher == "srun" and command.launch.np is None
     if allocation is not None and (inside is not None or (allocation.needs_srun and not is_step)):
@@ -91,7 +91,7 @@ def train_main(argv: Sequence[str]) -> int:
         if status == EXIT_DONE:
             print("\n".join(_dry_run_lines(command, environ, None if is_alone else placement, mpirun)))
         return status
-    environ = with_source(environ)
+    environ = with_source({**environ, **end_time_environ(allocation, environ)})
     if is_alone:
         return run_alone(runtime_argv(argv), environ)
     log_dir = log_folder(command)
@@ -116,7 +116,9 @@ def _refuse_image(options: ImageOptions) -> None:
         )
 
 
-def _join(command: TrainCommand, topology: Topology, argv: Sequence[str]) -> int:
+def _join(
+    command: TrainCommand, topology: Topology, allocation: Optional[Allocation], argv: Sequence[str]
+) -> int:
     """Becomes the rank that an outer launcher started."""
     np = command.launch.np
     if np is not None and np != topology.world_size:
@@ -130,6 +132,8 @@ def _join(command: TrainCommand, topology: Topology, argv: Sequence[str]) -> int
         if not topology.is_rank_0:
             return EXIT_DONE
         return print_plan(argv, topology.world_size, without_world(environ))
+    if topology.is_rank_0:  # what one rank knows, all heed; thousands need not ask Slurm
+        environ.update(end_time_environ(allocation, environ))
     return _become(argv, environ)
 
 

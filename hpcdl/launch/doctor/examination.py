@@ -32,7 +32,7 @@ from hpcdl.launch.doctor.nodes import check_nodes
 from hpcdl.launch.doctor.verdict import FAILED, WARNING, Finding, is_ill
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.sites.profile import Profile
-from hpcdl.launch.submission.explain import cost
+from hpcdl.launch.submission.explain import cost_or_hours
 from hpcdl.launch.submission.folders import Submitted, ask_queue, find_job, state_of
 from hpcdl.launch.submission.freeze import Tree
 from hpcdl.launch.submission.handover import hand_over
@@ -265,8 +265,7 @@ class Examination:
         if library is not None and layout.world_size > 1 and layout.launcher != "here":
             job = self._with_hellos(job, layout, host, library)
         if job.executor == "slurm":
-            price = cost(self._profile.site, layout)
-            say(f"the job costs {price}" if price else "the profile does not know what the job costs")
+            say(f"the job costs {cost_or_hours(self._profile.site, layout)}")
         job_id = hand_over(job, tree, self._environ)
         say(f"job {job_id}, folder {job.folder}; Ctrl-C leaves it to `hpcdl cancel {job_id}`")
         _wait(find_job(job.folder, Path(job.folder).parent))

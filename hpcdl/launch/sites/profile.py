@@ -77,6 +77,7 @@ class Queue:
     whole_nodes: Optional[bool] = _value("yes or no", "whether a job has its nodes for itself")
     preemption_grace_s: Optional[int] = _value("whole", "seconds between preemption's signal and the end")
     charge_factor: Optional[float] = _value("number", "what the charge is multiplied by here")
+    job_chains: Optional[bool] = _value("yes or no", "whether jobs in it may depend on each other to go on")
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,11 @@ class Site:
     container: Container = dataclasses.field(default_factory=Container)
     gpus: Mapping[str, Gpu] = dataclasses.field(default_factory=dict)
     queues: Mapping[str, Queue] = dataclasses.field(default_factory=dict)
+
+    def has_chains(self, queue_name: str) -> Optional[bool]:
+        """Whether jobs of a queue ("": none that the profile knows) may depend on each other; None: nobody says."""
+        of_queue = self.queues[queue_name].job_chains if queue_name else None
+        return self.job_chains if of_queue is None else of_queue
 
 
 @dataclass(frozen=True)

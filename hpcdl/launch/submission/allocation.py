@@ -163,6 +163,18 @@ def find_end_time(
         return None
 
 
+def end_time_environ(
+    allocation: Optional[Allocation],
+    environ: Mapping[str, str],
+    find: Callable[[str, Mapping[str, str]], Optional[float]] = find_end_time,
+) -> Dict[str, str]:
+    """Gives the variable that tells ranks when their allocation ends, unless the user has told it."""
+    if allocation is None or environ.get("HPCDL_END_TIME"):
+        return {}
+    end = find(allocation.job_id, environ)
+    return {} if end is None else {"HPCDL_END_TIME": f"{end:.0f}"}
+
+
 def choose_mpi_type(environ: Mapping[str, str], types: Sequence[str]) -> str:
     """Chooses srun's ``--mpi`` where no profile says it.
 

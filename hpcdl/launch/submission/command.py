@@ -18,7 +18,7 @@ from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.launch.config import read_config
 from hpcdl.launch.sites.library import choose_site, config_dir, load_profile
 from hpcdl.launch.submission.explain import balance_line, plan_lines
-from hpcdl.launch.submission.preparing import prepare, refuse_inside_job, warning_of_python, why_refused
+from hpcdl.launch.submission.preparing import prepare, refuse_inside_job, warnings_of_files, why_refused
 from hpcdl.launch.submission.words import parse_submit
 
 
@@ -41,8 +41,7 @@ def submit_main(argv: Sequence[str]) -> int:
     job, tree = prepare(command, profile, config, argv, os.environ)
     for line in plan_lines(job, profile, how):
         print(line, file=sys.stderr)
-    warning = warning_of_python(job, config)
-    if warning is not None:
+    for warning in warnings_of_files(job, config):
         print(warning, file=sys.stderr)
     from hpcdl.launch.submission import executors  # submitit takes a while to load
 
@@ -62,9 +61,9 @@ def submit_main(argv: Sequence[str]) -> int:
     from hpcdl.launch.submission.handover import hand_over
 
     if job.executor == "slurm" and job.account:
-        warning = balance_line([job.layout], job.account, minutes_left(job.account))
-        if warning is not None:
-            print(f"warning      {warning}", file=sys.stderr)
+        of_balance = balance_line([job.layout], job.account, minutes_left(job.account))
+        if of_balance is not None:
+            print(f"warning      {of_balance}", file=sys.stderr)
     if command.place.when and job.executor != "slurm":
         raise BadInput(f"--when asks Slurm; received --site {job.site}, which has none; leave it out")
     if command.place.when:

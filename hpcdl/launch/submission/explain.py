@@ -37,8 +37,7 @@ def plan_lines(job: Job, profile: Profile, how: str) -> List[str]:
             f"job          {', '.join(where)}, {hours_of(job.layout.time_limit_min)} h,"
             f" memory of a node {memory}, {again}"
         )
-        price = cost(profile.site, job.layout)
-        lines.append(f"cost         {price or 'the profile does not know the charge'}")
+        lines.append(f"cost         {cost_or_hours(profile.site, job.layout)}")
     has_image = job.record["image"] is not None
     lines += [f"note         {note}" for note in notes(profile, job.layout, has_image)]
     if profile.site.internet is False and target_kind(job.record["target"]) == "workload":
@@ -69,6 +68,16 @@ def describe(layout: Layout) -> str:
     }
     said = ", ".join([f"{layout.strategy}: {parts[0]}", *parts[1:], ways[layout.launcher]])
     return f"{said} ({layout.launcher_why})" if layout.launcher_why else said
+
+
+def cost_or_hours(site: Site, layout: Layout) -> str:
+    """Says what the job costs at most: as `cost`, or in hours if the profile does not say."""
+    hours = layout.num_nodes * layout.time_limit_min / 60
+    said = [f"{hours:g} node-hours"]
+    if layout.gpus_per_node:
+        said.append(f"{layout.gpus_per_node * hours:g} GPU-hours")
+    of_hours = f"at most {', '.join(said)} (what the site charges for them the profile does not know)"
+    return cost(site, layout) or of_hours
 
 
 def cost(site: Site, layout: Layout) -> Optional[str]:

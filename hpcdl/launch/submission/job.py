@@ -193,7 +193,9 @@ def make_job(
         environ=environ,
         import_path=equipment.import_path if equipment.image is None else None,
         requeue=site.requeue is not False and not options.no_requeue,
-        chain=site.requeue is False and site.job_chains is not False and not options.no_requeue,
+        chain=site.requeue is False
+        and site.has_chains(layout.queue_name) is not False
+        and not options.no_requeue,
         is_image_file=equipment.image is not None and site.container.kind in BY_FILE,
         record=record,
     )

@@ -14,7 +14,7 @@ import sys
 import time
 import types
 from pathlib import Path
-from typing import Callable, Mapping, Optional, Sequence, Tuple
+from typing import Callable, List, Mapping, Optional, Sequence, Tuple
 
 import hpcdl
 from hpcdl.common.errors import BadInput
@@ -100,10 +100,11 @@ def prepare(
             f"a job at {profile.site.title} must name an account; received none; pass --account{form}, or write"
             f" account = 'NAME' to {config_dir(environ) / 'config.toml'}"
         )
-    if options.dependency is not None and profile.site.job_chains is False:
+    if options.dependency is not None and profile.site.has_chains(layout.queue_name) is False:
+        where_not = f"queue {layout.queue_name} of " if profile.site.job_chains is not False else ""
         raise BadInput(
-            f"{profile.site.title} allows no jobs that depend on others; received --dependency {options.dependency};"
-            " leave it out"
+            f"{where_not}{profile.site.title} allows no jobs that depend on others; received --dependency"
+            f" {options.dependency}; leave it out{', or pass another --qos' if where_not else ''}"
         )
     cwd = typed_cwd(environ)
     parent = default_parent(where.jobs_dir or config.jobs_dir)
@@ -194,15 +195,23 @@ def refuse_inside_job(environ: Mapping[str, str]) -> None:
         )
 
 
-def warning_of_python(job: Job, config: Config) -> Optional[str]:
-    """Warns where the nodes have no such Python as this one, which looks after a job on its first node."""
+def warnings_of_files(job: Job, config: Config) -> List[str]:
+    """Warns where the nodes may have no such Python as this one, which looks after a job, or no such image."""
+    warnings = []
     own = _own_of_each_node(sys.prefix, job, config)
-    if own is None:
-        return None
-    return (
-        f"warning: {sys.executable} looks after the job, on its first node, and each machine has its own {own}; install"
-        " hpcdl in a folder that the nodes see"
-    )
+    if own is not None:
+        warnings.append(
+            f"warning: {sys.executable} looks after the job, on its first node, and each machine has its own {own};"
+            " install hpcdl in a folder that the nodes see"
+        )
+    image = os.path.abspath(str(job.record["image"]))
+    own = _own_of_each_node(image, job, config) if job.is_image_file else None
+    if own is not None:
+        warnings.append(
+            f"warning: the ranks run in {image}, and each machine has its own {own}; unless each has the image there,"
+            " put it into a folder that the nodes see"
+        )
+    return warnings
 
 
 def _own_of_each_node(path: str, job: Job, config: Config) -> Optional[str]:

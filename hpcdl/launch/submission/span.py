@@ -24,8 +24,8 @@ from hpcdl.launch.stdout import write_to_stdout
 from hpcdl.launch.submission.allocation import (
     Allocation,
     choose_mpi_type,
+    end_time_environ,
     environ_for_step,
-    find_end_time,
     lay_out_allocation,
 )
 from hpcdl.launch.submission.argv import srun_argv
@@ -70,9 +70,7 @@ def span(command: TrainCommand, allocation: Allocation, inside: Optional[Inside]
         print("command    " + shell_line(step(command), {} if inside is not None else layout.environ))
         return status
     environ = {**environ_for_step(os.environ), **added(command)}
-    end = find_end_time(allocation.job_id, environ) if settings.end_time is None else None
-    if end is not None:
-        environ["HPCDL_END_TIME"] = f"{end:.0f}"
+    environ.update(end_time_environ(allocation, environ))
     say(f"{describe(layout)}, in job {allocation.job_id}; logs in {log_dir}")
     if inside is not None:
         environ.update(inside.prepare(log_dir, environ.get("PATH", os.defpath)))

@@ -34,14 +34,19 @@ OWNED: Mapping[str, str] = {
     "mem-per-gpu": "--mem",
     **{
         name: "--np"
-        for name in ("ntasks", *(f"ntasks-per-{what}" for what in ("node", "gpu", "core", "socket")))
+        for name in (
+            "ntasks",
+            "tasks-per-node",
+            *(f"ntasks-per-{what}" for what in ("node", "gpu", "core", "socket")),
+        )
     },
     "requeue": "nothing: jobs are requeued unless --no-requeue stands",
     "no-requeue": "--no-requeue",
     "output": "hpcdl logs",
     "error": "hpcdl logs",
     **{name: "nothing: it is hpcdl's" for name in ("open-mode", "signal", "array", "wrap", "chdir", "wckey")},
-    **{name: "nothing: it is hpcdl's" for name in ("export", "parsable", "wait", "input", "distribution")},
+    **{name: "nothing: it is hpcdl's" for name in ("export", "export-file", "parsable", "wait", "input")},
+    "distribution": "nothing: it is hpcdl's",
     "test-only": "--when",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import pytest
 
@@ -13,6 +13,7 @@ from hpcdl.common.errors import BadInput
 from hpcdl.launch.submission.allocation import (
     Allocation,
     choose_mpi_type,
+    end_time_environ,
     environ_for_step,
     find_end_time,
     lay_out_allocation,
@@ -129,6 +130,20 @@ def test_the_end_is_slurms_own_word_else_squeues_else_unknown() -> None:
     assert find_end_time("7", {}, squeue) == noon
     assert find_end_time("7", {}, lambda argv: "N/A\n") is None
     assert find_end_time("7", {}, lambda argv: "") is None
+
+
+def test_ranks_are_told_the_end_unless_the_user_tells_it_or_nobody_knows() -> None:
+    allocation = read_allocation(recorded("slurm-batch"))
+    assert allocation is not None
+
+    def find(job_id: str, environ: Mapping[str, str]) -> Optional[float]:
+        assert job_id == allocation.job_id
+        return 123.4
+
+    assert end_time_environ(allocation, {}, find) == {"HPCDL_END_TIME": "123"}
+    assert end_time_environ(allocation, {"HPCDL_END_TIME": "9"}, find) == {}
+    assert end_time_environ(allocation, {}, lambda job_id, environ: None) == {}
+    assert end_time_environ(None, {}, find) == {}
 
 
 def test_the_mpi_type_is_the_users_else_pmix() -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List
+from typing import Any, Dict, List, Optional
 
 import pytest
 
@@ -360,6 +360,16 @@ def test_where_jobs_must_not_depend_on_others_none_follows(
     assert ", requeue no" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("queue", "status"), [(["-q", "debug"], 2), ([], 0)])
+def test_in_a_queue_without_chains_no_job_may_depend_on_others(
+    queue: List[str], status: int, place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--site", "frontier", "-A", "abc123", *queue, "-t", "30", "--image", "none", "--dry-run"]
+    assert main(["submit", *words, "-d", "afterok:1", "train.py"]) == status
+    said = capsys.readouterr().err
+    assert ("queue debug of" in said and "leave it out, or pass another --qos" in said) is (status == 2)
+
+
 @pytest.mark.parametrize(
     ("launcher", "is_moved", "words"),
     [
@@ -527,6 +537,27 @@ def test_folders_that_the_nodes_do_not_see_or_that_cannot_be_made_are_refused(
     assert main([*SUBMIT, "--image", "none", *words, "train.py"]) == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
     assert not (place.bin / "sbatch.json").exists()
+
+
+def test_a_python_and_an_image_that_each_machine_has_for_itself_are_warned_of(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = str(place.folder / "tf.sif")
+    Path(image).touch()
+
+    def own(path: str, mounts: Any, shared: Any) -> Optional[str]:
+        return "/own" if path in (sys.prefix, image) else None
+
+    monkeypatch.setattr("hpcdl.launch.submission.preparing.own_of_each_node", own)
+    assert main([*SUBMIT, "--image", image, "--dry-run", "train.py"]) == 0
+    said = capsys.readouterr().err
+    assert (
+        f"warning: {sys.executable} looks after the job, on its first node, and each machine has its own /own"
+        in said
+    )
+    assert f"warning: the ranks run in {image}, and each machine has its own /own" in said
+    assert main([*SUBMIT, "--image", "none", "--dry-run", "train.py"]) == 0
+    assert "the ranks run in" not in capsys.readouterr().err
 
 
 def test_a_working_folder_of_one_machine_is_refused_unless_the_user_says_that_all_see_it(

@@ -13,7 +13,7 @@ from hpcdl.launch.sites.library import load_profile
 from hpcdl.launch.sites.profile import Profile, Source
 from hpcdl.launch.sites.reading import Layer, parse_profile
 from hpcdl.launch.submission.argv import mpirun_argv, srun_argv
-from hpcdl.launch.submission.explain import cost, describe, notes
+from hpcdl.launch.submission.explain import cost, cost_or_hours, describe, notes
 from hpcdl.launch.submission.layout import Layout, lay_out
 from hpcdl.launch.submission.words import JobOptions
 
@@ -263,7 +263,9 @@ def test_the_cost_is_said_in_the_sites_own_units() -> None:
     assert cost(frontier, at("frontier", nodes=10, time="90")) == (
         "at most 15 node-hours (10 nodes x 1.5 h x 1 per node-hour)"
     )
-    assert cost(load_profile("lumi", NOWHERE).site, at("lumi", time="5", mem="0")) is None
+    lumi, there = load_profile("lumi", NOWHERE).site, at("lumi", nodes=2, time="30", mem="0")
+    assert cost(lumi, there) is None
+    assert cost_or_hours(lumi, there).startswith("at most 1 node-hours, 8 GPU-hours (what the site charges")
     free = small_site(
         charge_per="gpu-hour",
         gpus={"v100": {"charge": 2.0, "per_node": 4, "cores_per_gpu": 2}},

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Mapping, Sequence
 
 import pytest
 
@@ -93,6 +93,28 @@ def test_the_ranks_are_told_the_end_that_the_user_names_else_slurms(
     monkeypatch.setenv("SLURM_JOB_END_TIME", slurms)
     assert main(["train", "train.py"]) == 137
     assert Path(f"{calls}.end").read_text() == told
+
+
+def test_a_run_on_the_only_node_of_a_job_is_told_the_end_too(
+    calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: List[Any] = []
+
+    def run_alone(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+        told.append(environ.get("HPCDL_END_TIME"))
+        return 0
+
+    monkeypatch.setattr("hpcdl.launch.local.run_alone", run_alone)
+    for name, value in {
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_JOB_CPUS_PER_NODE": "8",
+        "SLURMD_NODENAME": "n1",
+        "SLURM_JOB_END_TIME": "1800000000",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train", "train.py"]) == 0
+    assert told == ["1800000000"]
+    assert not calls.exists()  # without srun
 
 
 def test_bad_input_that_only_the_ranks_can_see_leaves_no_logs(

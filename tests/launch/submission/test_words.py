@@ -69,6 +69,8 @@ def test_options_for_sbatch_are_passed_on_as_they_are() -> None:
         ("--output=x", "use hpcdl logs"),
         ("--part=RM", "use --partition"),
         ("--ntasks-per-gpu=1", "use --np"),
+        ("--tasks-per-node=3", "use --np"),
+        ("--export-file=x", "nothing: it is hpcdl's"),
         ("--exc", "use --exclusive"),
         ("--signal=USR1@9", "nothing: it is hpcdl's"),
         ("--wrap=x", "nothing: it is hpcdl's"),
