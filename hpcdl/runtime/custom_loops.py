@@ -15,6 +15,7 @@ import tensorflow as tf
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.gradients import applied_as_they_are, check_plain, of_present
 from hpcdl.runtime.keras_edge import is_keras_3, is_legacy, plain_variable
+from hpcdl.runtime.pipelines import check_order_of_parts, seeds_of_shuffles
 from hpcdl.runtime.replicas import Replicas
 
 
@@ -86,19 +87,19 @@ def broadcast(replicas: Replicas, variables: Iterable[Any]) -> None:
     replicas.broadcast([plain_variable(variable) for variable in variables])
 
 
-def shard(dataset: Any, rank: int, world_size: int) -> Any:
+def shard(dataset: Any, processes: Any) -> Any:
     """Gives a rank's elements of a dataset: of each world_size that follow each other, the one of its number.
 
     The last ones, which would not suffice for all ranks, are left out: so every rank takes as many steps.
 
     Args:
         dataset: A ``tf.data.Dataset`` with the same elements in the same order on every rank.
-        rank: Of this process.
-        world_size: Number of processes.
+        processes: All ranks, which do this together where it is shuffled.
 
     Raises:
-        BadInput: It is no dataset, or has fewer elements than there are ranks.
+        BadInput: It is no dataset, has fewer elements than there are ranks, or is shuffled otherwise on each.
     """
+    rank, world_size = processes.rank, processes.size
     if not isinstance(dataset, tf.data.Dataset):
         raise BadInput(
             f"shard divides a tf.data.Dataset; received {type(dataset).__name__};"
@@ -112,6 +113,9 @@ def shard(dataset: Any, rank: int, world_size: int) -> Any:
         )
     if world_size == 1:
         return dataset
+    seeds = seeds_of_shuffles(dataset)
+    if seeds:
+        check_order_of_parts("a data set", processes.gather_json(seeds))
     if size == tf.data.UNKNOWN_CARDINALITY:
         return _members_of_groups(dataset, rank, world_size)
     if size != tf.data.INFINITE_CARDINALITY:

@@ -14,7 +14,7 @@ Synopsis::
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -85,7 +85,7 @@ class Stream:
         self.batch_size = rows[0]
         self.batches, self.steps = self._count(steps_per_epoch)
         self.spec = [[list(s.shape), s.dtype.name] for s in tf.nest.flatten(self.dataset.element_spec)]
-        seeds = _seeds_of_shuffles(dataset)
+        seeds = seeds_of_shuffles(dataset)
         # Without a seed nothing but the order may tell one start from the next.
         self.is_seeded = all(any(of_shuffle) for of_shuffle in seeds)
         self._has_nested_shuffles = len(seeds) > 1
@@ -265,7 +265,7 @@ def check_batched(dataset: Any, what: str) -> None:
         )
 
 
-def _seeds_of_shuffles(dataset: tf.data.Dataset) -> List[Any]:
+def seeds_of_shuffles(dataset: tf.data.Dataset) -> List[Any]:
     """Lists the two seeds of each shuffle that a data set is made of: none of the two where nobody gave a seed.
 
     Those within functions, such as that of an interleave, are not seen.
@@ -277,6 +277,35 @@ def _seeds_of_shuffles(dataset: tf.data.Dataset) -> List[Any]:
         if "Shuffle" in type(seen).__name__ and hasattr(seen, "_seed2"):
             seeds.append((int(seen._seed), int(seen._seed2)))
     return seeds
+
+
+def seeds_before_shards(dataset: tf.data.Dataset) -> List[Any]:
+    """Lists the two seeds of each shuffle of which a data set takes a part by ``shard``, as far as they are seen."""
+    seeds, to_see = [], [dataset]
+    while to_see:
+        seen = to_see.pop()
+        to_see += seen._inputs()
+        if "Shard" in type(seen).__name__:
+            seeds += [of_shuffle for whole in seen._inputs() for of_shuffle in seeds_of_shuffles(whole)]
+    return seeds
+
+
+def check_order_of_parts(what: str, seeds: Sequence[Sequence[Any]]) -> None:
+    """Refuses parts of orders that differ, of which one would hold what another holds, and none what both lack.
+
+    Args:
+        what: What is divided, for messages.
+        seeds: Of the shuffles before the division, for each part.
+
+    Raises:
+        BadInput: They differ between the parts, or some shuffle has none.
+    """
+    if any(part != seeds[0] or not all(map(any, part)) for part in seeds):
+        raise BadInput(
+            f"every part must be taken of data in the same order; received {what} shuffled in another one for each;"
+            " shuffle after the data are divided, or give each shuffle before that a seed (list_files shuffles unless"
+            " it is told shuffle=False)"
+        )
 
 
 def _as_tuples(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -25,7 +25,7 @@ from hpcdl.common.saying import say
 from hpcdl.runtime.feed import Order
 from hpcdl.runtime.parting import Watch, checksum_of, endless, sketches_of
 from hpcdl.runtime.parts import Element
-from hpcdl.runtime.pipelines import Stream
+from hpcdl.runtime.pipelines import Stream, check_order_of_parts, seeds_before_shards
 from hpcdl.runtime.replicas import Replicas
 
 #: What a fit reads besides arrays, for messages.
@@ -81,7 +81,8 @@ class Shards:
     ) -> None:
         check_function(data, what)
         self._what = what
-        self._streams = []
+        self._streams: List[Stream] = []
+        seeds = []
         for r in range(replicas.per_process):
             shard = Shard(replicas.first + r, num_replicas, per_replica_batch_size, seed)
             made = data(shard)
@@ -90,16 +91,19 @@ class Shards:
                     f"a function that is passed for {what} must return the tf.data.Dataset of a shard; received"
                     f" {type(made).__name__}; return one of batches of shard.per_replica_batch_size"
                 )
+            seeds.append(seeds_before_shards(made))
             self._streams.append(
                 Stream(made, f"the data set of {what}(shard)", class_weight, steps_per_epoch)
             )
         first = self._streams[0]
         self.rows, self.spec = first.first, first.spec
         mine = [
-            [s.batch_size, s.steps, s.checksum, s.is_seeded, _is_static(s), s.batches] for s in self._streams
+            [s.batch_size, s.steps, s.checksum, s.is_seeded, _is_static(s), s.batches, before]
+            for s, before in zip(self._streams, seeds)
         ]
         of_all = [row for rows in replicas.processes.gather_json(mine) for row in rows]
-        sizes, steps, checksums, are_seeded, are_static, batches = zip(*of_all)
+        sizes, steps, checksums, are_seeded, are_static, batches, of_shuffles = zip(*of_all)
+        check_order_of_parts(f"{what}(shard)", of_shuffles)
         if len(set(sizes)) > 1:
             raise BadInput(
                 f"batches of all shards must have the same size; received first batches of {list(sizes)} rows of"

@@ -119,18 +119,19 @@ class World:
 
         Args:
             dataset: A ``tf.data.Dataset`` of samples, not of batches, before it is shuffled. The last elements, which
-                would not suffice for all ranks, are left out, so that every rank takes as many steps.
+                would not suffice for all ranks, are left out, so that every rank takes as many steps. Of one that is
+                shuffled before, with a seed, all ranks take their parts together.
 
         Returns:
             A ``tf.data.Dataset`` of the same kind of elements; with one rank, the same one.
 
         Raises:
-            BadInput: It is no dataset, or has fewer elements than there are ranks.
+            BadInput: It is no dataset, has fewer elements than there are ranks, or is shuffled otherwise on each.
         """
         from hpcdl.runtime import custom_loops
 
         self._begin_own_loop()
-        return custom_loops.shard(dataset, self.rank, self.world_size)
+        return custom_loops.shard(dataset, self._replicas.processes)
 
     def average_gradients(self, gradients: Sequence[Any], weight: Any = None) -> List[Any]:
         """Averages the gradients of a step of the script's own; every replica calls it, eagerly or in a graph.

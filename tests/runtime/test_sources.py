@@ -247,6 +247,35 @@ def test_a_function_that_gives_all_replicas_the_same_is_refused():
         open_source(lambda shard: ROWS.batch(5), reader=two)
 
 
+def shuffled_by(seed):
+    return tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(40, seed=seed)
+
+
+@pytest.mark.parametrize(
+    "shuffle", [lambda: shuffled_by(None), lambda: list_files()], ids=["samples", "files"]
+)
+def test_parts_of_data_that_each_replica_shuffles_otherwise_are_refused(shuffle):
+    two = Reader(Replicas(Alone(), ["CPU:0"]), num_replicas=2, seed=0, per_replica_batch_size=5)
+    two.replicas.per_process = 2
+    keras.utils.set_random_seed(
+        0
+    )  # as hpcdl.init does: a shuffle takes the next number, another one for each replica
+    with pytest.raises(BadInput, match=r"in the same order; received x\(shard\) shuffled .* shuffle=False"):
+        open_source(lambda shard: shuffle().shard(shard.count, shard.index).batch(5), reader=two)
+
+
+def list_files():
+    return tf.data.Dataset.list_files(str(Path(__file__).parent / "*.py")).map(lambda name: (name, name))
+
+
+def test_parts_of_data_that_are_shuffled_alike_or_afterwards_are_taken():
+    two = Reader(Replicas(Alone(), ["CPU:0"]), num_replicas=2, seed=0, per_replica_batch_size=5)
+    two.replicas.per_process = 2
+    for whole, part in ((shuffled_by(7), lambda data: data), (ROWS, lambda data: data.shuffle(20))):
+        source = open_source(lambda shard: part(whole.shard(2, shard.index)).batch(5), reader=two)  # noqa: B023
+        assert source.batch_size == 10
+
+
 @pytest.mark.parametrize("num_replicas", [1, 2, 3, 4])
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 7, 20])
 def test_parts_of_a_batch_make_the_whole(batch_size, num_replicas):

@@ -8,9 +8,23 @@ import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
 from hpcdl.runtime.custom_loops import shard
-from tests.runtime.runs import make_run
+from tests.runtime.runs import Alone, Twins, make_run
 
 keras = tf.keras
+
+
+class Rank(Alone):
+    """A rank that needs no other one."""
+
+    def __init__(self, rank, size):
+        self.rank, self.size = rank, size
+
+
+class Others(Twins):
+    """Rank 0 of a world of two whose other rank has drawn another number."""
+
+    def gather_json(self, value):
+        return [value, [[seed, op_seed + 1] for seed, op_seed in value]]
 
 
 def model():
@@ -47,7 +61,7 @@ def test_a_dataset_of_unknown_length_is_divided_as_one_of_a_known_length(element
     whole = tf.data.Dataset.from_tensor_slices(elements)
     unknown = whole.filter(lambda *element: True)
     for rank in range(3):
-        part, other = shard(whole, rank, 3), shard(unknown, rank, 3)
+        part, other = (shard(elements_of, Rank(rank, 3)) for elements_of in (whole, unknown))
         assert part.element_spec == other.element_spec == whole.element_spec
         values = [[np.asarray(t).tolist() for t in tf.nest.flatten(element)] for element in part]
         assert values == [[np.asarray(t).tolist() for t in tf.nest.flatten(element)] for element in other]
@@ -58,7 +72,22 @@ def test_what_cannot_be_divided_is_refused():
     with pytest.raises(BadInput, match=r"received list; make one"):
         make_run().shard([1, 2])
     with pytest.raises(BadInput, match="received 2 elements for 3 ranks"):
-        shard(tf.data.Dataset.range(2), 0, 3)
+        shard(tf.data.Dataset.range(2), Rank(0, 3))
+
+
+def test_a_part_of_data_that_each_rank_shuffles_otherwise_is_refused():
+    whole = tf.data.Dataset.range(10)
+    for processes, shuffled in ((Others(), whole.shuffle(10, seed=1)), (Twins(), unseeded(whole))):
+        with pytest.raises(BadInput, match="in the same order; received a data set shuffled in another one"):
+            shard(shuffled.batch(1), processes)
+    alike = [list(shard(whole.shuffle(10, seed=3), Twins()).as_numpy_iterator()) for _ in range(2)]
+    assert alike[0] == alike[1]
+    assert list(shard(whole, Rank(1, 2)).shuffle(10).as_numpy_iterator()) != []  # afterwards as one likes
+
+
+def unseeded(data):
+    tf.random.set_seed(None)  # of a script that sets no seed; hpcdl.init sets one
+    return data.shuffle(10)
 
 
 def test_a_saved_model_is_whole_and_replaces_the_one_before(tmp_path):
