@@ -137,6 +137,9 @@ CASES = {
         "--strategy", "horovodd", WORKLOAD, said=("unknown --strategy 'horovodd'", "did you mean horovod", "use one of")
     ),
     "an unknown launcher": of_train("--launcher", "slurm", WORKLOAD, said=("--launcher 'slurm'", "use one of auto")),
+    "a network without its data": of_train(
+        "fc64", said=("workload data/network", "received 'fc64'", "did you mean mnist/fc64, fashion_mnist/fc64")
+    ),
     "an unknown workload": of_train("mnist/fc63", said=("unknown workload 'mnist/fc63'", "did you mean mnist/fc64")),
     "a workload on unknown data": of_train(
         "fashion/fc64", said=("unknown workload 'fashion/fc64'", "written data/network", "did you mean fashion_mnist")

@@ -45,6 +45,7 @@ from hpcdl.common.schedule import LR_SCALINGS, parse_interval
 from hpcdl.common.topology import STRATEGIES
 from hpcdl.common.workloads import SYNTHETIC
 from hpcdl.common.workloads import get as get_workload
+from hpcdl.common.workloads import names as workload_names
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -84,6 +85,13 @@ class RunSettings:
         "start all random numbers from N (default: what the script says, else 0)",
         at_least(0, MAX_SEED),
     )
+    precision: Optional[str] = option(
+        None,
+        "NAME",
+        f"compute in NAME: {', '.join(PRECISIONS)} (default: what the script says, else float32)",
+        name_out_of(PRECISIONS),
+    )
+    xla: bool = switch("compile the steps of run.fit by XLA (in one process of one replica only)")
     run_dir: Optional[str] = option(None, "DIR", "keep checkpoints and records in DIR", folder)
     fresh: bool = switch("start anew: move an existing run folder aside instead of resuming from it")
     checkpoint_every: Optional[str] = option(
@@ -188,13 +196,6 @@ class WorkloadOptions:
         None, "X", "raise the learning rate to its scaled value over X epochs", number_from_0
     )
     scale_epochs: bool = switch("divide the epochs by the number of replicas, rounded up")
-    precision: str = option(
-        "float32",
-        "NAME",
-        f"compute in NAME: {', '.join(PRECISIONS)} (default: float32)",
-        name_out_of(PRECISIONS),
-    )
-    xla: bool = switch("compile the steps by XLA (in one process of one replica only)")
     data_dir: Optional[str] = option(None, "DIR", "read the data set from DIR", folder)
     data: Optional[str] = option(
         None, "MODULE:FUNCTION", "take the data for module:function from this function", _function
@@ -257,9 +258,10 @@ def target_kind(target: str) -> str:
         return "function"
     if re.fullmatch(r"[A-Za-z0-9_][\w-]*/[\w.-]+", target):
         return "workload"
+    of_network = [name for name in workload_names() if name.partition("/")[2] == target]
+    way_out = f"did you mean {', '.join(of_network)}" if of_network else "e.g. fashion_mnist/cnn_dropout"
     raise BadInput(
-        f"TARGET must be a script *.py, a workload data/network or module:function; received {target!r};"
-        " e.g. hpcdl train --np 2 fashion_mnist/cnn_dropout"
+        f"TARGET must be a script *.py, a workload data/network or module:function; received {target!r}; {way_out}"
     )
 
 
@@ -402,7 +404,7 @@ TARGET is
   script.py          a Keras script that calls hpcdl.init(); all that follows is the script's
   data/network       a ready workload, e.g. fashion_mnist/cnn_dropout (hpcdl workloads lists them)
   module:function    a compiled Keras model that your function returns, with --data module:function for
-                     ((x_train, y_train), (x_test, y_test))
+                     ((x_train, y_train), (x_test, y_test)), or for two data sets
 Options of hpcdl stand before TARGET; after a workload or module:function they may follow it. After a script those that
 say how it is started are refused, if its text, beside its docstring, does not hold them: -- before the script says that
 they are its own."""

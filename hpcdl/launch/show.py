@@ -17,7 +17,7 @@ from hpcdl.common.errors import EXIT_DONE, BadInput
 from hpcdl.common.files import is_there
 from hpcdl.common.options import OneLineParser
 from hpcdl.common.records import SCHEMA_VERSION, as_json, check_schema, one_of_each, read_history, read_json
-from hpcdl.common.saying import say
+from hpcdl.common.saying import rate, say
 from hpcdl.launch.columns import in_columns
 from hpcdl.launch.records import OF_RUN, damaged
 
@@ -224,7 +224,7 @@ def _row(run: RunFiles, metrics: Sequence[str]) -> List[str]:
     world = f"{config.get('strategy', '?')} {size} x {replicas}"
     last = {name: values[-1] for name, values in run.metrics.items() if values}
     num_epochs = max(map(len, run.history.values()), default=0)
-    rate = run.record.get("samples_per_second")
+    speed = run.record.get("samples_per_second")
     return [
         str(run.path),
         str(run.record["status"]),
@@ -232,7 +232,7 @@ def _row(run: RunFiles, metrics: Sequence[str]) -> List[str]:
         str(config.get("global_batch_size", "?")),
         f"{num_epochs}/{config.get('epochs', '?')}",
         *("-" if last.get(name) is None else f"{last[name]:.4g}" for name in metrics),
-        "-" if rate is None else f"{rate:.0f}",
+        "-" if speed is None else rate(speed),
     ]
 
 

@@ -131,7 +131,9 @@ def run_until_done(
 
 
 def _forget(log_dir: Path) -> None:
-    """Bad input leaves nothing behind."""
+    """Bad input leaves nothing behind, unless a script has trained before it came to that."""
+    if any(run_dir.exists() for run_dir in read_run_dirs(log_dir)):
+        return
     shutil.rmtree(str(log_dir), ignore_errors=True)
     with contextlib.suppress(OSError):  # other runs' logs are there
         log_dir.parent.rmdir()

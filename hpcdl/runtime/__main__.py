@@ -140,7 +140,7 @@ def _run_target(command: TrainCommand) -> None:
     workload = targets.of_workload(command.target, command.options.data_dir) if is_workload else None
     run = init()
     target = workload or targets.of_functions(command.target, str(command.options.data))
-    targets.train(run, target, command.options)
+    targets.train(run, target, command.options, command.settings.precision)
 
 
 if __name__ == "__main__":

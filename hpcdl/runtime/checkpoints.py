@@ -118,6 +118,10 @@ class Store:
             if folder not in keep:
                 _remove(folder)
 
+    def has_any(self) -> bool:
+        """Whether one was begun."""
+        return bool(self._folders())
+
     def newest(
         self, is_usable: Callable[[Mapping[str, Any]], Optional[str]], say: Callable[[str], None]
     ) -> Optional[Checkpoint]:

@@ -10,6 +10,7 @@ Synopsis::
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Dict, List
 
 import tensorflow as tf
@@ -25,6 +26,7 @@ class Execution:
     Args:
         model: Compiled.
         replicas: Of the run.
+        by_xla: Whether the steps are to be compiled by XLA, whatever the model says.
 
     Attributes:
         overrides: Attributes of the model, for the time of the fit.
@@ -35,7 +37,9 @@ class Execution:
         BadInput: The user asks for what cannot be.
     """
 
-    def __init__(self, model: Any, replicas: Replicas) -> None:
+    def __init__(self, model: Any, replicas: Replicas, by_xla: bool = False) -> None:
+        if by_xla:
+            _compile_by_xla(model)
         self.overrides: Dict[str, Any] = {}
         self.notices: List[str] = []
         self._steps = steps_per_execution(model)
@@ -97,3 +101,13 @@ class _LastExecutions(tf.keras.callbacks.Callback):
             getattr(self.model, f"make_{kind}_function")()
             self._functions[kind, steps] = getattr(self.model, f"{kind}_function")
         setattr(self.model, f"{kind}_function", self._functions[kind, steps])
+
+
+def _compile_by_xla(model: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Keras goes on without: here that is refused
+        model.jit_compile = True
+    if not model.jit_compile:
+        raise BadInput(
+            f"--xla needs layers that XLA can compile; received {model.name}, which has others; leave it out"
+        )

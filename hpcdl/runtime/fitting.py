@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpcdl.common.bench import BenchSettings
-from hpcdl.common.errors import EXIT_REQUEUE, HpcdlError
+from hpcdl.common.errors import EXIT_REQUEUE, BadInput, HpcdlError
 from hpcdl.common.options import changed
 from hpcdl.common.plan import Plan
 from hpcdl.common.records import note_run_dir
@@ -213,7 +213,10 @@ class Fit:
                 say(f"{how}, to be started again; {self.run_dir} holds the run")
             self._leave()
         except BaseException as error:
-            if is_writer:
+            is_new = before is None and meta is None
+            if is_writer and is_new and isinstance(error, BadInput) and not folder.checkpoints.has_any():
+                folder.remove()
+            elif is_writer:
                 said = f"{type(error).__name__}: {error}".splitlines()[0]
                 _write_or_say(folder, {**record, "status": "failed", "ended": now(), "error": said})
             raise

@@ -146,6 +146,14 @@ def set_seeds(seed: int) -> None:
         tf.keras.backend.experimental.enable_tf_random_generator()
 
 
+def set_precision(name: str) -> None:
+    """Makes ``float32``, ``float64``, or a mixed policy, that of the layers that are made from now on."""
+    if not name.startswith("mixed_"):
+        tf.keras.backend.set_floatx(name)
+    # Also else: Keras 3 keeps the policy of the first layer, which has been made in another.
+    tf.keras.mixed_precision.set_global_policy(name)
+
+
 def build_global_seed(model: Any) -> None:
     """Makes the state from which Keras 3 draws where it is given no seed; called in the scope of the replicas."""
     if _has_keras_2_generators(model):

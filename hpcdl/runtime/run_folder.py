@@ -19,6 +19,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
@@ -112,6 +113,17 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def remove(self) -> None:
+        """Takes the folder away again: of a new run that was refused in its first step. It holds nothing else."""
+        for path in list(self.path.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(str(path), ignore_errors=True)
+            else:
+                path.unlink()
+        with contextlib.suppress(OSError):  # other runs are beside it
+            self.path.rmdir()
+            self.path.parent.rmdir()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes the record."""

@@ -117,10 +117,7 @@ def open_source(
     Raises:
         BadInput: It is nothing that can be read, by rules that the message says.
     """
-    is_data_set = isinstance(x, tf.data.Dataset)
-    is_items = isinstance(x, tf.keras.utils.Sequence)
-    is_function = callable(x) and not hasattr(x, "__array__") and not is_data_set and not is_items
-    if is_data_set or is_items or is_function:
+    if gives_batches(x):
         if y is not None or sample_weight is not None:
             raise BadInput(
                 f"a data set gives (x, y) or (x, y, sample_weight) itself; received {type(x).__name__} and y or"
@@ -131,9 +128,9 @@ def open_source(
             "class_weight": class_weight,
             "steps_per_epoch": steps_per_epoch,
         }
-        if is_data_set:
+        if isinstance(x, tf.data.Dataset):
             return Pipeline(x, reader.replicas, **arguments)
-        if is_items:
+        if isinstance(x, tf.keras.utils.Sequence):
             return Items(x, reader.replicas, **arguments)
         size = reader.per_replica_batch_size
         return Shards(x, reader.replicas, reader.num_replicas, size, reader.seed, **arguments)
@@ -148,6 +145,13 @@ def open_source(
             " all of which are taken; leave it out, or pass fewer rows"
         )
     return Arrays(*nest_of_arrays((x, y, sample_weight), class_weight))
+
+
+def gives_batches(x: Any) -> bool:
+    """Whether it is a data set, or a function that gives one, which holds y and sample weights, too."""
+    if isinstance(x, (tf.data.Dataset, tf.keras.utils.Sequence)):
+        return True
+    return callable(x) and not hasattr(x, "__array__")
 
 
 def open_validation(data: Any, reader: Reader, steps: Optional[int]) -> Optional[Source]:

@@ -2,14 +2,15 @@
 
 ``hpcdl train my_module:build --data my_module:data`` calls ``build()``, inside the run's scope, for a compiled Keras
 model, and ``data()`` for ``((x_train, y_train), (x_test, y_test))``, which is what the functions of
-``tf.keras.datasets`` return. A part may have sample weights as a third member, and the test part may be None. Where
-the user does not say otherwise, it takes what ``model.fit`` takes: one epoch, and 32 samples per replica.
+``tf.keras.datasets`` return. A part may have sample weights as a third member, or be what `Run.fit` takes else: a data
+set of global batches, or a function of a shard; the test part may be None. Where the user does not say otherwise, it
+takes what ``model.fit`` takes: one epoch, and of arrays 32 samples per replica.
 
 Synopsis::
 
     target = of_workload("mnist/fc64", data_dir=None)       # or of_functions("my_module:build", "my_module:data")
     run = hpcdl.init()
-    train(run, target, command.options)
+    train(run, target, command.options, command.settings.precision)
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import importlib
 import inspect
 import os
 import sys
-import warnings
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, NamedTuple, Optional, Tuple
 
@@ -26,20 +26,26 @@ import numpy as np
 
 from hpcdl.common.bench import BenchSettings
 from hpcdl.common.errors import BadInput
+from hpcdl.common.saying import rate
 from hpcdl.common.targets import check_module, near, no_module
 from hpcdl.common.words import WorkloadOptions
 from hpcdl.common.workloads import SYNTHETIC
 from hpcdl.runtime import workloads
+from hpcdl.runtime.keras_edge import learning_rate_variable, set_precision
+from hpcdl.runtime.sources import gives_batches
 
 #: What plain Keras does where nothing is said.
 _KERAS_BATCH_SIZE = 32
 
 
 class Data(NamedTuple):
-    """Parts of data, each ``(x, y)`` or ``(x, y, sample_weight)``; where they came from, and more for the record."""
+    """Parts of data, each ``(x, y)`` or ``(x, y, sample_weight)``, or ``(x,)`` where that holds all of it.
+
+    Besides where they came from, and more for the record.
+    """
 
     train: Tuple[Any, ...]
-    test: Optional[Tuple[Any, ...]]
+    test: Optional[Any]
     source: str
     details: Mapping[str, Any] = {}
 
@@ -153,35 +159,30 @@ def load_function(what: str, name: str) -> Callable[[], Any]:
     return found
 
 
-def train(run: Any, target: Target, options: WorkloadOptions) -> None:
+def train(run: Any, target: Target, options: WorkloadOptions, precision: Optional[str]) -> None:
     """Trains a target and prints its result.
 
     Args:
         run: From `hpcdl.init`.
         target: What to train.
         options: What the user said.
+        precision: Likewise; `hpcdl.init` has set it, but the module of a function may have made it another.
     """
     import tensorflow as tf
 
-    if options.xla and run.num_replicas > 1:
-        raise BadInput(
-            "--xla compiles the steps of one replica in one process, since XLA cannot compile the exchange; received it"
-            f" with {run.num_replicas} replicas; leave it out, or start one process"
-        )
-    if not options.precision.startswith("mixed_"):
-        tf.keras.backend.set_floatx(options.precision)
-    # Also else: Keras 3 keeps the policy of the first layer, which a user's module may have made.
-    tf.keras.mixed_precision.set_global_policy(options.precision)
+    if precision is not None:
+        set_precision(precision)
     per_replica = options.per_replica_batch_size
-    if per_replica is None and options.global_batch_size is None:
+    is_said = per_replica is not None or options.global_batch_size is not None
+    if not is_said:
         per_replica = target.per_replica_batch_size
     data = target.data(
         tf.keras.backend.floatx(), _global_batch_size(run, per_replica, options.global_batch_size)
     )
+    if len(data.train) == 1 and not is_said:
+        per_replica = None  # the data have batches
     with run.scope():
         model = target.build(options.learning_rate)
-        if options.xla:
-            _compile_by_xla(model)
     history = run.fit(
         model,
         *data.train,
@@ -198,8 +199,8 @@ def train(run: Any, target: Target, options: WorkloadOptions) -> None:
     )
     if run.is_rank_0:
         print(f"{target.name} on {data.source}")
-        rate = "" if run.samples_per_second is None else f", {run.samples_per_second:.0f} samples/s"
-        print(f"{final_metrics(history.rows[-1])}{rate}")
+        speed = "" if run.samples_per_second is None else f", {rate(run.samples_per_second)} samples/s"
+        print(f"{final_metrics(history.rows[-1])}{speed}")
         print(f"record: {run.run_dir}/run.json")
 
 
@@ -230,15 +231,23 @@ def final_metrics(values: Mapping[str, Any]) -> str:
 def _parts(name: str, made: Any) -> Data:
     """Reads what a user's data function returned."""
     rule = f"{name} must return ((x_train, y_train), (x_test, y_test)); received"
-    way_out = "each part may have sample weights as a third member, and the test part may be None"
+    way_out = (
+        "a part may have sample weights as a third member, or be a data set or a function of a shard, and the test part"
+        " may be None"
+    )
     if not isinstance(made, (tuple, list)) or len(made) != 2:
         raise BadInput(f"{rule} {_describe(made)}; {way_out}")
+    parts = []
     for which, part in zip(("train", "test"), made):
-        is_part = isinstance(part, (tuple, list)) and len(part) in (2, 3)
-        if not is_part and (which == "train" or part is not None):
+        if isinstance(part, (tuple, list)) and len(part) in (2, 3):
+            parts.append(tuple(part))
+        elif gives_batches(part):
+            parts.append((part,))
+        elif which == "train" or part is not None:
             raise BadInput(f"{rule} {_describe(part)} as its {which} part; {way_out}")
-    train, test = made
-    return Data(tuple(train), None if test is None else tuple(test), name)
+    train, *test = parts
+    # fit takes the validation data as model.fit does: a data set is not in a tuple.
+    return Data(train, (test[0] if len(test[0]) > 1 else test[0][0]) if test else None, name)
 
 
 def _check_needs_nothing(what: str, name: str, function: Callable[..., Any]) -> None:
@@ -256,8 +265,6 @@ def _check_needs_nothing(what: str, name: str, function: Callable[..., Any]) -> 
 
 
 def _set_learning_rate(model: Any, learning_rate: float) -> None:
-    from hpcdl.runtime.keras_edge import learning_rate_variable
-
     variable = learning_rate_variable(model.optimizer)
     if variable is None:
         raise BadInput(
@@ -265,16 +272,6 @@ def _set_learning_rate(model: Any, learning_rate: float) -> None:
             " leave it out, or change the schedule"
         )
     variable.assign(learning_rate)
-
-
-def _compile_by_xla(model: Any) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that Keras goes on without: here that is refused
-        model.jit_compile = True
-    if not model.jit_compile:
-        raise BadInput(
-            f"--xla needs layers that XLA can compile; received {model.name}, which has others; leave it out"
-        )
 
 
 def _describe(value: Any) -> str:

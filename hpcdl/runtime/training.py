@@ -69,7 +69,7 @@ def init(
 
     import tensorflow as tf
 
-    from hpcdl.runtime.keras_edge import set_seeds
+    from hpcdl.runtime.keras_edge import set_precision, set_seeds
 
     gpus = tf.config.list_physical_devices("GPU")
     world = topology if planned_world is None else _planned(topology, int(planned_world))
@@ -80,6 +80,12 @@ def init(
         len(gpus),
         "GPU" if gpus else "CPU",
     )
+    num_replicas = world.world_size * choice.replicas
+    if settings.xla and num_replicas > 1:
+        raise BadInput(
+            "--xla compiles the steps of one replica in one process, since XLA cannot compile the exchange; received it"
+            f" with {num_replicas} replicas; leave it out, or start one process"
+        )
     is_plan_only = planned_world is not None
     own = bare.Settings() if is_plan_only else bare.settle(topology, os.environ, len(gpus))
     os.environ.update(own.environ)
@@ -98,6 +104,8 @@ def init(
         say(warning)
     seed = settings.seed if settings.seed is not None else seed
     set_seeds(seed)
+    if settings.precision is not None:
+        set_precision(settings.precision)
     leave_out_what_is_loaded()
     control = FromMemory if bench.cached_input else WithoutExchange
     replicas_of = control if bench.cached_input or bench.without_exchange else Replicas
@@ -269,7 +277,7 @@ class Run(World):
         title = title or Path(sys.argv[0]).stem or "run"
         sizes = self._bench.batches(per_replica_batch_size, global_batch_size)
         checks.check_model(model, self._replicas)
-        execution = Execution(model, self._replicas)
+        execution = Execution(model, self._replicas, self._settings.xla)
         with self._replicas.scope():
             keras_edge.build_optimizer(model)
         said = None if sizes == (None, None) else resolve_batches(*sizes, num_replicas=self.num_replicas)

@@ -32,6 +32,8 @@ SETTINGS = RunSettings(
     fresh=True,
     checkpoint_every="10min,1epoch",
     end_time=1795513200.123456,
+    precision="mixed_bfloat16",
+    xla=True,
     controller="gloo",
 )
 LAUNCH = LaunchOptions(np=4, launcher="gloo", oversubscribe=True, restarts=3, dry_run=True, log_dir="-logs")
@@ -43,8 +45,6 @@ OPTIONS = WorkloadOptions(
     lr_scaling="sqrt",
     warmup_epochs=0.5,
     scale_epochs=True,
-    precision="mixed_bfloat16",
-    xla=True,
     data_dir="/data/é",
 )
 COMMANDS = [
@@ -95,6 +95,8 @@ def test_settings_travel_under_their_own_names() -> None:
         "HPCDL_CHECKPOINT_EVERY": "10min,1epoch",
         "HPCDL_END_TIME": "1795513200.123456",
         "HPCDL_CONTROLLER": "gloo",
+        "HPCDL_PRECISION": "mixed_bfloat16",
+        "HPCDL_XLA": "1",
     }
     assert RunSettings().to_environ() == {}
 
@@ -191,6 +193,7 @@ def test_a_target_of_no_known_form_is_refused(target: str) -> None:
 REFUSED: Dict[str, List[str]] = {
     "received none": ["--np", "2"],
     "needs a TARGET": [],
+    "received 'cnn2'; did you mean mnist/cnn2, fashion_mnist/cnn2": ["cnn2"],
     "did you mean --epochs": [WORKLOAD, "--epoch", "3"],
     "did you mean --replicas-per-process": ["--replica-per-process=2", "train.py"],
     "unknown option '--np2'": ["--np2", "3", "train.py"],

@@ -47,6 +47,32 @@ def test_what_only_rank_0_calls_is_refused_by_the_rule_in_place_of_horovods_word
     assert "shut down" not in seen
 
 
+@NEWEST_ONLY
+def test_what_is_refused_after_a_fit_leaves_what_that_has_written(tmp_path):
+    done = run_program(tmp_path, "refused.py", "later", np=2, status=2)
+    assert done.stderr.count("hpcdl: a batch size must say of what") == 1
+    (run,) = tmp_path.glob("runs/*")
+    assert json.loads((run / "run.json").read_text())["status"] == "done"
+    assert sorted(path.name for path in (run / "logs").glob("rank-*.log")) == ["rank-0000.log", "rank-0001.log"]
+    assert not (run / "fit-2").exists()
+
+
+@NEWEST_ONLY
+def test_what_is_refused_in_its_first_step_leaves_nothing(tmp_path):
+    done = run_program(tmp_path, "refused.py", "step", np=2, status=2)
+    assert done.stderr.count("hpcdl: the optimizer must take gradients that hpcdl has averaged") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@NEWEST_ONLY
+def test_a_script_computes_in_the_precision_that_its_user_says(tmp_path):
+    run_program(tmp_path, "refused.py", "none", np=2, options=["--precision", "mixed_bfloat16"])
+    (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/run.json"))
+    assert record["config"]["precision"] == "mixed_bfloat16"
+    done = run_program(tmp_path, "refused.py", "none", np=2, options=["--xla", "--fresh"], status=2)
+    assert done.stderr.count("hpcdl: --xla compiles the steps of one replica in one process") == 1
+
+
 def test_shards_are_disjoint_and_of_one_length(world):
     _, ranks, _, _ = world
     whole, unknown, endless = zip(*(rank["shards"] for rank in ranks))

@@ -38,11 +38,20 @@ class Twins(Alone):
         return [value, value]
 
 
-def make_run(run_dir=None, processes=None, world_size=None, is_plan_only=False, bench=None):
+def make_run(run_dir=None, processes=None, world_size=None, is_plan_only=False, bench=None, settings=None):
     """Makes a run of one replica in each process, as rank 0 sees it; alone by default."""
     processes = processes or Alone()
     size = world_size or processes.size
     topology = Topology(0, size, 0, size, 0, 1, "node1", "none" if size == 1 else "openmpi")
     choice = Choice("single" if size == 1 else "horovod", 1)
     replicas = Replicas(processes, ["CPU:0"])
-    return Run(topology, choice, replicas, 0, run_dir, is_plan_only, RunSettings(), bench or BenchSettings())
+    return Run(
+        topology,
+        choice,
+        replicas,
+        0,
+        run_dir,
+        is_plan_only,
+        settings or RunSettings(),
+        bench or BenchSettings(),
+    )

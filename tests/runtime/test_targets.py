@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 from hpcdl.common.errors import BadInput
-from hpcdl.common.words import WorkloadOptions
+from hpcdl.common.words import RunSettings, WorkloadOptions
 from hpcdl.runtime.targets import Data, Target, final_metrics, load_function, of_functions, of_workload, train
-from tests.runtime.runs import TwoRanks, make_run
+from tests.runtime.runs import make_run
 
 keras = tf.keras
 
@@ -47,6 +47,13 @@ def weighted():
 
 def one_part():
     return numpy.array([1, 2]), numpy.array([3, 4])
+
+def data_sets():
+    import tensorflow as tf
+    return tf.data.Dataset.range(4), tf.data.Dataset.range(2)
+
+def parts():
+    return lambda shard: [1, 2], None
 
 def only_x():
     return ([1, 2], [3, 4], [5, 6])
@@ -110,6 +117,9 @@ def test_the_parts_of_the_data_are_read():
     assert target.data("float32", 1) == Data(([1, 2], [3, 4]), ([5], [6]), "my_module:data")
     assert of_functions("my_module:build", "my_module:weighted").data("float32", 1).test is None
     assert len(of_functions("my_module:build", "my_module:weighted").data("float32", 1).train) == 3
+    sets = of_functions("my_module:build", "my_module:data_sets").data("float32", 1)
+    assert [len(sets.train), int(sets.train[0].cardinality()), int(sets.test.cardinality())] == [1, 4, 2]
+    assert callable(of_functions("my_module:build", "my_module:parts").data("float32", 1).train[0])
 
 
 @pytest.mark.parametrize(
@@ -164,6 +174,7 @@ def small(learning_rate=None):
 
 MADE = []
 ROWS = np.random.default_rng(0).normal(size=(170, 4))
+PAIRS = tf.data.Dataset.from_tensor_slices((ROWS, ROWS.argmax(axis=1) % 3))
 SMALL = Target("small", small, lambda dtype, least: Data((ROWS, ROWS.argmax(axis=1) % 3), None, "random"))
 
 
@@ -173,9 +184,8 @@ def test_steps_that_xla_compiles_are_those_that_it_does_not(tmp_path):
     try:
         for xla in (False, True):
             keras.utils.set_random_seed(0)
-            train(
-                make_run(tmp_path / str(xla)), SMALL, WorkloadOptions(epochs=2, precision="float64", xla=xla)
-            )
+            run = make_run(tmp_path / str(xla), settings=RunSettings(xla=xla))
+            train(run, SMALL, WorkloadOptions(epochs=2), "float64")
     finally:
         keras.backend.set_floatx(before)
         keras.mixed_precision.set_global_policy(before)
@@ -190,14 +200,17 @@ def test_the_learning_rate_of_a_workload_is_for_its_recommended_batch_however_th
     assert of_workload("fashion_mnist/fc64", None).reference_batch_size == 128
     target = dataclasses.replace(SMALL, reference_batch_size=17, lr_scaling="linear")
     for said, factor in (({"global_batch_size": 34}, 2), ({"per_replica_batch_size": 85}, 5), ({}, 32 / 17)):
-        train(make_run(tmp_path / str(factor)), target, WorkloadOptions(epochs=1, **said))
+        train(make_run(tmp_path / str(factor)), target, WorkloadOptions(epochs=1, **said), None)
         record = json.loads((tmp_path / str(factor) / "run.json").read_text())
         assert record["config"]["lr_factor"] == factor
 
 
-def test_xla_is_refused_on_several_replicas_before_anything_is_made(tmp_path):
-    made = len(MADE)
-    with pytest.raises(BadInput, match="received it with 2 replicas; leave it out"):
-        train(make_run(tmp_path / "run", TwoRanks()), SMALL, WorkloadOptions(xla=True))
-    assert len(MADE) == made
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize("batches", [lambda shard: PAIRS.batch(10), PAIRS.batch(10)], ids=["function", "set"])
+def test_data_that_have_batches_are_trained_on_by_those(batches, tmp_path):
+    target = dataclasses.replace(
+        SMALL, data=lambda dtype, least: Data((batches,), (PAIRS.batch(50),), "sets")
+    )
+    train(make_run(tmp_path / "run"), target, WorkloadOptions(epochs=1), None)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["config"]["global_batch_size"] == 10
+    assert "val_accuracy" in record["final_metrics"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, List, Mapping, Optional, Sequence
 
 from hpcdl.common.records import one_of_each, read_history, read_json, read_run_dirs
+from hpcdl.common.saying import rate
 from hpcdl.common.schedule import steps_per_epoch
 from hpcdl.common.step_times import read_step_times, recent_rate
 
@@ -53,9 +54,9 @@ def describe_run(
     if saved:
         last = {name: values[-1] for name, values in one_of_each(history).items()}
         parts += [f"{name} {value:.4g}" for name, value in last.items() if value is not None]
-    rate = recent or record.get("samples_per_second")
-    if rate:
-        parts.append(f"{rate:.0f} samples/s")
+    speed = recent or record.get("samples_per_second")
+    if speed:
+        parts.append(f"{rate(speed)} samples/s")
     if record.get("error"):
         parts.append(str(record["error"]))
     return ", ".join(parts)
