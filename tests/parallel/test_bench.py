@@ -74,7 +74,7 @@ def test_four_ranks_that_train_twice_end_in_the_same_bits(tmp_path):
 def test_a_quick_study_measures_all_points_and_is_reported(tmp_path):
     words = ("--np", "1,2", "--quick", "--oversubscribe", "--study", "study", "fashion_mnist/fc64")
     said = bench(tmp_path, *words)
-    assert "independent processes do here" in said
+    assert "2 independent processes, which exchange nothing, are " in said
     (found,) = json.loads(bench(tmp_path, "report", "study", "--format", "json"))
     one, two = found["rows"]
     assert (one["global_batch_size"], two["global_batch_size"]) == (128, 256)

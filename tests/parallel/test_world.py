@@ -53,7 +53,10 @@ def test_what_is_refused_after_a_fit_leaves_what_that_has_written(tmp_path):
     assert done.stderr.count("hpcdl: a batch size must say of what") == 1
     (run,) = tmp_path.glob("runs/*")
     assert json.loads((run / "run.json").read_text())["status"] == "done"
-    assert sorted(path.name for path in (run / "logs").glob("rank-*.log")) == ["rank-0000.log", "rank-0001.log"]
+    assert sorted(path.name for path in (run / "logs").glob("rank-*.log")) == [
+        "rank-0000.log",
+        "rank-0001.log",
+    ]
     assert not (run / "fit-2").exists()
 
 

@@ -26,6 +26,7 @@ from hpcdl.common.load import Load, read_busy, span
 from hpcdl.common.options import OptionParser, at_least, file_to_write, option, switch, take
 from hpcdl.common.provenance import environment_that_matters
 from hpcdl.common.records import write_json
+from hpcdl.common.saying import say
 from hpcdl.launch.bench.sums import PROGRAMS, SCHEMA_VERSION, medians
 from hpcdl.launch.git import own_source
 from hpcdl.launch.machine import read_machine
@@ -114,6 +115,7 @@ def measure(options: AllreduceOptions, placement: Placement) -> Dict[str, Any]:
                 place_of_logs.mkdir()
                 answer = place_of_logs / "times.json"
                 words = [sys.executable, "-m", program, str(answer), str(options.repeats)]
+                say(f"round {number + 1} of {options.rounds}: {who}, {options.np} ranks")
                 before = read_busy()
                 outcome = run_ranks(
                     [*words, *map(str, options.bytes)], placement, place_of_logs, environ, mpirun

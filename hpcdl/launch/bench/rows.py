@@ -62,7 +62,9 @@ class Row:
         is_paired: Whether that was taken round by round; else between all measurements of both.
         ideal: What the speed-up could be at most.
         efficiency: Speed-up / ideal.
-        ceiling: Rate / that of as many independent processes; None where that was not measured.
+        machine: Speed-up of as many independent processes, which exchange nothing: what the machine gives; None where
+            that was not measured.
+        ceiling: Rate / that of those processes; None likewise.
         parts_ms: Of a step by cause, in ms (`hpcdl.launch.bench.causes`); {} where there was no control.
         lost: By cause, the parts of a step that are lost against the smallest point; {} likewise.
         ranks: Where the time of each rank goes.
@@ -88,6 +90,7 @@ class Row:
     is_paired: bool
     ideal: float
     efficiency: Estimate
+    machine: Optional[Estimate]
     ceiling: Optional[Estimate]
     parts_ms: Mapping[str, Estimate]
     lost: Mapping[str, Estimate]
@@ -205,6 +208,7 @@ def make_row(points: Points, point: PlannedPoint) -> Row:
         bool(points.pairs(point.name, base.name)),
         ideal,
         points.ratio(point.name, base.name, ideal),
+        points.ratio(ceiling, base.name) if has_ceiling else None,
         points.ratio(point.name, ceiling) if has_ceiling else None,
         _parts_ms(points, point, list(parts.values())),
         _lost(points, point, base, parts),

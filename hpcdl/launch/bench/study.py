@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from hpcdl.common.errors import BadInput, HpcdlError
+from hpcdl.common.saying import count
 from hpcdl.launch.bench.batches import check_batches_taken
 from hpcdl.launch.bench.causes import sentence
 from hpcdl.launch.bench.figures import three_digits, with_spread
@@ -200,7 +201,10 @@ def summary(study: Study) -> str:
     loaded = "" if study.is_calm else "; SOME UNDER FOREIGN LOAD"
     if study.num_left_out:
         loaded = f"; {study.num_left_out} more under foreign load left out{loaded}"
-    lines = [f"{study.record['target']}: {study.num_rounds} round(s){loaded}; median (95 % interval)", ""]
+    given = "too few for intervals: a quick look, no evidence"
+    if any(row.efficiency.has_interval for row in study.rows):
+        given = "median (95 % interval)"
+    lines = [f"{study.record['target']}: {count(study.num_rounds, 'round')}{loaded}; {given}", ""]
     for row in study.rows:
         label = "  functional, not performance" if row.planned.is_functional_only else ""
         lines.append(
@@ -214,9 +218,10 @@ def summary(study: Study) -> str:
 def explain(row: Row) -> List[str]:
     """Says where the time goes."""
     sentences = []
-    if row.ceiling is not None:
+    if row.ceiling is not None and row.machine is not None:
         sentences.append(
-            f"{100 * row.ceiling.median:.0f} % of what {row.planned.num_ranks} independent processes do here"
+            f"{row.planned.num_ranks} independent processes, which exchange nothing, are {with_spread(row.machine)}"
+            f" times as fast as one here; the ranks reach {with_spread(row.ceiling, 100, '{:.0f}'.format)} % of that"
         )
     if row.lost:
         sentences.append(sentence(row.lost, row.efficiency, row.planned.scaling))

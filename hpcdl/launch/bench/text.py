@@ -156,6 +156,8 @@ def _advice(study: Study, threshold: float, campaign_epochs: Optional[int]) -> L
     if found.spread is not None and found.spread[0] < threshold:
         which = "95 % interval" if found.has_interval else "range"
         said.append(f"That is by the median: the {which} reaches below the threshold. More rounds may tell.")
+    if not found.has_interval:
+        said.append(f"That is provisional: {FEWEST_UNPAIRED} jobs of each point or more give an interval.")
     hours = best.node_hours(campaign_epochs) if campaign_epochs is not None else None
     if hours is not None and campaign_epochs is not None:
         said.append(

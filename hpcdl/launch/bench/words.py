@@ -140,7 +140,7 @@ class StudyOptions:
         """The steps that count.
 
         Raises:
-            BadInput: Too few are left out.
+            BadInput: Too few are left out, or too few timed.
         """
         timed = min(self.steps, _QUICK_STEPS) if self.quick else self.steps
         window = Window(self.untimed_steps, timed)
@@ -152,7 +152,7 @@ def check_window(window: Window) -> None:
     """Refuses to time the steps in which functions are compiled.
 
     Raises:
-        BadInput: Too few are left out.
+        BadInput: Too few are left out, or too few timed.
     """
     least = max(FEWEST_UNTIMED, -(-window.timed_steps // 9))  # a tenth of all steps
     if window.untimed_steps < least:
@@ -160,4 +160,9 @@ def check_window(window: Window) -> None:
             f"at least {FEWEST_UNTIMED} steps and 10 % of all must be left out, in which functions are compiled and"
             f" caches filled; received untimed_steps={window.untimed_steps} of {window.steps};"
             f" pass --untimed-steps {least} or more"
+        )
+    if window.timed_steps < window.untimed_steps:
+        raise BadInput(
+            f"as many steps must be timed as are left out; received steps={window.timed_steps} with"
+            f" untimed_steps={window.untimed_steps}; pass --steps {window.untimed_steps} or more"
         )

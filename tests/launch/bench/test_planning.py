@@ -146,6 +146,11 @@ def test_too_few_untimed_steps_are_refused_with_the_number_that_is_enough(steps,
     assert window.untimed_steps >= max(10, window.steps / 10)
 
 
+def test_fewer_steps_than_are_left_out_are_refused():
+    with pytest.raises(BadInput, match="received steps=12 with untimed_steps=15; pass --steps 15 or more"):
+        plan(np=(1,), steps=12, untimed_steps=15)
+
+
 def test_a_quick_study_is_one_round_of_few_steps():
     study = plan(np=(1, 2), quick=True)
     assert (study.rounds, study.window.timed_steps) == (1, 30)

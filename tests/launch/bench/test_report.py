@@ -302,6 +302,9 @@ def test_nothing_is_recommended_where_there_is_no_evidence(tmp_path, capsys, sit
         rewrite(study / "study.json", lambda record: record.update(site=site))
         _, said, _ = run(capsys, "report", study)
         assert ("no evidence" in said, "Recommended" in said) == (rounds < fewest, rounds >= fewest)
+        assert ("That is provisional: 4 jobs of each point" in said) == (
+            site is not None and rounds == fewest
+        )
 
 
 def test_a_recommendation_says_where_its_interval_falls_below_the_threshold(tmp_path, capsys):

@@ -37,7 +37,7 @@ def test_words_of_a_study_after_a_script_are_refused_unless_it_knows_them(bench,
     Path("my_script.py").write_text(f"# takes {word.partition('=')[0]}")
     status, said, error = bench("my_script.py", "--mine", word, "2")
     assert (status, error) == (EXIT_DONE, "")
-    assert "9 round(s)" in said
+    assert "9 round(s) of " in said
 
 
 @pytest.mark.parametrize("name", ["run.py", "predict.py", "compare.py", "./report", "report:build"])

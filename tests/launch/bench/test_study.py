@@ -30,10 +30,17 @@ def test_rates_come_from_the_slowest_rank_and_ratios_from_pairs(folder):
     assert two.speed_up.median == pytest.approx(1.6)
     assert two.efficiency.median == pytest.approx(0.8)
     assert two.ceiling.median == pytest.approx((16 / 0.125) / (8 / 0.105 + 8 / 0.100))
+    assert two.ceiling.median * two.machine.median == pytest.approx(two.speed_up.median)
     assert (one.global_batch_size, two.global_batch_size) == (8, 16)
     assert two.step_p50_ms == pytest.approx(250.0)
     assert one.ceiling is None
     assert (one.first_step_s, two.first_step_s) == (9.0, 9.0)  # which holds the compilation
+
+
+@pytest.mark.parametrize("rounds", [1, 9])
+def test_a_quick_look_is_called_so(rounds, tmp_path):
+    said = summary(read_study(write_study(tmp_path / "study", slowness=(1.0,) * rounds))).splitlines()[0]
+    assert ("a quick look, no evidence" in said, "95 % interval" in said) == (rounds == 1, rounds == 9)
 
 
 def test_a_step_is_split_and_what_is_lost_has_its_causes(folder):
