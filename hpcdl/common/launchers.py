@@ -22,6 +22,8 @@ mpirun comes before Slurm, because its ranks inherit the variables of the job ar
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import List, Mapping, NamedTuple, Optional
 
 from hpcdl.common.checks import parse_whole_number
@@ -162,6 +164,28 @@ def expand_tasks_per_node(name: str, text: str) -> List[int]:
             raise BadInput(f"{name} must be like 2(x3),1; received {text!r}; {WAY_OUT}")
         counts += [parse_whole_number(name, count)] * (parse_whole_number(name, times[:-1]) if times else 1)
     return counts
+
+
+def expand_node_names(text: str) -> List[str]:
+    """Reads Slurm's short form of the names of nodes: ``v[005-006],w1`` is v005, v006, w1; [] for what is none."""
+    names: List[str] = []
+    for part in re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", text):
+        pieces = [_expand_piece(piece) for piece in re.split(r"(\[[^\[\]]*\])", part)]
+        names += map("".join, itertools.product(*pieces))
+    return names
+
+
+def _expand_piece(piece: str) -> List[str]:
+    """Expands ``[005-006,9]``; what has no brackets is itself."""
+    if not piece.startswith("["):
+        return [piece]
+    numbers: List[str] = []
+    for span in piece[1:-1].split(","):
+        first, _, last = span.partition("-")
+        if not (first.isdigit() and (last or first).isdigit()):
+            return []
+        numbers += [str(n).zfill(len(first)) for n in range(int(first), int(last or first) + 1)]
+    return numbers
 
 
 def _read_family(family: _Family, environ: Mapping[str, str]) -> Place:

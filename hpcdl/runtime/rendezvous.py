@@ -190,7 +190,8 @@ def environ_of_rank(plan: Mapping[str, Any], rank: int, interface: str) -> Dict[
 
 def missing_text(announcements: Sequence[Announcement], topology: Topology, timeout_s: float) -> str:
     """Says which ranks did not come, and where they should be, judging from those that did."""
-    hosts = {one["node_rank"]: one["hostname"] for one in announcements}
+    hosts: Dict[Optional[int], str] = dict(enumerate(topology.node_names))
+    hosts.update((one["node_rank"], one["hostname"]) for one in announcements)
     present = {one["rank"] for one in announcements}
     missing = [rank for rank in range(topology.world_size) if rank not in present]
     places = []

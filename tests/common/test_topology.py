@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import pytest
 
 from hpcdl.common.errors import BadInput
-from hpcdl.common.launchers import expand_tasks_per_node
+from hpcdl.common.launchers import expand_node_names, expand_tasks_per_node
 from hpcdl.common.topology import Choice, Topology, choose_strategy, own_devices, read_topology
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
@@ -366,3 +366,43 @@ def test_the_ranks_of_a_node_share_no_gpu_and_leave_none_idle(
 ) -> None:
     taken = [index for rank in range(local) for index in own_devices(visible, replicas, rank)]
     assert sorted(taken) == list(range(visible))
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("", []),
+        ("n1", ["n1"]),
+        ("v[005-006]", ["v005", "v006"]),
+        ("v[008-010,12],w1", ["v008", "v009", "v010", "v12", "w1"]),
+        ("r[1-2]n[03,5]-ib", ["r1n03-ib", "r1n5-ib", "r2n03-ib", "r2n5-ib"]),
+        ("v[a-b]", []),
+    ],
+)
+def test_the_names_of_nodes_are_read_with_their_zeros(text: str, names: List[str]) -> None:
+    assert expand_node_names(text) == names
+
+
+def test_in_a_step_of_slurms_nodes_have_the_names_that_it_gives_them() -> None:
+    step = {
+        "SLURM_PROCID": "1",
+        "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_LOCALID": "0",
+        "SLURM_NODEID": "1",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_NODES": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+        "SLURMD_NODENAME": "v006",
+        "SLURM_JOB_NODELIST": "v[005-006]",
+    }
+    topology = read_topology(step, "v006.ib.example.org")
+    assert topology.launcher == "srun"
+    assert (topology.hostname, topology.node_names) == ("v006", ("v005", "v006"))
+    of_mpirun = {
+        "OMPI_COMM_WORLD_RANK": "1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+        "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
+    }  # which hands the first node's name to the ranks of all
+    assert read_topology({**step, **of_mpirun, "SLURMD_NODENAME": "v005"}, "v006").hostname == "v006"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -133,6 +134,12 @@ def test_of_many_missing_ranks_a_few_are_named() -> None:
     assert text.startswith("127 of 128 ranks did not come within 300 s: rank 1 (node 0, n0), ")
     assert ", and 119 more" in text
     assert len(text) < 400
+
+
+def test_a_node_from_which_no_rank_came_has_the_name_that_slurm_gave_it() -> None:
+    ranks = [dataclasses.replace(rank, node_names=("v005", "v006")) for rank in world([2, 2])]
+    text = missing_text([announced(ranks[0]), announced(ranks[1])], ranks[0], 300)
+    assert text.endswith("rank 2 (node 1, v006), rank 3 (node 1, v006); see their logs")
 
 
 def test_a_wrong_interface_is_refused_with_those_that_there_are(tmp_path: Path) -> None:

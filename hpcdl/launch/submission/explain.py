@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from hpcdl.common.options import changed, flag
 from hpcdl.common.saying import count
 from hpcdl.common.words import target_kind
 from hpcdl.launch.amounts import hours_of
 from hpcdl.launch.sites.profile import Gpu, Profile, Site
 from hpcdl.launch.submission.job import Job
 from hpcdl.launch.submission.layout import GLOO_MAX_RANKS, Layout
+
+#: Of sbatch's words those that are heeded where this machine runs the job; and whom config.toml has mail sent to.
+_WITHOUT_SCHEDULER = (
+    *("nodes", "np", "time", "job_name", "oversubscribe", "no_requeue", "max_requeues"),
+    "mail_user",
+)
 
 
 def plan_lines(job: Job, profile: Profile, how: str) -> List[str]:
@@ -38,6 +45,10 @@ def plan_lines(job: Job, profile: Profile, how: str) -> List[str]:
             f" memory of a node {memory}, {again}"
         )
         lines.append(f"cost         {cost_or_hours(profile.site, job.layout)}")
+    else:
+        unheard = [flag(name) for name in changed(job.options) if name not in _WITHOUT_SCHEDULER]
+        if unheard:
+            lines.append(f"note         there is no scheduler here to ask; left out: {', '.join(unheard)}")
     has_image = job.record["image"] is not None
     lines += [f"note         {note}" for note in notes(profile, job.layout, has_image)]
     if profile.site.internet is False and target_kind(job.record["target"]) == "workload":

@@ -76,6 +76,12 @@ class Job:
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
+    def most_requeues(self) -> int:
+        """How often it may be started again; submitit starts a job that has no scheduler six times at most."""
+        most = self.options.max_requeues
+        return min(most, 5) if self.executor == "local" else most
+
+    @property
     def bin_dir(self) -> Path:
         """Programs that stand in for those of the host."""
         return Path(self.folder) / "bin"

@@ -78,7 +78,7 @@ def keep(folder: str) -> None:
         sys.exit(problem.exit_status if isinstance(problem, HpcdlError) else EXIT_FAILED)
     # Whoever ends the keeper itself, as scancel does, wants no other start.
     is_wanted = outcome.stopped_by is None
-    may_again = (job.requeue or job.chain) and job.executor != "debug" and restarts < job.options.max_requeues
+    may_again = (job.requeue or job.chain) and job.executor != "debug" and restarts < job.most_requeues
     requeue = outcome.status == EXIT_REQUEUE and is_wanted and may_again
     word = _word(outcome, requeue)
     said = {"done": "", "requeued": "", "stopped": _what_is_left(job, restarts)}
@@ -168,7 +168,7 @@ def _what_is_left(job: Job, restarts: int) -> str:
     """Says of a run that has stopped for good what is left of it, and how it goes on."""
     if BenchSettings.from_environ(job.environ).steps is not None:
         return "before its steps were timed, with nothing saved; the same hpcdl bench command begins it again"
-    is_enough = restarts >= job.options.max_requeues
+    is_enough = restarts >= job.most_requeues
     why = f"{restarts} restarts are enough" if is_enough else "it must not be"
     return f"with a checkpoint, not requeued: {why}; submit it again to go on"
 

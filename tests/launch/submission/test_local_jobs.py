@@ -22,7 +22,7 @@ what = sys.argv[1]
 count = 1 + len([name for name in os.listdir() if name.startswith(f"start-{rank}-")])
 open(f"start-{rank}-{count}", "w").close()
 print(f"rank {rank} {what} start {count}", flush=True)
-if what == "requeue" and count < 3:
+if what == "requeue" and count < 3 or what == "always":
     sys.exit(85)
 if what == "fail" and rank == 1:
     raise ValueError("boom")
@@ -154,7 +154,7 @@ def test_the_debug_executor_runs_here_and_now_and_has_the_runs_status(user: User
 
 def test_of_a_run_that_has_stopped_for_good_it_is_said_what_is_left_of_it(user: User) -> None:
     job_id = user.submits("--no-requeue", "train.py", "requeue")
-    wait_for(lambda: user.state().get("state") == "stopped")
+    wait_for(lambda: user.state().get("state") == "stopped", timeout_s=180.0)
     (line,) = lines(user, "jobs")
     assert line.split(maxsplit=3) == [
         job_id,
@@ -162,6 +162,34 @@ def test_of_a_run_that_has_stopped_for_good_it_is_said_what_is_left_of_it(user: 
         "train",
         "with a checkpoint, not requeued: it must not be; submit it again to go on",
     ]
+
+
+def test_a_job_without_a_scheduler_ends_as_stopped_where_nobody_would_start_it_again(user: User) -> None:
+    user.submits("train.py", "always")
+    wait_for(lambda: user.state().get("state") == "stopped", timeout_s=180.0)
+    told = "with a checkpoint, not requeued: 5 restarts are enough; submit it again to go on"
+    assert user.state()["words"] == told
+    assert len(list(user.folder.glob("start-0-*"))) == 6
+
+
+def test_a_word_for_a_scheduler_is_told_where_there_is_none(user: User) -> None:
+    words = [
+        "--site",
+        "local",
+        "--partition",
+        "GPU",
+        "--gpus-per-node",
+        "v100:8",
+        "--time",
+        "30",
+        "--dry-run",
+    ]
+    done = user.types("submit", *words, "train.py", "done")
+    assert done.returncode == 0
+    assert (
+        "note         there is no scheduler here to ask; left out: --partition, --gpus-per-node\n"
+        in done.stderr
+    )
 
 
 def test_of_a_benchmark_that_has_stopped_no_checkpoint_is_told(user: User) -> None:
