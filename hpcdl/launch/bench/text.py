@@ -9,7 +9,7 @@ Synopsis::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from hpcdl.launch.bench.figures import three_digits, with_spread
 from hpcdl.launch.bench.ratios import FEWEST_ROUNDS, FEWEST_UNPAIRED
@@ -68,7 +68,9 @@ def _method(study: Study) -> List[str]:
     versions = ", ".join(f"{name} {value}" for name, value in sorted(study.run.get("versions", {}).items()))
     source = record.get("source")
     commit = (
-        f" (commit {source['commit'][:12]}{', changed' if source['is_changed'] else ''})" if source else ""
+        f"; hpcdl's commit {source['commit'][:12]}{', changed' if source['is_changed'] else ''}"
+        if source
+        else ""
     )
     how = ", ".join(word for word in (config.get("precision"), "XLA" if config.get("xla") else None) if word)
     baseline = study.rows[0]
@@ -90,8 +92,8 @@ def _method(study: Study) -> List[str]:
         test = "the exact 95 % interval of the sign test"
         ratios = f"Ratios are medians over the rounds, each within its round, with {test}"
     said = [
-        f"Measured: {record['target']}{f' in {how}' if how else ''} on {_where(record)}, {record.get('created', '?')};"
-        f" {versions}{commit}.",
+        f"Measured: {record['target']}{f' in {how}' if how else ''}{_data(study)} on {_where(record)},"
+        f" {record.get('created', '?')}; {versions}{_beside(study)}{commit}.",
         f"Method: the training loop itself; each point in {count(study.num_rounds, 'round')} of {launches}, each one"
         f" window of {window['timed_steps']} steps after {window['untimed_steps']} untimed ones; throughput is the"
         f" samples of all replicas over the time of the slowest rank. {ratios}. The interval stands in brackets.",
@@ -112,6 +114,23 @@ def _method(study: Study) -> List[str]:
         left_out = count(study.num_left_out, "more round")
         said.append(f"Left out: {left_out}, in which something else kept the machine busy.")
     return said + tell_load(study)
+
+
+def _data(study: Study) -> str:
+    """Says whether real data were read, where the runs know."""
+    is_synthetic = study.run.get("data", {}).get("is_synthetic")
+    return "" if is_synthetic is None else " on synthetic data" if is_synthetic else " on real data"
+
+
+def _beside(study: Study) -> str:
+    """Lists what the runs loaded besides Python's packages: a rank alone loads no MPI."""
+    known: Dict[str, Dict[str, None]] = {}
+    for software in study.software:
+        for name in ("mpi", "nccl", "driver", "image"):
+            if name in software:
+                known.setdefault(name, {})[software[name]] = None
+    words = {"mpi": "", "nccl": "NCCL ", "driver": "driver ", "image": "image "}
+    return "".join(f", {words[name]}{' and '.join(of)}" for name, of in known.items())
 
 
 def _where(record: Mapping[str, Any]) -> str:

@@ -167,6 +167,18 @@ def test_the_text_says_method_cause_and_recommendation(study, capsys):
     assert "Recommended: 1 node, 1 replica:" in said
 
 
+@pytest.mark.parametrize("is_synthetic", [False, True])
+def test_the_text_says_what_was_read_and_which_libraries_were_loaded(is_synthetic, tmp_path, capsys):
+    further = {
+        "versions": {"tensorflow": "2.21.0"},
+        "libraries": {"mpi": "Open MPI v5", "nccl": "2.20", "driver": None},
+        "data": {"is_synthetic": is_synthetic},
+    }
+    _, said, _ = run(capsys, "report", write_study(tmp_path / "study", further=further))
+    assert f"Measured: x/y on {'synthetic' if is_synthetic else 'real'} data on " in said
+    assert "; tensorflow 2.21.0, Open MPI v5, NCCL 2.20" in said
+
+
 def test_a_campaign_has_its_price_in_node_hours(study, capsys):
     _, said, _ = run(capsys, "report", study, "--campaign-epochs", "90")
     # 60000 samples at 128 samples/s on one node, 90 times.
