@@ -46,6 +46,7 @@ NOT_RUN = {
     "python tools/results.py --epochs 3": "trains for minutes",
     "python tools/in_turns.py": "measures for minutes; test_in_turns.py runs short rounds",
     "python tools/speed.py": "measures for half an hour, beside PyTorch",
+    "python tools/report_speed.py": "measures for a minute; tests/tools/test_report_speed.py times a small one",
     "python tools/simulated_worlds.py": "measures for minutes; test_simulated_worlds.py makes such worlds",
     "python tools/real_worlds.py": "starts up to 16 ranks; tests/tools/test_real_worlds.py reads what such note",
     "python tools/rendezvous_limit.py": "takes minutes; tests/tools/test_rendezvous_limit.py measures a small world",
