@@ -170,21 +170,19 @@ def expand_node_names(text: str) -> List[str]:
     """Reads Slurm's short form of the names of nodes: ``v[005-006],w1`` is v005, v006, w1; [] for what is none."""
     names: List[str] = []
     for part in re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", text):
-        pieces = [_expand_piece(piece) for piece in re.split(r"(\[[^\[\]]*\])", part)]
-        names += map("".join, itertools.product(*pieces))
+        pieces = re.split(r"(\[[^\[\]]*\])", part)
+        expanded = [expand_numbers(piece[1:-1]) if piece.startswith("[") else [piece] for piece in pieces]
+        names += map("".join, itertools.product(*expanded))
     return names
 
 
-def _expand_piece(piece: str) -> List[str]:
-    """Expands ``[005-006,9]``; what has no brackets is itself."""
-    if not piece.startswith("["):
-        return [piece]
+def expand_numbers(text: str) -> List[str]:
+    """Reads Slurm's short form of numbers: ``005-006,9`` is 005, 006, 9; leaves out what is none."""
     numbers: List[str] = []
-    for span in piece[1:-1].split(","):
+    for span in text.split(","):
         first, _, last = span.partition("-")
-        if not (first.isdigit() and (last or first).isdigit()):
-            return []
-        numbers += [str(n).zfill(len(first)) for n in range(int(first), int(last or first) + 1)]
+        if first.isdigit() and (last or first).isdigit():
+            numbers += [str(n).zfill(len(first)) for n in range(int(first), int(last or first) + 1)]
     return numbers
 
 

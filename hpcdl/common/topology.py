@@ -14,14 +14,7 @@ from typing import Mapping, NamedTuple, Optional, Tuple
 
 from hpcdl.common.checks import one_of, whole_number
 from hpcdl.common.errors import BadInput
-from hpcdl.common.launchers import (
-    LAUNCHERS,
-    WAY_OUT,
-    expand_node_names,
-    read_place,
-    unread_rank,
-    unused_job,
-)
+from hpcdl.common.launchers import LAUNCHERS, WAY_OUT, read_place, unread_rank, unused_job
 
 STRATEGIES = ("auto", "single", "mirrored", "horovod", "hybrid")
 
@@ -40,7 +33,7 @@ class Topology:
         hostname: Name of this node; in a step of Slurm's as Slurm names it.
         launcher: Who started the world, one of `LAUNCHERS`.
         warnings: What the user should know, one line each.
-        node_names: Of all nodes, by index; () where the launcher does not tell.
+        node_list: The names of all nodes in Slurm's short form; "" where the launcher does not tell.
     """
 
     rank: int
@@ -52,7 +45,7 @@ class Topology:
     hostname: str
     launcher: str
     warnings: Tuple[str, ...] = ()
-    node_names: Tuple[str, ...] = ()
+    node_list: str = ""
 
     def __post_init__(self) -> None:
         one_of("launcher", self.launcher, LAUNCHERS)
@@ -103,14 +96,12 @@ def read_topology(environ: Mapping[str, str], hostname: str) -> Topology:
     """
     place = read_place(environ)
     if place is not None:
-        names: Tuple[str, ...] = ()
+        nodes = ""
         if place.launcher == "srun":
-            hostname = environ.get(
-                "SLURMD_NODENAME", hostname
-            )  # which, other than the machine's, has no domain
+            # Slurm's name, other than the machine's, has no domain.
+            hostname = environ.get("SLURMD_NODENAME", hostname)
             nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
-            names = tuple(expand_node_names(nodes))
-        return Topology(hostname=hostname, node_names=names, **place._asdict())
+        return Topology(hostname=hostname, node_list=nodes, **place._asdict())
     stranger = unread_rank(environ)
     unused = unused_job(environ)
     if unused is None:

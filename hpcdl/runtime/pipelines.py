@@ -87,7 +87,7 @@ class Stream:
         self.spec = [[list(s.shape), s.dtype.name] for s in tf.nest.flatten(self.dataset.element_spec)]
         seeds = seeds_of_shuffles(dataset)
         # Without a seed nothing but the order may tell one start from the next.
-        self.is_seeded = all(any(of_shuffle) for of_shuffle in seeds)
+        self.is_seeded = _are_given(seeds)
         self._has_nested_shuffles = len(seeds) > 1
         self.checksum = checksum_of([t.numpy() for t in sketches_of(first)])
 
@@ -270,24 +270,31 @@ def seeds_of_shuffles(dataset: tf.data.Dataset) -> List[Any]:
 
     Those within functions, such as that of an interleave, are not seen.
     """
-    seeds, to_see = [], [dataset]
-    while to_see:
-        seen = to_see.pop()
-        to_see += seen._inputs()
-        if "Shuffle" in type(seen).__name__ and hasattr(seen, "_seed2"):
-            seeds.append((int(seen._seed), int(seen._seed2)))
-    return seeds
+    return [
+        (int(made._seed), int(made._seed2))
+        for made in _made_of(dataset)
+        if "Shuffle" in type(made).__name__ and hasattr(made, "_seed2")
+    ]
 
 
 def seeds_before_shards(dataset: tf.data.Dataset) -> List[Any]:
     """Lists the two seeds of each shuffle of which a data set takes a part by ``shard``, as far as they are seen."""
-    seeds, to_see = [], [dataset]
+    shards = [made for made in _made_of(dataset) if "Shard" in type(made).__name__]
+    return [seeds for shard in shards for whole in shard._inputs() for seeds in seeds_of_shuffles(whole)]
+
+
+def _made_of(dataset: tf.data.Dataset) -> Iterator[tf.data.Dataset]:
+    """Gives a data set and all that it is made of."""
+    to_see = [dataset]
     while to_see:
         seen = to_see.pop()
         to_see += seen._inputs()
-        if "Shard" in type(seen).__name__:
-            seeds += [of_shuffle for whole in seen._inputs() for of_shuffle in seeds_of_shuffles(whole)]
-    return seeds
+        yield seen
+
+
+def _are_given(seeds: Sequence[Sequence[int]]) -> bool:
+    """Whether each shuffle has a seed."""
+    return all(map(any, seeds))
 
 
 def check_order_of_parts(what: str, seeds: Sequence[Sequence[Any]]) -> None:
@@ -300,7 +307,7 @@ def check_order_of_parts(what: str, seeds: Sequence[Sequence[Any]]) -> None:
     Raises:
         BadInput: They differ between the parts, or some shuffle has none.
     """
-    if any(part != seeds[0] or not all(map(any, part)) for part in seeds):
+    if any(part != seeds[0] or not _are_given(part) for part in seeds):
         raise BadInput(
             f"every part must be taken of data in the same order; received {what} shuffled in another one for each;"
             " shuffle after the data are divided, or give each shuffle before that a seed (list_files shuffles unless"

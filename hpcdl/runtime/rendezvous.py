@@ -27,6 +27,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Union
 from hpcdl.common.errors import BadInput, HpcdlError
 from hpcdl.common.files import replace_text
 from hpcdl.common.interfaces import address_towards, first_present, interface_of, ipv4_interfaces
+from hpcdl.common.launchers import expand_node_names
 from hpcdl.common.topology import Topology
 from hpcdl.runtime.rendezvous_server import Store, serve
 
@@ -190,7 +191,7 @@ def environ_of_rank(plan: Mapping[str, Any], rank: int, interface: str) -> Dict[
 
 def missing_text(announcements: Sequence[Announcement], topology: Topology, timeout_s: float) -> str:
     """Says which ranks did not come, and where they should be, judging from those that did."""
-    hosts: Dict[Optional[int], str] = dict(enumerate(topology.node_names))
+    hosts: Dict[Optional[int], str] = dict(enumerate(expand_node_names(topology.node_list)))
     hosts.update((one["node_rank"], one["hostname"]) for one in announcements)
     present = {one["rank"] for one in announcements}
     missing = [rank for rank in range(topology.world_size) if rank not in present]

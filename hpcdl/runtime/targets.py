@@ -20,7 +20,7 @@ import inspect
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class Data(NamedTuple):
     """
 
     train: Tuple[Any, ...]
-    test: Optional[Any]
+    test: Optional[Tuple[Any, ...]]
     source: str
     details: Mapping[str, Any] = {}
 
@@ -237,17 +237,18 @@ def _parts(name: str, made: Any) -> Data:
     )
     if not isinstance(made, (tuple, list)) or len(made) != 2:
         raise BadInput(f"{rule} {_describe(made)}; {way_out}")
-    parts = []
+    parts: List[Any] = []
     for which, part in zip(("train", "test"), made):
         if isinstance(part, (tuple, list)) and len(part) in (2, 3):
             parts.append(tuple(part))
         elif gives_batches(part):
             parts.append((part,))
-        elif which == "train" or part is not None:
+        elif which == "test" and part is None:
+            parts.append(None)
+        else:
             raise BadInput(f"{rule} {_describe(part)} as its {which} part; {way_out}")
-    train, *test = parts
-    # fit takes the validation data as model.fit does: a data set is not in a tuple.
-    return Data(train, (test[0] if len(test[0]) > 1 else test[0][0]) if test else None, name)
+    train, test = parts
+    return Data(train, test, name)
 
 
 def _check_needs_nothing(what: str, name: str, function: Callable[..., Any]) -> None:

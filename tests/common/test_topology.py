@@ -398,7 +398,7 @@ def test_in_a_step_of_slurms_nodes_have_the_names_that_it_gives_them() -> None:
     }
     topology = read_topology(step, "v006.ib.example.org")
     assert topology.launcher == "srun"
-    assert (topology.hostname, topology.node_names) == ("v006", ("v005", "v006"))
+    assert (topology.hostname, expand_node_names(topology.node_list)) == ("v006", ["v005", "v006"])
     of_mpirun = {
         "OMPI_COMM_WORLD_RANK": "1",
         "OMPI_COMM_WORLD_SIZE": "2",

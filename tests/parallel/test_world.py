@@ -72,8 +72,10 @@ def test_a_script_computes_in_the_precision_that_its_user_says(tmp_path):
     run_program(tmp_path, "refused.py", "none", np=2, options=["--precision", "mixed_bfloat16"])
     (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/run.json"))
     assert record["config"]["precision"] == "mixed_bfloat16"
+    left = sorted(tmp_path.rglob("*"))
     done = run_program(tmp_path, "refused.py", "none", np=2, options=["--xla", "--fresh"], status=2)
     assert done.stderr.count("hpcdl: --xla compiles the steps of one replica in one process") == 1
+    assert sorted(tmp_path.rglob("*")) == left
 
 
 def test_shards_are_disjoint_and_of_one_length(world):

@@ -137,7 +137,7 @@ def test_of_many_missing_ranks_a_few_are_named() -> None:
 
 
 def test_a_node_from_which_no_rank_came_has_the_name_that_slurm_gave_it() -> None:
-    ranks = [dataclasses.replace(rank, node_names=("v005", "v006")) for rank in world([2, 2])]
+    ranks = [dataclasses.replace(rank, node_list="v[005-006]") for rank in world([2, 2])]
     text = missing_text([announced(ranks[0]), announced(ranks[1])], ranks[0], 300)
     assert text.endswith("rank 2 (node 1, v006), rank 3 (node 1, v006); see their logs")
 

@@ -257,9 +257,8 @@ def shuffled_by(seed):
 def test_parts_of_data_that_each_replica_shuffles_otherwise_are_refused(shuffle):
     two = Reader(Replicas(Alone(), ["CPU:0"]), num_replicas=2, seed=0, per_replica_batch_size=5)
     two.replicas.per_process = 2
-    keras.utils.set_random_seed(
-        0
-    )  # as hpcdl.init does: a shuffle takes the next number, another one for each replica
+    # As hpcdl.init does: a shuffle takes the next number, another one for each replica.
+    keras.utils.set_random_seed(0)
     with pytest.raises(BadInput, match=r"in the same order; received x\(shard\) shuffled .* shuffle=False"):
         open_source(lambda shard: shuffle().shard(shard.count, shard.index).batch(5), reader=two)
 

@@ -118,7 +118,7 @@ def test_the_parts_of_the_data_are_read():
     assert of_functions("my_module:build", "my_module:weighted").data("float32", 1).test is None
     assert len(of_functions("my_module:build", "my_module:weighted").data("float32", 1).train) == 3
     sets = of_functions("my_module:build", "my_module:data_sets").data("float32", 1)
-    assert [len(sets.train), int(sets.train[0].cardinality()), int(sets.test.cardinality())] == [1, 4, 2]
+    assert [len(sets.train), int(sets.train[0].cardinality()), int(sets.test[0].cardinality())] == [1, 4, 2]
     assert callable(of_functions("my_module:build", "my_module:parts").data("float32", 1).train[0])
 
 

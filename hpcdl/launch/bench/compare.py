@@ -19,12 +19,12 @@ from typing import List, Sequence
 from hpcdl.common.checks import parse_number
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, BadInput
 from hpcdl.common.options import OneLineParser
+from hpcdl.common.saying import count
 from hpcdl.launch.bench.likeness import check_alike, check_one_training, facts_of, machine_of
 from hpcdl.launch.bench.ratios import Estimate, unpaired_ratio
 from hpcdl.launch.bench.rows import Row
 from hpcdl.launch.bench.software import differing
 from hpcdl.launch.bench.study import Study, read_study
-from hpcdl.launch.bench.text import count
 
 _EXAMPLES = """\
 examples:

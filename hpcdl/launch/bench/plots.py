@@ -13,11 +13,11 @@ from statistics import median
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from hpcdl.common.exchange_times import bus_bandwidth
+from hpcdl.common.saying import count
 from hpcdl.launch.bench.causes import NAMES
 from hpcdl.launch.bench.ratios import Estimate
 from hpcdl.launch.bench.rows import Row
 from hpcdl.launch.bench.study import Study
-from hpcdl.launch.bench.text import count
 
 _SIZE_INCHES = (6.0, 4.0)
 _DOTS_PER_INCH = 150

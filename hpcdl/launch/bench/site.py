@@ -24,7 +24,7 @@ from hpcdl.common.errors import EXIT_DONE, BadInput, HpcdlError
 from hpcdl.common.files import is_there
 from hpcdl.common.options import take
 from hpcdl.common.records import read_json, write_json
-from hpcdl.common.saying import say
+from hpcdl.common.saying import count, say
 from hpcdl.common.words import LaunchOptions, TrainCommand, parse_target, train_words
 from hpcdl.launch.bench.batches import check_batches
 from hpcdl.launch.bench.measuring import SCHEMA_VERSION, Window, how_it_ended
@@ -41,7 +41,6 @@ from hpcdl.launch.bench.planning import (
 from hpcdl.launch.bench.ratios import FEWEST_UNPAIRED
 from hpcdl.launch.bench.rounds import locked, round_name, shuffled
 from hpcdl.launch.bench.site_words import SiteJobOptions, SiteStudyOptions, site_parser
-from hpcdl.launch.bench.text import count
 from hpcdl.launch.bench.words import check_window
 from hpcdl.launch.config import Config, read_config
 from hpcdl.launch.machine import read_machine
@@ -260,9 +259,8 @@ def submit_missing(study: SiteStudy, folder: Path, argv: Sequence[str]) -> None:
 
 def _warn_of_balance(study: SiteStudy, points: Sequence[PlannedPoint]) -> None:
     """Warns where jobs of points may use more than their account has left."""
-    account = (
-        study.jobs[study.points[0].name].account or study.config.account
-    )  # the words of all jobs name one
+    # The words of all jobs name one.
+    account = study.jobs[study.points[0].name].account or study.config.account
     if not points or not account or study.profile.site.scheduler == "none":
         return
     layouts = [study.layouts[point.name] for point in points]

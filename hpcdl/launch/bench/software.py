@@ -59,8 +59,14 @@ def distinct(found: Sequence[T]) -> Tuple[T, ...]:
 
 def differing(found: Sequence[Software]) -> List[str]:
     """Says what differs, with the values; what only some know (a rank alone loads no MPI) does not."""
+    values = values_by_name(found)
+    return [f"{name} ({', '.join(of_name)})" for name, of_name in sorted(values.items()) if len(of_name) > 1]
+
+
+def values_by_name(found: Sequence[Software]) -> Dict[str, List[str]]:
+    """Lists the values of each name, each once, in the order in which they come."""
     values: Dict[str, Dict[str, None]] = {}
     for one in found:
         for name, value in one.items():
             values.setdefault(name, {})[value] = None
-    return [f"{name} ({', '.join(of_name)})" for name, of_name in sorted(values.items()) if len(of_name) > 1]
+    return {name: list(of_name) for name, of_name in values.items()}

@@ -9,11 +9,13 @@ Synopsis::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, List, Mapping, Optional, Tuple
 
+from hpcdl.common.saying import count
 from hpcdl.launch.bench.figures import three_digits, with_spread
 from hpcdl.launch.bench.ratios import FEWEST_ROUNDS, FEWEST_UNPAIRED
 from hpcdl.launch.bench.rows import Row
+from hpcdl.launch.bench.software import values_by_name
 from hpcdl.launch.bench.study import Study, explain, tell_load
 from hpcdl.launch.bench.words import SCALINGS
 
@@ -47,11 +49,6 @@ def sentences(study: Study, threshold: float, campaign_epochs: Optional[int] = N
     return Said(
         tuple(_method(study)), tuple(_findings(study)), tuple(_advice(study, threshold, campaign_epochs))
     )
-
-
-def count(number: int, one: str) -> str:
-    """Writes a number of things."""
-    return f"{number} {one}" if number == 1 else f"{number} {one}s"
 
 
 def _fewest(study: Study) -> int:
@@ -124,13 +121,9 @@ def _data(study: Study) -> str:
 
 def _beside(study: Study) -> str:
     """Lists what the runs loaded besides Python's packages: a rank alone loads no MPI."""
-    known: Dict[str, Dict[str, None]] = {}
-    for software in study.software:
-        for name in ("mpi", "nccl", "driver", "image"):
-            if name in software:
-                known.setdefault(name, {})[software[name]] = None
     words = {"mpi": "", "nccl": "NCCL ", "driver": "driver ", "image": "image "}
-    return "".join(f", {words[name]}{' and '.join(of)}" for name, of in known.items())
+    known = values_by_name(study.software)
+    return "".join(f", {word}{' and '.join(known[name])}" for name, word in words.items() if name in known)
 
 
 def _where(record: Mapping[str, Any]) -> str:

@@ -17,11 +17,9 @@ from hpcdl.launch.sites.profile import Gpu, Profile, Site
 from hpcdl.launch.submission.job import Job
 from hpcdl.launch.submission.layout import GLOO_MAX_RANKS, Layout
 
-#: Of sbatch's words those that are heeded where this machine runs the job; and whom config.toml has mail sent to.
-_WITHOUT_SCHEDULER = (
-    *("nodes", "np", "time", "job_name", "oversubscribe", "no_requeue", "max_requeues"),
-    "mail_user",
-)
+#: Of sbatch's words those that are heeded where this machine runs the job.
+_HEEDED_HERE = ("nodes", "np", "time", "job_name", "oversubscribe", "no_requeue", "max_requeues")
+_OF_CONFIG = ("mail_user",)  # not typed
 
 
 def plan_lines(job: Job, profile: Profile, how: str) -> List[str]:
@@ -46,7 +44,7 @@ def plan_lines(job: Job, profile: Profile, how: str) -> List[str]:
         )
         lines.append(f"cost         {cost_or_hours(profile.site, job.layout)}")
     else:
-        unheard = [flag(name) for name in changed(job.options) if name not in _WITHOUT_SCHEDULER]
+        unheard = [flag(name) for name in changed(job.options) if name not in _HEEDED_HERE + _OF_CONFIG]
         if unheard:
             lines.append(f"note         there is no scheduler here to ask; left out: {', '.join(unheard)}")
     has_image = job.record["image"] is not None
@@ -83,12 +81,14 @@ def describe(layout: Layout) -> str:
 
 def cost_or_hours(site: Site, layout: Layout) -> str:
     """Says what the job costs at most: as `cost`, or in hours if the profile does not say."""
+    known = cost(site, layout)
+    if known is not None:
+        return known
     hours = layout.num_nodes * layout.time_limit_min / 60
     said = [f"{hours:g} node-hours"]
     if layout.gpus_per_node:
         said.append(f"{layout.gpus_per_node * hours:g} GPU-hours")
-    of_hours = f"at most {', '.join(said)} (what the site charges for them the profile does not know)"
-    return cost(site, layout) or of_hours
+    return f"at most {', '.join(said)} (what the site charges for them the profile does not know)"
 
 
 def cost(site: Site, layout: Layout) -> Optional[str]:

@@ -19,6 +19,7 @@ from typing import Callable, List, Mapping, Optional, Sequence
 
 from hpcdl.common.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE
 from hpcdl.common.failures import failure_path, read_failures
+from hpcdl.common.launchers import expand_numbers
 from hpcdl.common.rank_start import STARTED_AGAIN, log_path
 from hpcdl.launch.mpirun import RankEnd, end_of_returncode
 from hpcdl.launch.outcome import Outcome, conclude
@@ -155,7 +156,9 @@ def parse_ends(text: str) -> List[RankEnd]:
 
     For example ``srun: error: node2: tasks 2-3: Exited with exit code 1``, ``srun: error: node1: task 0: Killed``.
     """
-    return [_end(rank, words) for _, tasks, words in _SAID.findall(text) for rank in _expand(tasks)]
+    return [
+        _end(int(rank), words) for _, tasks, words in _SAID.findall(text) for rank in expand_numbers(tasks)
+    ]
 
 
 def _end(rank: int, words: str) -> RankEnd:
@@ -166,13 +169,3 @@ def _end(rank: int, words: str) -> RankEnd:
         return RankEnd(rank, 128 + SIGKILL, SIGKILL, is_out_of_memory=True)
     number = _BY_WORDS.get(re.sub(r" \(core dumped\)$", "", words))
     return RankEnd(rank, EXIT_FAILED) if number is None else RankEnd(rank, 128 + number, number)
-
-
-def _expand(tasks: str) -> List[int]:
-    """Reads ``0-1,3``."""
-    ranks: List[int] = []
-    for part in tasks.split(","):
-        first, _, last = part.partition("-")
-        if first.isdigit() and (not last or last.isdigit()):
-            ranks.extend(range(int(first), int(last or first) + 1))
-    return ranks

@@ -119,9 +119,8 @@ def test_no_rank_is_left_where_a_launch_is_ended(tmp_path, monkeypatch):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with pytest.raises(HpcdlError, match="did not end"):
-            measure(
-                hangs, WINDOW, tmp_path / "m", timeout_s=15.0
-            )  # by then they have begun, on a busy machine too
+            # By then they have begun, on a busy machine too.
+            measure(hangs, WINDOW, tmp_path / "m", timeout_s=15.0)
     finally:
         signal.signal(signal.SIGINT, before)
     ranks = [identify(int(path.stem)) for path in tmp_path.glob("*.pid")]

@@ -154,7 +154,7 @@ def test_the_debug_executor_runs_here_and_now_and_has_the_runs_status(user: User
 
 def test_of_a_run_that_has_stopped_for_good_it_is_said_what_is_left_of_it(user: User) -> None:
     job_id = user.submits("--no-requeue", "train.py", "requeue")
-    wait_for(lambda: user.state().get("state") == "stopped", timeout_s=180.0)
+    wait_for(lambda: user.state().get("state") == "stopped")
     (line,) = lines(user, "jobs")
     assert line.split(maxsplit=3) == [
         job_id,
@@ -173,18 +173,10 @@ def test_a_job_without_a_scheduler_ends_as_stopped_where_nobody_would_start_it_a
 
 
 def test_a_word_for_a_scheduler_is_told_where_there_is_none(user: User) -> None:
-    words = [
-        "--site",
-        "local",
-        "--partition",
-        "GPU",
-        "--gpus-per-node",
-        "v100:8",
-        "--time",
-        "30",
-        "--dry-run",
-    ]
-    done = user.types("submit", *words, "train.py", "done")
+    for_slurm = ("--partition", "GPU", "--gpus-per-node", "v100:8")
+    done = user.types(
+        "submit", "--site", "local", *for_slurm, "--time", "30", "--dry-run", "train.py", "done"
+    )
     assert done.returncode == 0
     assert (
         "note         there is no scheduler here to ask; left out: --partition, --gpus-per-node\n"
